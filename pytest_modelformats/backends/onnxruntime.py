@@ -1,0 +1,181 @@
+"""ONNX Runtime. Runs in any interpreter with numpy and onnxruntime 1.20 or newer; ``onnx`` is not needed."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import NoDevice, RunError, Unsupported
+from pytest_modelformats.schema import Backend, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+
+    from pytest_modelformats.contract import Feed, SessionJob
+
+BACKEND = Backend(
+    name="onnxruntime",
+    title="ONNX Runtime",
+    worker="onnxruntime",
+    precisions={("onnx", "fp32"): ("fp32",), ("onnx", "fp16"): ("fp16",)},
+    devices=("cpu", "cuda"),
+    entry="pytest_modelformats.backends.onnxruntime:open_session",
+    requires=("onnxruntime",),
+    install="pip install 'pytest-modelformats[onnxruntime]'",
+    libraries=("onnxruntime",),
+)
+LEVELS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+DTYPES = {"float": "float32", "double": "float64"}
+ERRORS_ONLY = 3
+NOTHING = 4  # what goes wrong in a session is raised, and told once
+_FRAME = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |/onnxruntime_src/\S+:\d+ [^(\n]*\([^)\n]*\) ")
+_NODE = re.compile(r"Could not find an implementation for (\w+)\((\d+)\)")
+_OPSET = re.compile(r"Opset (\d+) is under development.*?till opset (\d+)", re.DOTALL)
+_IR = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
+_UNKNOWN = re.compile(r"(\S+) is not a registered function/op|No Op registered for (\S+) with domain_version")
+
+
+def open_session(job: SessionJob) -> OnnxRuntimeSession:
+    """Open the model on one execution provider, with fallback to the CPU refused.
+
+    Raises: NoDevice, Unsupported (names the operator or opset), RunError.
+    """
+    import onnxruntime
+
+    level = str(job.options.get("optimization", "all"))
+    if level not in LEVELS:
+        msg = f"ONNX Runtime has no optimisation level '{level}'; known are {', '.join(LEVELS)}"
+        raise Unsupported(msg)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
+    options.log_severity_level = NOTHING
+    onnxruntime.set_default_logger_severity(ERRORS_ONLY)
+    providers = _providers(job.device, onnxruntime.get_available_providers())
+    if job.device != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        session = onnxruntime.InferenceSession(str(job.artifact), options, providers=providers)
+    except Exception as error:
+        raise _explained(error, job) from error
+    wanted = _name(providers[0])
+    if wanted not in session.get_providers():
+        msg = f"ONNX Runtime dropped {wanted} and opened '{job.artifact.name}' with {session.get_providers()}"
+        raise NoDevice(msg)
+    statement = {
+        "execution_providers": list(session.get_providers()),
+        "optimization": level,
+        "threads": job.threads,
+        "version": str(onnxruntime.__version__),
+    }
+    return OnnxRuntimeSession(session, job.device, statement)
+
+
+def _providers(device: str, available: Sequence[str]) -> list[Any]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in available:
+        found = ", ".join(available)
+        msg = f"this onnxruntime has no CUDAExecutionProvider (it has {found}); pip install onnxruntime-gpu"
+        raise NoDevice(msg)
+    # TF32 is on by default there: the cell asks for fp32.
+    return [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"}), "CPUExecutionProvider"]
+
+
+def _name(provider: Any) -> str:
+    return str(provider if isinstance(provider, str) else provider[0])
+
+
+def _explained(error: Exception, job: SessionJob) -> Unsupported | RunError:
+    """The error of this package that says what ONNX Runtime could not do with the model."""
+    import onnxruntime
+
+    text = str(error)
+    runtime = f"onnxruntime {onnxruntime.__version__}"
+    feature = _missing_feature(text, job)
+    if feature:
+        return Unsupported(f"{runtime} {feature}")
+    reason = _reason(error)
+    message = f"{runtime} cannot open '{job.artifact.name}': {reason}"
+    if type(error).__name__ == "NotImplemented" or "NOT_IMPLEMENTED" in text or "fallback to CPU EP" in text:
+        return Unsupported(message)
+    return RunError(message)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of the message, without error codes and the places in ONNX Runtime's own source."""
+    text = _FRAME.sub("", str(error))
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+
+
+def _missing_feature(text: str, job: SessionJob) -> str:
+    """What the runtime lacks according to its error, "" where the error is of another kind."""
+    if match := _NODE.search(text):
+        return f"has no {job.device} implementation of {match[1]} (opset {match[2]})"
+    if match := _OPSET.search(text):
+        return f"supports opsets up to {match[2]}, the model has {match[1]}; convert with a lower --mf-opset"
+    if match := _IR.search(text):
+        return f"reads ONNX IR versions up to {match[2]}, '{job.artifact.name}' has {match[1]}"
+    if match := _UNKNOWN.search(text):
+        return f"does not know the operator {match[1] or match[2]}"
+    return ""
+
+
+class OnnxRuntimeSession:
+    """An InferenceSession."""
+
+    def __init__(self, session: Any, device: str, statement: Mapping[str, Any]) -> None:
+        """Take over an open InferenceSession."""
+        self.inputs = [_spec(port) for port in session.get_inputs()]
+        self.outputs = [_spec(port) for port in session.get_outputs()]
+        self.statement = statement
+        self._session = session
+        self._device = device
+
+    def run(self, feed: Feed) -> list[np.ndarray]:
+        """Run once; raises RunError with what ONNX Runtime says."""
+        import numpy as np
+
+        try:
+            return [np.asarray(output) for output in self._session.run(None, dict(feed))]
+        except Exception as error:  # its error classes share no base but Exception
+            msg = f"ONNX Runtime raised while running: {_reason(error)}"
+            raise RunError(msg) from error
+
+    def bind(self, feed: Feed) -> Callable[[], object]:
+        """Put the inputs into the runtime's own tensors; the call runs and waits for outputs in its own tensors."""
+        import onnxruntime
+
+        binding = self._session.io_binding()
+        for name, array in feed.items():
+            value = onnxruntime.OrtValue.ortvalue_from_numpy(array, self._device, 0)
+            binding.bind_ortvalue_input(name, value)
+        for spec in self.outputs:
+            binding.bind_output(spec.name, self._device)
+        run = self._session.run_with_iobinding
+        if self._device == "cpu":
+            return lambda: run(binding)
+
+        def run_and_wait() -> None:
+            run(binding)
+            binding.synchronize_outputs()
+
+        return run_and_wait
+
+    def close(self) -> None:
+        """Drop the session; ONNX Runtime frees it with the last reference."""
+        self._session = None
+
+
+def _spec(port: Any) -> TensorSpec:
+    """A session's input or output; ``tensor(float)`` is its way to write float32."""
+    kind = port.type.removeprefix("tensor(").removesuffix(")")
+    shape = tuple(d if isinstance(d, int) else d or ("N" if i == 0 else f"D{i}") for i, d in enumerate(port.shape))
+    return TensorSpec(port.name, DTYPES.get(kind, kind), shape)

@@ -1,0 +1,118 @@
+"""OpenVINO's CPU plugin, with the precision always stated and read back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import RunError, Unsupported
+from pytest_modelformats.formats import openvino_ir
+from pytest_modelformats.schema import Backend
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+
+    from pytest_modelformats.contract import Feed, SessionJob
+
+BACKEND = Backend(
+    name="openvino",
+    title="OpenVINO",
+    worker="openvino",
+    precisions={
+        ("openvino", "fp32"): ("fp32", "fp16", "bf16", "default"),
+        ("openvino", "fp16-weights"): ("fp16-weights",),
+    },
+    devices=("cpu",),
+    entry="pytest_modelformats.backends.openvino:open_session",
+    requires=("openvino",),
+    install="pip install 'pytest-modelformats[openvino]'",
+    libraries=("openvino",),
+    opt_in_precisions=("default",),
+)
+# "default" gives no hint: the plugin then picks bf16 on machines with bf16 units, which the verdict sees.
+HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "fp16-weights": "f32"}
+
+
+def open_session(job: SessionJob) -> OpenVinoSession:
+    """Compile the model for one stream and the given number of threads.
+
+    Raises: Unsupported, RunError.
+    """
+    import openvino
+
+    settings: dict[str, Any] = {
+        "INFERENCE_NUM_THREADS": job.threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    if job.precision in HINTS:
+        settings["INFERENCE_PRECISION_HINT"] = HINTS[job.precision]
+    core = openvino.Core()
+    try:
+        compiled = core.compile_model(core.read_model(str(job.artifact)), "CPU", settings)
+    except RuntimeError as error:
+        reason = openvino_ir.reason(error)
+        missing = "not supported" in reason.lower() or "unsupported" in reason.lower()
+        msg = f"OpenVINO {openvino.__version__} cannot compile '{job.artifact.name}': {reason}"
+        raise (Unsupported if missing else RunError)(msg) from error
+    statement = {
+        "precision_hint": compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name(),
+        "precision_asked": settings.get("INFERENCE_PRECISION_HINT", "none"),
+        "capabilities": [str(c) for c in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")],
+        "threads": int(compiled.get_property("INFERENCE_NUM_THREADS")),
+        "version": str(openvino.__version__),
+    }
+    return OpenVinoSession(compiled, statement)
+
+
+class OpenVinoSession:
+    """A compiled model."""
+
+    def __init__(self, compiled: Any, statement: Mapping[str, Any]) -> None:
+        """Take over a compiled model."""
+        self.inputs = openvino_ir.specs(compiled.inputs)
+        self.outputs = openvino_ir.specs(compiled.outputs)
+        self.statement = statement
+        self._compiled = compiled
+
+    def run(self, feed: Feed) -> list[np.ndarray]:
+        """Run once on a fresh request (a used one may refuse a larger shape); raises RunError."""
+        request = self._request(feed)
+        try:
+            request.infer()
+        except RuntimeError as error:
+            msg = f"OpenVINO raised while running: {openvino_ir.reason(error)}"
+            raise RunError(msg) from error
+        return [request.get_output_tensor(i).data.copy() for i in range(len(self.outputs))]
+
+    def bind(self, feed: Feed) -> Callable[[], object]:
+        """Set the inputs of a request of its own; the call infers."""
+        infer: Callable[[], object] = self._request(feed).infer
+        return infer
+
+    def close(self) -> None:
+        """Drop the compiled model; OpenVINO frees it with the last reference."""
+        self._compiled = None
+
+    def _request(self, feed: Feed) -> Any:
+        """A request that owns copies of the inputs; other dtypes are refused, OpenVINO would cast them silently."""
+        import numpy as np
+        import openvino
+
+        known = {spec.name for spec in self.inputs}
+        if known != set(feed):
+            msg = f"the model's inputs are {sorted(known)}, {sorted(feed)} were fed"
+            raise RunError(msg)
+        request = self._compiled.create_infer_request()
+        for index, spec in enumerate(self.inputs):
+            array = feed[spec.name]
+            if array.dtype.name != spec.dtype:
+                msg = f"the input '{spec.name}' is {spec.dtype}, {array.dtype.name} was fed"
+                raise RunError(msg)
+            try:
+                request.set_input_tensor(index, openvino.Tensor(np.ascontiguousarray(array)))
+            except RuntimeError as error:
+                msg = f"OpenVINO refuses the shape {array.shape} for {spec}: {openvino_ir.reason(error)}"
+                raise RunError(msg) from error
+        return request

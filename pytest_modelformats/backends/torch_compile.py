@@ -1,0 +1,45 @@
+"""``torch.compile``: the source module through TorchInductor, with dynamic shapes.
+
+The first call compiles and takes 5 to 50 s; the first in a process pays 30 s more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from pytest_modelformats.backends import torch_eager
+from pytest_modelformats.backends.torch_session import TorchSession, eager_module, prepare
+
+if TYPE_CHECKING:
+    from pytest_modelformats.contract import SessionJob
+
+BACKEND = replace(
+    torch_eager.BACKEND,
+    name="torch-compile",
+    title="torch.compile",
+    entry="pytest_modelformats.backends.torch_compile:open_session",
+)
+
+
+class CompiledSession(TorchSession):
+    """A session that lets go of the compiler's caches when it is closed."""
+
+    def close(self) -> None:
+        """Drop the compiled code: the next model must not meet this one's recompilation limit."""
+        import torch
+
+        super().close()
+        torch._dynamo.reset()  # noqa: SLF001 - torch.compiler.reset is this, from 2.1 on only by this name
+
+
+def open_session(job: SessionJob) -> CompiledSession:
+    """Return a session on the compiled module; compilation happens in its first run.
+
+    Raises: NoDevice, SourceError.
+    """
+    import torch
+
+    statement = {**prepare(job), "compiler": "inductor", "dynamic": True}
+    module = eager_module(job)
+    return CompiledSession(torch.compile(module, dynamic=True), job, statement=statement, signature=module)

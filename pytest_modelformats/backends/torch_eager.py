@@ -1,0 +1,41 @@
+"""PyTorch as it is: the source module, operator by operator."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_modelformats.backends.torch_session import (
+    FP16_CPU_FLAGS,
+    INSTALL,
+    VERIFIED,
+    TorchSession,
+    eager_module,
+    prepare,
+)
+from pytest_modelformats.schema import Backend
+
+if TYPE_CHECKING:
+    from pytest_modelformats.contract import SessionJob
+
+BACKEND = Backend(
+    name="torch",
+    title="PyTorch eager",
+    worker="torch",
+    precisions={("pytorch", "fp32"): ("fp32", "fp16", "bf16")},
+    devices=("cpu", "cuda"),
+    entry="pytest_modelformats.backends.torch_eager:open_session",
+    requires=("torch",),
+    install=INSTALL,
+    libraries=("torch",),
+    needs_cpu_flags=FP16_CPU_FLAGS,
+    verified=VERIFIED,
+)
+
+
+def open_session(job: SessionJob) -> TorchSession:
+    """Return a session on the source module; a module states no names, so inputs and outputs are empty.
+
+    Raises: NoDevice, SourceError.
+    """
+    statement = prepare(job)
+    return TorchSession(eager_module(job), job, statement=statement)

@@ -1,0 +1,61 @@
+"""An exported program run by PyTorch, operator by operator as the graph has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.backends.torch_session import (
+    FP16_CPU_FLAGS,
+    INSTALL,
+    VERIFIED,
+    TorchSession,
+    prepare,
+)
+from pytest_modelformats.errors import RunError, SourceError, TrustError
+from pytest_modelformats.schema import Backend
+
+if TYPE_CHECKING:
+    from pytest_modelformats.contract import SessionJob
+
+BACKEND = Backend(
+    name="torch-export",
+    title="PyTorch exported program",
+    worker="torch",
+    precisions={("pt2", p): (p,) for p in ("fp32", "fp16", "bf16")},
+    devices=("cpu", "cuda"),
+    entry="pytest_modelformats.backends.torch_export:open_session",
+    requires=("torch",),
+    install=INSTALL,
+    libraries=("torch",),
+    needs_cpu_flags=FP16_CPU_FLAGS,
+    verified=VERIFIED,
+)
+
+
+def open_session(job: SessionJob) -> TorchSession:
+    """Return a session that states the names, dtypes and dynamic dimensions of the program's signature.
+
+    Raises: NoDevice, RunError, TrustError.
+    """
+    from pytest_modelformats.formats.pt2 import stated_inputs, stated_outputs
+    from pytest_modelformats.formats.torch_programs import load_exported, module_of
+
+    statement = prepare(job)
+    try:
+        program, module = load_exported(job.artifact, trust=job.source.trust)
+    except TrustError:
+        raise
+    except SourceError as error:
+        raise RunError(str(error)) from error
+    if job.device == "cuda":
+        module = module_of(_on_cuda(program))
+    return TorchSession(
+        module, job, inputs=stated_inputs(program), outputs=stated_outputs(program), statement=statement
+    )
+
+
+def _on_cuda(program: Any) -> Any:
+    """Move the weights and the devices that are written into the graph."""
+    from torch.export.passes import move_to_device_pass
+
+    return move_to_device_pass(program, "cuda")

@@ -1,0 +1,54 @@
+"""TorchScript run by torch's own interpreter, with its profiling optimiser as shipped."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+from pytest_modelformats.backends.torch_session import (
+    FP16_CPU_FLAGS,
+    INSTALL,
+    VERIFIED,
+    TorchSession,
+    prepare,
+)
+from pytest_modelformats.errors import RunError, SourceError, TrustError
+from pytest_modelformats.schema import Backend
+
+if TYPE_CHECKING:
+    from pytest_modelformats.contract import SessionJob
+
+BACKEND = Backend(
+    name="torchscript",
+    title="TorchScript",
+    worker="torch",
+    precisions={("torchscript", p): (p,) for p in ("fp32", "fp16", "bf16")},
+    devices=("cpu", "cuda"),
+    entry="pytest_modelformats.backends.torchscript:open_session",
+    requires=("torch",),
+    install=INSTALL,
+    libraries=("torch",),
+    needs_cpu_flags=FP16_CPU_FLAGS,
+    verified=VERIFIED,
+)
+
+
+def open_session(job: SessionJob) -> TorchSession:
+    """Return a session that states the names of the arguments; TorchScript keeps no shapes.
+
+    Raises: NoDevice, RunError, TrustError.
+    """
+    from pytest_modelformats.formats.torch_programs import load_scripted
+    from pytest_modelformats.formats.torchscript import stated_inputs
+
+    statement = prepare(job)
+    try:
+        module = load_scripted(job.artifact, trust=job.source.trust)
+    except TrustError:
+        raise
+    except SourceError as error:
+        raise RunError(str(error)) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = module.eval().to(job.device)
+    return TorchSession(module, job, inputs=stated_inputs(module), statement=statement)

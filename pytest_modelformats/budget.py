@@ -1,0 +1,47 @@
+"""What a cell may cost, where the configuration sets it."""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import TYPE_CHECKING
+
+from pytest_modelformats.schema import FailureKind, Outcome, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_modelformats.options import Budget
+    from pytest_modelformats.schema import Timing
+
+
+def within(cell: str, timing: Timing, budgets: Sequence[Budget]) -> Verdict:
+    """Whether the measurement stays within every budget whose glob matches the cell.
+
+    The whole confidence interval of the median must lie above a latency budget for it to be
+    exceeded; an interval that straddles it is inconclusive.
+    """
+    over: list[str] = []
+    unclear: list[str] = []
+    for budget in budgets:
+        if not fnmatch.fnmatchcase(cell, budget.glob):
+            continue
+        if budget.latency_p50_ms is not None:
+            low, high = timing.latency_p50_low_ns / 1e6, timing.latency_p50_high_ns / 1e6
+            said = f"median latency {low:.4g} to {high:.4g} ms, budget {budget.latency_p50_ms:g} ms"
+            (over if low > budget.latency_p50_ms else unclear if high > budget.latency_p50_ms else []).append(said)
+        over.extend(_above("artifact size", timing.size_bytes, budget.size_mb))
+        above_idle = None
+        if timing.peak_rss_bytes is not None and timing.idle_rss_bytes is not None:
+            above_idle = timing.peak_rss_bytes - timing.idle_rss_bytes
+        over.extend(_above("peak memory above idle", above_idle, budget.peak_memory_mb))
+    if over:
+        return Verdict(Outcome.FAILED, FailureKind.BUDGET, f"Over budget: {'; '.join(over)}.")
+    if unclear:
+        return Verdict(Outcome.INCONCLUSIVE, None, f"At the budget's edge: {'; '.join(unclear)}; measure longer.")
+    return Verdict(Outcome.PASSED, None, "")
+
+
+def _above(what: str, found: int | None, limit_mb: float | None) -> list[str]:
+    if limit_mb is None or found is None or found <= limit_mb * 1e6:
+        return []
+    return [f"{what} {found / 1e6:.4g} MB, budget {limit_mb:g} MB"]

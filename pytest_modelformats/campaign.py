@@ -1,0 +1,134 @@
+"""One pytest run over a matrix: settings, sources, plan, and the stages that the fixtures ask."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats import configuration, expectations, machine, options, plan, registry, source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import pytest
+
+    from pytest_modelformats.expectations import Expectation
+    from pytest_modelformats.options import Settings
+    from pytest_modelformats.schema import PlannedCell, Source
+    from pytest_modelformats.stages import Stages
+
+# Starting more workers ahead than this would cost more memory than the waiting saves.
+_MOST_AHEAD = 6
+
+
+class Campaign:
+    """Built when the first test asks for a cell; ``stages`` (and with it any process) only when one runs."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        """Read the configuration; raises ConfigurationError, SourceError."""
+        self.config = config
+        self.settings: Settings = configuration.load(config.rootpath, options.given(config.option))
+        self.started_stages: Stages | None = None
+
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """The models, as the user gave them."""
+        return source.find_sources(self.settings)
+
+    @cached_property
+    def plan(self) -> tuple[PlannedCell, ...]:
+        """Every cell with its decision."""
+        candidates = source.find_candidates(self.settings)
+        return plan.build_plan(self.settings, self.sources, candidates, machine.machine()).cells
+
+    @cached_property
+    def cells(self) -> dict[str, PlannedCell]:
+        """The planned cells by id."""
+        return {p.cell.id: p for p in self.plan}
+
+    @cached_property
+    def order(self) -> dict[str, int]:
+        """Where each cell stands in the plan."""
+        return {p.cell.id: i for i, p in enumerate(self.plan)}
+
+    @cached_property
+    def expectations(self) -> Sequence[Expectation]:
+        """The known failures."""
+        return expectations.read(self.settings.expectations)
+
+    @cached_property
+    def parameters(self) -> dict[bool, tuple[list[PlannedCell], list[str]]]:
+        """The cells and ids that tests are parametrised with: those that run, and those that do not."""
+        split: dict[bool, tuple[list[PlannedCell], list[str]]] = {True: ([], []), False: ([], [])}
+        for planned in self.plan:
+            cells, ids = split[planned.decision.runs]
+            cells.append(planned)
+            ids.append(planned.cell.id)
+        return split
+
+    @property
+    def stages(self) -> Stages:
+        """The stages of this run; creates the cache folder and the pool of workers. Raises CacheError."""
+        if self.started_stages is None:
+            from pytest_modelformats.cache import Cache
+            from pytest_modelformats.stages import Stages
+            from pytest_modelformats.workers.pool import Pool
+
+            cache = Cache(self.settings.cache)
+            pool = Pool(
+                memory_bytes=self.settings.memory_bytes,
+                threads=self.settings.threads,
+                isolate=self.settings.isolate,
+            )
+            data = source.find_data(self.settings)
+            self.started_stages = Stages(self.settings, self.sources, data, pool, cache, self._progress())
+        return self.started_stages
+
+    def start_ahead(self, cells: Sequence[str]) -> None:
+        """Start the workers that a run will need, so that they import beside one another."""
+        from pytest_modelformats.convert import RUNTIME
+        from pytest_modelformats.schema import Environment
+
+        wanted: dict[str, tuple[str, ...]] = {}
+        for cell in cells:
+            planned = self.cells[cell]
+            if planned.decision.runs:
+                source_format = next(s.format for s in self.sources if s.name == planned.cell.model)
+                wanted.setdefault(RUNTIME, registry.formats()[source_format].requires)
+                backend = registry.backends()[planned.cell.backend]
+                wanted.setdefault(backend.worker, backend.requires)
+        if len(wanted) <= _MOST_AHEAD:
+            for runtime, modules in wanted.items():
+                self.stages.pool.get(Environment(), runtime, modules)
+
+    def close(self) -> None:
+        """End the workers."""
+        if self.started_stages is not None:
+            self.started_stages.leave()
+            self.started_stages.pool.close()
+            self.started_stages = None
+
+    def versions(self) -> dict[str, str]:
+        """The versions of everything that the registered systems stand on."""
+        parts: list[Any] = [*registry.backends().values(), *registry.converters().values()]
+        names = sorted({name for part in parts for name in part.libraries} | {"numpy", "pytest", "execnet"})
+        return machine.versions(names)
+
+    def _progress(self) -> Callable[[str], Callable[[float], None] | None]:
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None or not getattr(reporter, "isatty", False) or hasattr(self.config, "workerinput"):
+            return lambda _: None
+
+        def watch(what: str) -> Callable[[float], None]:
+            shown = False
+
+            def show(elapsed: float) -> None:
+                nonlocal shown
+                if not shown:
+                    reporter.ensure_newline()
+                    shown = True
+                reporter.rewrite(f"  {what} … {elapsed:.0f} s", erase=True)
+
+            return show
+
+        return watch

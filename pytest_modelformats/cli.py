@@ -1,0 +1,210 @@
+"""The ``modelformats`` command: what a run would do, what this machine can do, and reports of runs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click  # noqa: TID253 - this module is the command itself: only its entry point imports it
+
+from pytest_modelformats import __version__
+from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
+from pytest_modelformats.options import OPTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pytest_modelformats.doctor import Diagnosis
+    from pytest_modelformats.options import Settings
+    from pytest_modelformats.report.lines import Run
+    from pytest_modelformats.schema import Plan, Source
+
+RECORD = "results.jsonl"
+REPORTS = {"html": ".html", "md": ".md", "terminal": ".txt"}
+# What pytest takes for the root of a project; modelformats.toml lies beside it.
+_ROOT_FILES = ("modelformats.toml", "pyproject.toml", "pytest.ini", "tox.ini", "setup.cfg", "setup.py")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; an error that a user is meant to read is one sentence on stderr and exit code 2."""
+    try:
+        commands(arguments, prog_name="modelformats")
+    except ModelFormatsError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="pytest-modelformats")
+def commands() -> None:
+    """Conformance and benchmarks of ML model formats: look before you run pytest, and after."""
+
+
+def selection(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the ``--mf-*`` options that decide which cells there are."""
+    for option in reversed([option for option in OPTIONS if option.selects]):
+        attributes: dict[str, Any] = {"help": option.full_help, "default": None}
+        if option.kind == "flag":
+            attributes["is_flag"] = True
+        else:
+            attributes |= {"multiple": option.repeatable, "metavar": option.metavar}
+        command = click.option(option.flag, option.key, **attributes)(command)
+    return command
+
+
+@commands.command()
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@selection
+def plan(models: tuple[str, ...], **chosen: Any) -> None:
+    """Show every cell of MODEL: how its artifact is made, and whether it runs or why not. Nothing is run."""
+    from pytest_modelformats import configuration, machine
+    from pytest_modelformats.plan import absent, build_plan
+    from pytest_modelformats.source import find_candidates, find_sources
+
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in chosen.items() if value}
+    if models:
+        given["model"] = list(models)
+    settings = configuration.load(rootdir(Path.cwd()), given)
+    sources = find_sources(settings)
+    if not sources:
+        msg = "there is no model to plan for; give one, as in 'modelformats plan model.onnx', or configure one"
+        raise ConfigurationError(msg)
+    planned = build_plan(settings, sources, find_candidates(settings), machine.machine())
+    click.echo("\n".join(plan_lines(sources, planned, settings)))
+    for source_format in sorted({source.format for source in sources}):
+        reasons = absent(source_format)
+        if reasons:
+            click.echo(f"\nNo cells for a model in {source_format}:")
+            click.echo("\n".join(f"  {what}: {why}" for what, why in reasons))
+
+
+def rootdir(start: Path) -> Path:
+    """The nearest folder from ``start`` upwards that pytest would take for the project's root, else ``start``."""
+    folders = (start, *start.parents)
+    return next((f for f in folders if any((f / name).is_file() for name in _ROOT_FILES)), start)
+
+
+def plan_lines(sources: Sequence[Source], planned: Plan, settings: Settings) -> Iterator[str]:
+    """The conversion graph, then every cell with its chain and decision, sorted by id."""
+    from pytest_modelformats import registry
+
+    yield "Models:"
+    yield from (f"  {source.name}: {source.format} ({source.kind}), {source.location}" for source in sources)
+    yield "\nConversions:"
+    for converter in registry.converters().values():
+        chosen = "" if converter.default else f", only by --mf-formats {converter.target}.{converter.route}"
+        for before, afters in converter.precisions.items():
+            edge = f"{converter.source} {before} → {converter.target} {'/'.join(afters)}"
+            yield f"  {edge}: {converter.route} ({converter.name}{chosen})"
+    running = sum(cell.decision.runs for cell in planned.cells)
+    yield f"\nCells: {len(planned.cells)}, of which {running} run"
+    formats = {source.name: source.format for source in sources}
+    width = max((len(cell.cell.id) for cell in planned.cells), default=0)
+    for cell in sorted(planned.cells, key=lambda cell: cell.cell.id):
+        steps = [f"{step.converter} ({step.precision})" for step in cell.chain]
+        chain = cell.candidate_path or " → ".join([formats[cell.cell.model], *steps])
+        decision = cell.decision
+        word = decision.outcome.value if decision.outcome else "runs"
+        yield f"  {word:<18}  {cell.cell.id:<{width}}  {chain}"
+        if not decision.runs:
+            yield f"  {'':<18}  {decision.reason}{f' ({decision.install})' if decision.install else ''}"
+    if settings.config_file:
+        yield f"\nConfigured by {settings.config_file}"
+
+
+@commands.command()
+@click.option("--mf-cache", "cache", metavar="DIR", help="The cache folder to look at.")
+def doctor(cache: str | None) -> None:
+    """Show what this machine can run and what it lacks, with the lines that install it."""
+    from rich.console import Console
+
+    from pytest_modelformats import configuration
+    from pytest_modelformats.doctor import diagnose
+
+    settings = configuration.load(rootdir(Path.cwd()), {"cache": cache} if cache else {})
+    found = diagnose(settings.cache)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    _table(console, "Machine", list(_machine_facts(found)))
+    _table(console, "Libraries", list(found.versions.items()))
+    states = [
+        (f"{p.kind} {p.name}", f"missing {', '.join(p.missing)}: {p.install}" if p.missing else "available")
+        for p in found.parts
+    ]
+    _table(console, "Formats, converters, backends", states)
+
+
+def _machine_facts(found: Diagnosis) -> Iterator[tuple[str, str]]:
+    facts, folder = found.machine, found.cache
+    has, lacks = ([name for name, there in found.instruction_sets.items() if there is want] for want in (True, False))
+    state = "writable" if folder.writable else "NOT writable: choose another with --mf-cache"
+    gpu = ", ".join(facts["gpu"]) or "none (no NVIDIA driver)"
+    yield "processor", f"{facts['cpu']}, {facts['cores']} cores"
+    yield "instruction sets", f"{', '.join(has) or 'none'} (not: {', '.join(lacks) or 'none'})"
+    for emulation in found.emulations:
+        yield f"{emulation.precision} on {emulation.backend}", f"emulated: needs {' or '.join(emulation.needs)}"
+    yield "memory", f"{facts['memory_bytes'] / 1e9:.1f} GB"
+    yield "GPU", f"{gpu}, driver {facts['gpu_driver']}" if facts["gpu_driver"] else gpu
+    yield "system", f"{facts['os']}, Python {facts['python']}"
+    yield "cache", f"{folder.path}, {state}, {folder.free_bytes / 1e9:.1f} GB free"
+
+
+def _table(console: Any, title: str, rows: Sequence[tuple[str, str]]) -> None:
+    from rich.table import Table
+
+    table = Table("", "", title=title, title_justify="left", show_header=False, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    console.print()
+
+
+@commands.command()
+def support() -> None:
+    """Print the support table (Markdown): format, backend, precisions, devices."""
+    from pytest_modelformats.doctor import support_table
+
+    click.echo(support_table(), nl=False)
+
+
+@commands.command()
+@click.argument("record", metavar="FILE|FOLDER", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(list(REPORTS)), help="Default: by the ending of -o, or terminal.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file. Default: to the screen.")
+def report(record: Path, form: str | None, output: Path | None) -> None:
+    """Show the run that FILE records, or the newest one in FOLDER."""
+    from pytest_modelformats.report import lines
+
+    run = lines.read(newest_record(record))
+    if form is None:
+        form = next((name for name, ending in REPORTS.items() if output and output.suffix == ending), "terminal")
+    text = _rendered(run, form, colored=output is None and sys.stdout.isatty())
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        msg = f"{output} cannot be written: {error.strerror}"
+        raise ConfigurationError(msg) from error
+
+
+def newest_record(path: Path) -> Path:
+    """The file itself, or the record of the newest run in a folder; raises ConfigurationError."""
+    if not path.is_dir():
+        return path
+    records = sorted(path.rglob(RECORD), key=lambda found: (found.stat().st_mtime_ns, str(found)))
+    if not records:
+        msg = f"the folder {path} holds no {RECORD}; give the --mf-report-dir of a run, or the file itself"
+        raise ConfigurationError(msg)
+    return records[-1]
+
+
+def _rendered(run: Run, form: str, *, colored: bool) -> str:
+    import shutil
+
+    module = importlib.import_module(f"pytest_modelformats.report.{'markdown' if form == 'md' else form}")
+    if form == "terminal":
+        return str(module.render(run, shutil.get_terminal_size().columns, colored))
+    return str(module.render(run))

@@ -1,0 +1,394 @@
+"""The numbers of parity and the one verdict rule.
+
+A difference is judged against what rounding alone costs this model, not against a guessed
+tolerance: with truth t (the source in float64), ``noise(p)`` = rms(source at precision p − t)
+and ``error`` = rms(candidate − t), the noise ratio r = error / noise(p) is near 1 for a
+faithful conversion.
+
+Constants and where they come from
+----------------------------------
+``PRECISIONS[p].limit`` is k(p). fp32: 4, because over 240 faithful fp32 cells (60 random
+networks × four runtimes) r had median 1.15, 95th percentile 1.9 and maximum 3.34. fp16 and
+bf16: 2, because over 120 faithful cells r was 0.11 to 0.92 (runtimes keep wider
+accumulators than the reference). The faults to be found give 7 to 5·10⁴.
+
+``POINT_LIMIT``: the largest element error over the largest rounding error; the ratio of two
+maxima over few elements scatters more than that of two rms values, so it is wider.
+
+``FAITHFUL_LOW``: an error below this share of the asked precision's noise (half of the
+smallest seen in a faithful cell) was not made at that precision.
+
+``PLAUSIBLE``: between these shares of another precision's noise, that precision is what ran;
+outside of it the model is wrong rather than differently rounded (one tensor of 54 rounded
+to fp16 makes at most 0.07 of the noise of a whole fp16 run).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pytest_modelformats.schema import FailureKind, Outcome, OutputParity, Precision, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+POINT_LIMIT = {"fp32": 12.0, "fp16": 6.0, "bf16": 6.0, "fp16-weights": 6.0}
+FAITHFUL_LOW = 0.05
+PLAUSIBLE = (0.1, 2.0)
+# Design §5: accuracy loss against the source below 1 % for fp16 and bf16.
+ACCURACY_LOSS = 0.01
+FEWEST_LABELLED = 100
+CLASSIFIED = {"fp32": 23, "fp16": 10, "bf16": 7}
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """What rounding alone costs one output of the source at one precision, in the output's unit.
+
+    ``raw_rms`` is as measured; ``rms`` and ``max`` are not below what writing the output
+    down at that precision costs. ``flips`` is the share of integer elements that change.
+    """
+
+    rms: float
+    max: float
+    raw_rms: float
+    flips: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """A fixed tolerance that the user chose for an output instead of the measured one."""
+
+    atol: float
+    rtol: float
+
+
+def measure_noise(truths: Sequence[np.ndarray], rounded: Sequence[np.ndarray], mantissa_bits: int) -> Noise:
+    """The noise of one output over all feeds.
+
+    Source: representation floor u/√3 with u = 2^-(mantissa_bits + 1), the rms of an error
+    uniform in ±u (Higham, Accuracy and Stability of Numerical Algorithms, §2.1).
+    """
+    import numpy as np
+
+    if not np.issubdtype(truths[0].dtype, np.floating):
+        changed = [np.asarray(t != r) for t, r in zip(truths, rounded, strict=True)]
+        total = sum(c.size for c in changed)
+        return Noise(0.0, 0.0, 0.0, sum(int(c.sum()) for c in changed) / total if total else 0.0)
+    error = _Error(truths, rounded)
+    unit = 2.0 ** -(mantissa_bits + 1)
+    return Noise(
+        max(error.rms, error.truth_rms * unit / math.sqrt(3)), max(error.max, error.truth_max * unit), error.rms
+    )
+
+
+class _Error:
+    """rms and maximum of a difference over the positions where both sides are finite."""
+
+    def __init__(self, truths: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> None:
+        import numpy as np
+
+        squares = truth_squares = 0.0
+        self.max = self.truth_max = 0.0
+        self.elements = 0
+        for truth, other in zip(truths, others, strict=True):
+            t, y = truth.astype(np.float64), other.astype(np.float64)
+            finite = np.isfinite(t) & np.isfinite(y)
+            t, y = (t, y) if finite.all() else (t[finite], y[finite])
+            if t.size:
+                difference = np.abs(y - t)
+                squares += float(np.dot(difference.ravel(), difference.ravel()))
+                truth_squares += float(np.dot(t.ravel(), t.ravel()))
+                self.max = max(self.max, float(difference.max()))
+                self.truth_max = max(self.truth_max, float(np.abs(t).max()))
+            self.elements += t.size
+        self.rms = math.sqrt(squares / self.elements) if self.elements else 0.0
+        self.truth_rms = math.sqrt(truth_squares / self.elements) if self.elements else 0.0
+
+
+def judge(
+    names: Sequence[str],
+    truths: Sequence[Sequence[np.ndarray]],
+    outputs: Sequence[Sequence[np.ndarray]],
+    noise: Mapping[str, Sequence[Noise]],
+    precision: Precision,
+    *,
+    dtypes: Sequence[str],
+    classifier: bool = False,
+    tolerances: Mapping[str, Tolerance] | None = None,
+) -> Verdict:
+    """The verdict over all outputs: the worst one's.
+
+    Shapes: ``truths`` and ``outputs`` are [feed][output]; ``noise`` maps a precision to one
+    Noise per output. ``dtypes`` are the contract's, one per output.
+    """
+    for got in outputs:
+        if len(got) != len(names):
+            sentence = f"{len(got)} outputs came back where the source has {len(names)} ({', '.join(names)})."
+            return Verdict(Outcome.FAILED, FailureKind.CONTRACT, sentence)
+    judged = []
+    for index, name in enumerate(names):
+        truth = [t[index] for t in truths]
+        got = [o[index] for o in outputs]
+        floors = {p: values[index] for p, values in noise.items()}
+        tolerance = (tolerances or {}).get(name) or (tolerances or {}).get("*")
+        judged.append(_judge_output(name, truth, got, floors, precision, dtypes[index], classifier, tolerance))
+    worst = max(judged, key=_severity)
+    return Verdict(worst.outcome, worst.failure_kind, worst.sentence, tuple(judged))
+
+
+def _severity(output: OutputParity) -> tuple[int, float]:
+    order = {Outcome.FAILED: 3, Outcome.FALLBACK: 2, Outcome.INCONCLUSIVE: 1}
+    return order.get(output.outcome, 0), output.noise_ratio or 0.0
+
+
+def _judge_output(
+    name: str,
+    truth: list[np.ndarray],
+    got: list[np.ndarray],
+    noise: Mapping[str, Noise],
+    precision: Precision,
+    dtype: str,
+    classifier: bool,
+    tolerance: Tolerance | None,
+) -> OutputParity:
+    import numpy as np
+
+    refused = _contract(name, truth, got, dtype, precision)
+    if refused is not None:
+        return refused
+    if not np.issubdtype(truth[0].dtype, np.floating):
+        return _judge_exact(name, truth, got, noise, precision)
+    misplaced = _non_finite(name, truth, got)
+    if misplaced is not None:
+        return misplaced
+    if _is_degenerate(truth, got):
+        sentence = f"Output '{name}' is degenerate: it does not depend on its input, while the source's does."
+        return OutputParity(name, Outcome.FAILED, FailureKind.DEGENERATE, sentence, elements=_size(got))
+    error = _Error(truth, got)
+    flips = _decision_flips(truth, got) if classifier else None
+    if tolerance is not None:
+        return _judge_fixed(name, truth, got, error, tolerance, flips)
+    return _judge_by_noise(name, error, noise, precision, flips)
+
+
+def _size(arrays: Sequence[np.ndarray]) -> int:
+    return sum(a.size for a in arrays)
+
+
+def _contract(
+    name: str, truth: list[np.ndarray], got: list[np.ndarray], dtype: str, precision: Precision
+) -> OutputParity | None:
+    """Shapes and dtypes are the source's; nothing broadcasts. A narrow cell may hand out its own float dtype."""
+    own = {"fp16": "float16", "bf16": "bfloat16"}.get(precision.name)
+    for t, y in zip(truth, got, strict=True):
+        said = ""
+        if t.shape != y.shape:
+            said = f"shape {list(y.shape)} where the source gives {list(t.shape)}"
+        elif y.dtype.name not in {dtype, own} and not (dtype == "bfloat16" and y.dtype.name == "float32"):
+            said = f"dtype {y.dtype.name} where the source gives {dtype}"
+        if said:
+            return OutputParity(name, Outcome.FAILED, FailureKind.CONTRACT, f"Output '{name}' has {said}.")
+    return None
+
+
+def _non_finite(name: str, truth: list[np.ndarray], got: list[np.ndarray]) -> OutputParity | None:
+    """NaN and Inf stand in the same places, with the same sign."""
+    import numpy as np
+
+    wrong = 0
+    for t, y in zip(truth, got, strict=True):
+        narrow = t.astype(y.dtype, copy=False) if np.issubdtype(y.dtype, np.floating) else t
+        nan = np.isnan(t) != np.isnan(y)
+        infinite = (np.isinf(narrow) | np.isinf(y)) & (narrow != y) & ~np.isnan(t) & ~np.isnan(y)
+        wrong += int(nan.sum()) + int(infinite.sum())
+    if not wrong:
+        return None
+    size = _size(got)
+    sentence = f"Output '{name}' has NaN or Inf in other places than the source does, in {wrong} of {size} elements."
+    return OutputParity(name, Outcome.FAILED, FailureKind.NAN, sentence, elements=size)
+
+
+def _is_degenerate(truth: list[np.ndarray], got: list[np.ndarray]) -> bool:
+    """Constant over all elements, or the same for every row, where the source is not."""
+    import numpy as np
+
+    def constant(arrays: list[np.ndarray]) -> bool:
+        return all(a.size and bool(np.all(a == a.flat[0])) for a in arrays)
+
+    def same_rows(arrays: list[np.ndarray]) -> bool:
+        return all(a.ndim > 0 and a.shape[0] > 1 and bool(np.all(a == a[:1])) for a in arrays)
+
+    if _size(got) < 2:  # noqa: PLR2004 - one element is always constant
+        return False
+    return (constant(got) and not constant(truth)) or (same_rows(got) and not same_rows(truth))
+
+
+def _decision_flips(truth: list[np.ndarray], got: list[np.ndarray]) -> float | None:
+    rows = sum(t.shape[0] for t in truth)
+    if not rows or truth[0].ndim < 2:  # noqa: PLR2004 - [row, class]
+        return None
+    changed = sum(int((t.argmax(-1) != y.argmax(-1)).sum()) for t, y in zip(truth, got, strict=True))
+    return changed / sum(math.prod(t.shape[:-1]) for t in truth)
+
+
+def accuracy(labels: np.ndarray, outputs: Sequence[np.ndarray]) -> float:
+    """The share of rows whose largest class is the label's; ``outputs`` are [rows, class] per feed."""
+    import numpy as np
+
+    decided = np.concatenate([o.argmax(-1).ravel() for o in outputs])
+    return float(np.mean(decided == labels.ravel()[: decided.size]))
+
+
+def with_accuracy(
+    verdict: Verdict, labels: np.ndarray, truths: Sequence[np.ndarray], got: Sequence[np.ndarray]
+) -> Verdict:
+    """The verdict with the accuracy on labelled data in its statement; a loss above the limit fails.
+
+    A loss is judged from ``FEWEST_LABELLED`` rows on: below that one changed row is already more.
+    """
+    before, after = accuracy(labels, truths), accuracy(labels, got)
+    statement = {**verdict.statement, "accuracy_source": before, "accuracy": after, "labelled_rows": int(labels.size)}
+    if verdict.passed and labels.size >= FEWEST_LABELLED and before - after > ACCURACY_LOSS:
+        sentence = f"Accuracy fell from {before:.2%} to {after:.2%} on {labels.size} labelled rows; the limit is {ACCURACY_LOSS:.0%}."
+        return replace(
+            verdict,
+            outcome=Outcome.FAILED,
+            failure_kind=FailureKind.ACCURACY,
+            sentence=sentence,
+            statement=statement,
+        )
+    return replace(verdict, statement=statement)
+
+
+def _judge_exact(
+    name: str, truth: list[np.ndarray], got: list[np.ndarray], noise: Mapping[str, Noise], precision: Precision
+) -> OutputParity:
+    """Integers and booleans are exact, except as far as the source's own change at the asked precision."""
+    size = _size(got)
+    changed = sum(int((t != y).sum()) for t, y in zip(truth, got, strict=True))
+    flips = changed / size if size else 0.0
+    floor = noise.get(precision.yardstick)
+    allowed = precision.limit * floor.flips if floor else 0.0
+    if flips <= allowed:
+        sentence = f"Output '{name}' is equal in every element."
+        if changed:
+            sentence = (
+                f"Output '{name}' differs in {flips:.2%} of its elements; the source itself does at {precision.name}."
+            )
+        return OutputParity(name, Outcome.PASSED, None, sentence, flips=flips, elements=size)
+    sentence = f"Output '{name}' ({got[0].dtype.name}) must be exact and differs in {changed} of {size} elements."
+    return OutputParity(name, Outcome.FAILED, FailureKind.NUMERIC, sentence, flips=flips, elements=size)
+
+
+def _judge_fixed(
+    name: str, truth: list[np.ndarray], got: list[np.ndarray], error: _Error, tolerance: Tolerance, flips: float | None
+) -> OutputParity:
+    import numpy as np
+
+    close = all(
+        np.allclose(y.astype(np.float64), t, rtol=tolerance.rtol, atol=tolerance.atol, equal_nan=True)
+        for t, y in zip(truth, got, strict=True)
+    )
+    word = "within" if close else "outside"
+    sentence = (
+        f"Output '{name}': largest difference {error.max:.3g}, {word} the fixed tolerance from the configuration "
+        f"(atol {tolerance.atol:g}, rtol {tolerance.rtol:g})."
+    )
+    return OutputParity(
+        name,
+        Outcome.PASSED if close else Outcome.FAILED,
+        None if close else FailureKind.NUMERIC,
+        sentence,
+        error_rms=error.rms,
+        error_max=error.max,
+        flips=flips,
+        elements=error.elements,
+    )
+
+
+def _judge_by_noise(
+    name: str, error: _Error, noise: Mapping[str, Noise], precision: Precision, flips: float | None
+) -> OutputParity:
+    """The rule of design §5 for one floating output."""
+    own = noise[precision.yardstick]
+    ratio = error.rms / own.rms if own.rms else (0.0 if error.rms == 0 else math.inf)
+    point = error.max / own.max if own.max else (0.0 if error.max == 0 else math.inf)
+    effective = effective_precision(error.rms, noise, precision)
+    outcome, kind, sentence = _rule(name, ratio, point, effective, error, noise, precision)
+    return OutputParity(
+        name,
+        outcome,
+        kind,
+        sentence,
+        error_rms=error.rms,
+        error_max=error.max,
+        noise_rms=own.rms,
+        noise_max=own.max,
+        noise_ratio=ratio if math.isfinite(ratio) else None,
+        point_ratio=point if math.isfinite(point) else None,
+        effective_precision=effective,
+        flips=flips,
+        elements=error.elements,
+    )
+
+
+def effective_precision(error_rms: float, noise: Mapping[str, Noise], asked: Precision) -> str:
+    """The precision whose noise is nearest to the error on a log scale; the asked one while it explains the error."""
+    own = noise[asked.yardstick]
+    if own.rms and FAITHFUL_LOW * own.rms <= error_rms <= asked.limit * own.rms:
+        return asked.yardstick
+    finest = noise.get("fp32")
+    # Where rounding to the asked precision changes nothing (outputs that are exact in it), it cannot be told apart.
+    if finest is not None and error_rms < own.rms and own.raw_rms < 10 * finest.raw_rms + own.rms * 1e-3:
+        return asked.yardstick
+    if error_rms == 0 and own.raw_rms == 0:
+        return asked.yardstick
+    known = {p: noise[p].rms for p in CLASSIFIED if p in noise and noise[p].rms > 0}
+    known.setdefault(asked.yardstick, own.rms)
+    floor = min((v for v in known.values() if v > 0), default=1.0) * 1e-3
+    return min(known, key=lambda p: abs(math.log(max(error_rms, floor) / max(known[p], 1e-300))))
+
+
+def _rule(
+    name: str,
+    ratio: float,
+    point: float,
+    effective: str,
+    error: _Error,
+    noise: Mapping[str, Noise],
+    precision: Precision,
+) -> tuple[Outcome, FailureKind | None, str]:
+    asked = precision.yardstick
+    measured = f"Output '{name}': error {error.rms:.2g} rms is {_times(ratio)} what rounding at {asked} explains ({noise[asked].rms:.2g})"
+    other = noise.get(effective)
+    plausible = other is not None and PLAUSIBLE[0] * other.rms <= error.rms <= PLAUSIBLE[1] * other.rms
+    finer = CLASSIFIED.get(effective, precision.mantissa_bits) > precision.mantissa_bits
+    if effective != asked and other is not None and (plausible or (finer and ratio < FAITHFUL_LOW)):
+        what = "the runtime's default" if precision.name == "default" else precision.name
+        sentence = (
+            f"{measured} and {_times(error.rms / other.rms)} {effective}'s: asked for {what}, {effective} is what ran. "
+            + ("Set the precision explicitly." if precision.name == "default" else f"Judge or ship it as {effective}.")
+        )
+        return Outcome.FALLBACK, None, sentence
+    if ratio > precision.limit:
+        sentence = f"{measured}; the limit is {precision.limit:g}. The converted model computes something else."
+        return Outcome.FAILED, FailureKind.NUMERIC, sentence
+    limit = POINT_LIMIT.get(asked, POINT_LIMIT["fp32"])
+    if point > limit:
+        sentence = (
+            f"Output '{name}': its worst element is off by {error.max:.2g}, {_times(point)} the worst that rounding at "
+            f"{asked} does ({noise[asked].max:.2g}; the limit is {limit:g}), though the rms is fine: a few elements are wrong."
+        )
+        return Outcome.FAILED, FailureKind.NUMERIC, sentence
+    return Outcome.PASSED, None, f"{measured}; the limit is {precision.limit:g}. It is the same model."
+
+
+def _times(ratio: float) -> str:
+    if not math.isfinite(ratio):
+        return "infinitely many times"
+    return f"{ratio:.3g} ×" if ratio >= 0.01 else f"{ratio:.1e} ×"  # noqa: PLR2004 - two readable digits

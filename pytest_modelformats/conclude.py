@@ -1,0 +1,135 @@
+"""From a pytest report to the one outcome of a check, and to the line that is recorded of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_modelformats import record
+from pytest_modelformats.errors import ModelFormatsError
+from pytest_modelformats.expectations import find
+from pytest_modelformats.plain import plain
+from pytest_modelformats.schema import SKIPPED_OUTCOMES, FailureKind, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pytest_modelformats.expectations import Expectation
+    from pytest_modelformats.schema import PlannedCell, Verdict
+
+
+@dataclass(slots=True)
+class Note:
+    """What the stage fixtures have learnt for the test at hand."""
+
+    outcome: Outcome | None = None
+    failure_kind: FailureKind | None = None
+    sentence: str = ""
+    data: dict[str, Any] = field(default_factory=dict)
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    conversions: dict[str, int] = field(default_factory=dict)
+    properties: dict[str, Any] = field(default_factory=dict)
+
+    def take(self, verdict: Verdict) -> None:
+        """Keep a verdict as the test's."""
+        self.outcome, self.failure_kind, self.sentence = verdict.outcome, verdict.failure_kind, verdict.sentence
+        self.data.update(record.verdict_data(verdict))
+
+
+NOTE = pytest.StashKey[Note]()
+
+
+def note_of(node: pytest.Item) -> Note:
+    """The note of a test, started when it is first asked for."""
+    return node.stash.setdefault(NOTE, Note())
+
+
+def check_name(item: pytest.Item) -> str:
+    """``parity`` for the shipped ``test_parity.py``; the test function's name for the user's own tests."""
+    module, _, rest = item.nodeid.partition("::")
+    if module == "modelformats" and "::" in rest:
+        return rest.split("::")[0]
+    return getattr(item, "originalname", None) or item.name
+
+
+def end_stage(item: pytest.Item, error: ModelFormatsError) -> None:
+    """End the test as the error asks: skipped with its reason, or failed with its sentence."""
+    note = note_of(item)
+    note.outcome, note.sentence = Outcome(error.outcome), str(error)
+    trace = getattr(error, "trace", "")
+    if note.outcome in SKIPPED_OUTCOMES:
+        pytest.skip(f"{note.outcome.value}: {note.sentence}")
+    detail = f"\n\nin the worker:\n{trace}" if trace and item.config.getoption("verbose") > 0 else ""
+    pytest.fail(f"{note.outcome.value}: {note.sentence}{detail}", pytrace=False)
+
+
+def conclude(
+    item: pytest.Item,
+    planned: PlannedCell,
+    call: pytest.CallInfo[Any],
+    report: pytest.TestReport,
+    expectations: Sequence[Expectation],
+) -> None:
+    """Attach the check's line to the report of its last phase, and apply the expectations."""
+    if report.when == "setup" and report.passed:
+        return
+    if report.when == "teardown" and not report.failed:
+        return
+    check = check_name(item)
+    outcome, kind, sentence = _outcome(item, call, report)
+    note = note_of(item)
+    line = {
+        "kind": "check",
+        "cell": planned.cell.id,
+        "check": check,
+        "test": item.nodeid,
+        "outcome": outcome,
+        "failure_kind": kind,
+        "sentence": sentence,
+        "duration_s": round(call.duration, 6),
+        "data": note.data,
+        "conversions": note.conversions,
+    }
+    expected = find(expectations, planned.cell.id, check)
+    if expected is not None and outcome not in SKIPPED_OUTCOMES:
+        _expect(report, line, outcome, expected)
+    properties = {"mf_cell": planned.cell.id, "mf_outcome": line["outcome"], **note.properties}
+    report.user_properties.extend((k, plain(v)) for k, v in properties.items() if v is not None)
+    # An attribute of the report is what pytest-xdist carries to the controller.
+    report.__dict__["mf_lines"] = [record.dumps(x) for x in (*note.lines, line)]
+    item.stash[NOTE] = Note()
+
+
+def _outcome(
+    item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport
+) -> tuple[Outcome, FailureKind | None, str]:
+    note = note_of(item)
+    if report.passed:
+        return Outcome.PASSED, None, note.sentence
+    if report.skipped:
+        reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
+        skipped = note.outcome if note.outcome in SKIPPED_OUTCOMES else Outcome.NOT_MEASURED
+        return skipped or Outcome.NOT_MEASURED, None, note.sentence or reason
+    if note.outcome is not None and note.outcome not in {Outcome.PASSED, *SKIPPED_OUTCOMES}:
+        return note.outcome, note.failure_kind, note.sentence
+    error = call.excinfo.value if call.excinfo else None
+    if isinstance(error, ModelFormatsError):
+        return Outcome(error.outcome), None, str(error)
+    text = str(error) or type(error).__name__
+    return Outcome.FAILED, note.failure_kind, text.splitlines()[0][:600]
+
+
+def _expect(report: pytest.TestReport, line: dict[str, Any], outcome: Outcome, expected: Expectation) -> None:
+    """A known failure becomes an expected one; a pass that was expected to fail is a failure."""
+    line["expectation"] = expected.place
+    if outcome is Outcome.PASSED:
+        sentence = f"Unexpected pass: {expected.place} expects this to fail ({expected.reason}); delete the line."
+        line.update(outcome=Outcome.FAILED, sentence=sentence)
+        report.outcome = "failed"
+        report.longrepr = sentence
+        return
+    line.update(outcome=Outcome.EXPECTED_FAILURE, sentence=f"{line['sentence']} Expected: {expected.reason}")
+    report.outcome = "skipped"
+    report.wasxfail = expected.reason

@@ -1,0 +1,1 @@
+"""One file per ``<target>_from_<source>``; the contract is :class:`pytest_modelformats.schema.Converter`."""

@@ -1,0 +1,51 @@
+"""ONNX fp32 to fp16 inside, with the inputs and outputs kept as they are."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.converters import onnx_export
+from pytest_modelformats.errors import ConvertError
+from pytest_modelformats.formats import onnx_graph
+from pytest_modelformats.schema import Converter
+
+if TYPE_CHECKING:
+    from pytest_modelformats.contract import ConversionJob
+
+CONVERTER = Converter(
+    name="onnx_fp16_from_onnx",
+    source="onnx",
+    target="onnx",
+    precisions={"fp32": ("fp16",)},
+    entry="pytest_modelformats.converters.onnx_fp16_from_onnx:convert",
+    route="fp16",
+    requires=("onnx", "onnxconverter_common"),
+    install="pip install 'pytest-modelformats[onnx]'",
+    libraries=("onnx", "onnxconverter-common"),
+)
+
+
+def convert(job: ConversionJob) -> dict[str, Any]:
+    """Turn weights and operators to fp16; opset and IR version stay."""
+    import onnx
+    from onnxconverter_common import float16
+
+    model = onnx_graph.load_model(job.input)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            half = float16.convert_float_to_float16(model, keep_io_types=True)
+        except Exception as error:  # the library raises bare Exception and whatever its graph surgery meets
+            reason = onnx_graph.first_line(error)
+            msg = f"onnxconverter-common cannot turn '{job.input.name}' to fp16: {reason}"
+            raise ConvertError(msg) from error
+    large = half.ByteSize() > onnx_export.INLINE_LIMIT_BYTES
+    onnx.save(half, str(job.output), save_as_external_data=large, location=f"{job.output.name}.data" if large else None)
+    truncated = sum("truncated" in str(w.message) for w in caught)
+    return {
+        "opset": next(int(o.version) for o in half.opset_import if o.domain in ("", "ai.onnx")),
+        "ir_version": int(half.ir_version),
+        "exporter": "onnxconverter-common float16.convert_float_to_float16",
+        "truncated_values": truncated,
+    }

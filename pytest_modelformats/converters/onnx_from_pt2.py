@@ -1,0 +1,44 @@
+"""An exported program (.pt2) to ONNX by torch's exporter; its dynamic dimensions are those it was exported with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.converters import onnx_export
+from pytest_modelformats.formats.torch_programs import load_exported
+from pytest_modelformats.schema import Converter
+
+if TYPE_CHECKING:
+    from pytest_modelformats.contract import ConversionJob
+
+CONVERTER = Converter(
+    name="onnx_from_pt2",
+    source="pt2",
+    target="onnx",
+    precisions={"fp32": ("fp32",)},
+    entry="pytest_modelformats.converters.onnx_from_pt2:convert",
+    route="pt2",
+    requires=("torch", "onnx", "onnxscript"),
+    install="pip install 'pytest-modelformats[torch,onnx]'",
+    libraries=("torch", "onnx", "onnxscript", "onnx-ir"),
+    options=("opset",),
+)
+
+
+def convert(job: ConversionJob) -> dict[str, Any]:
+    """Translate the exported program."""
+    import torch
+
+    program, _module = load_exported(job.input, trust=job.source.trust or job.source.format != "pt2")
+    exporter = f"torch.onnx.export(ExportedProgram) of torch {torch.__version__}"
+    with onnx_export.exporting(job, exporter) as heard:
+        torch.onnx.export(
+            program,
+            (),
+            str(job.output),
+            **onnx_export.names(job),
+            opset_version=job.options.get("opset"),
+            external_data=job.input.stat().st_size > onnx_export.INLINE_LIMIT_BYTES,
+            verbose=False,
+        )
+    return onnx_export.facts(job, exporter, heard, "write --mf-opset {got}")

@@ -1,0 +1,30 @@
+"""ONNX to OpenVINO IR."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.converters import openvino_model
+from pytest_modelformats.schema import Converter
+
+if TYPE_CHECKING:
+    from pytest_modelformats.contract import ConversionJob
+
+CONVERTER = Converter(
+    name="openvino_from_onnx",
+    source="onnx",
+    target="openvino",
+    precisions={"fp32": ("fp32",)},
+    entry="pytest_modelformats.converters.openvino_from_onnx:convert",
+    route="onnx",
+    requires=("openvino",),
+    install="pip install 'pytest-modelformats[openvino]'",
+    libraries=("openvino",),
+)
+
+
+def convert(job: ConversionJob) -> dict[str, Any]:
+    """Translate the ONNX graph; names and symbolic dimensions are those of the graph."""
+    import openvino
+
+    return openvino_model.write(job, lambda: openvino.convert_model(str(job.input)))

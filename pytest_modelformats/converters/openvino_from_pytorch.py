@@ -1,0 +1,42 @@
+"""PyTorch to OpenVINO IR by OpenVINO's own frontend, which traces the module."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.converters import onnx_export, openvino_model
+from pytest_modelformats.formats.torch_loading import load_module
+from pytest_modelformats.schema import Converter
+
+if TYPE_CHECKING:
+    from pytest_modelformats.contract import ConversionJob
+
+CONVERTER = Converter(
+    name="openvino_from_pytorch",
+    source="pytorch",
+    target="openvino",
+    precisions={"fp32": ("fp32",)},
+    entry="pytest_modelformats.converters.openvino_from_pytorch:convert",
+    route="torch",
+    requires=("torch", "openvino"),
+    install="pip install 'pytest-modelformats[torch,openvino]'",
+    libraries=("torch", "openvino"),
+)
+
+
+def convert(job: ConversionJob) -> dict[str, Any]:
+    """Trace the module on the example; symbolic dimensions stay dynamic."""
+    import openvino
+    import torch
+
+    module = load_module(job.source)
+
+    def trace() -> Any:
+        with onnx_export.without_attention_fastpath(), torch.no_grad():
+            return openvino.convert_model(
+                module,
+                example_input=onnx_export.example_arguments(job),
+                input=openvino_model.partial_inputs(job),
+            )
+
+    return openvino_model.write(job, trace)

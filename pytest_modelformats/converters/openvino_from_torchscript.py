@@ -1,0 +1,40 @@
+"""TorchScript to OpenVINO IR."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.converters import onnx_export, openvino_model
+from pytest_modelformats.formats.torch_programs import load_scripted
+from pytest_modelformats.schema import Converter
+
+if TYPE_CHECKING:
+    from pytest_modelformats.contract import ConversionJob
+
+CONVERTER = Converter(
+    name="openvino_from_torchscript",
+    source="torchscript",
+    target="openvino",
+    precisions={"fp32": ("fp32",)},
+    entry="pytest_modelformats.converters.openvino_from_torchscript:convert",
+    route="torchscript",
+    requires=("torch", "openvino"),
+    install="pip install 'pytest-modelformats[torch,openvino]'",
+    libraries=("torch", "openvino"),
+)
+
+
+def convert(job: ConversionJob) -> dict[str, Any]:
+    """Translate the graph of the script."""
+    import openvino
+
+    script = load_scripted(job.input, trust=job.source.trust or job.source.format != "torchscript").eval()
+
+    def translate() -> Any:
+        return openvino.convert_model(
+            script,
+            example_input=onnx_export.example_arguments(job),
+            input=openvino_model.partial_inputs(job),
+        )
+
+    return openvino_model.write(job, translate)

@@ -1,0 +1,23 @@
+"""The models that this package builds itself, one recipe file each.
+
+A recipe is ``fixtures/models/<name>.py``. It defines ``build() -> nn.Module`` and
+``INPUTS``, a tuple of input specifications; where they apply, ``DATA`` (the name of a
+function in the same file that yields real samples) and ``CLASSIFIER``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def fixtures_folder() -> Path:
+    """``pytest_modelformats/fixtures`` in an installed wheel, ``fixtures`` beside the package in a checkout."""
+    package = Path(__file__).resolve().parent
+    installed = package / "fixtures"
+    return installed if installed.is_dir() else package.parent / "fixtures"
+
+
+def fixture_models() -> dict[str, str]:
+    """Every recipe by name, as ``path/to/file.py:build``, which ``torch_architecture.import_callable`` resolves."""
+    files = sorted((fixtures_folder() / "models").glob("*.py"))
+    return {path.stem: f"{path}:build" for path in files if not path.stem.startswith("_")}

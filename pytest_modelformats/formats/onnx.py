@@ -1,0 +1,110 @@
+"""ONNX: recognised by its wire format, referenced by onnx.reference, checked by onnx.checker."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import ConvertError, SourceError
+from pytest_modelformats.formats import onnx_graph, stated_inputs
+from pytest_modelformats.formats.onnx_reference import evaluate_onnx
+from pytest_modelformats.formats.onnx_wire import sniff_onnx
+from pytest_modelformats.schema import Description, Format, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    import onnx
+
+    from pytest_modelformats.contract import Feed
+    from pytest_modelformats.schema import Source
+
+FORMAT = Format(
+    name="onnx",
+    title="ONNX",
+    module="pytest_modelformats.formats.onnx",
+    suffix=".onnx",
+    precisions=("fp32", "fp16"),
+    requires=("onnx",),
+    install="pip install 'pytest-modelformats[onnx]'",
+    named_inputs=True,
+    named_outputs=True,
+)
+
+
+def sniff(path: Path, head: bytes) -> str | None:
+    """Return ``onnx`` for a whole ModelProto, else ``None``; raises SourceError for a damaged ``.onnx``."""
+    return sniff_onnx(path, head)
+
+
+def describe(source: Source) -> Description:
+    """State the graph's inputs (initialisers are none) and outputs, with the user's shapes where given."""
+    path = Path(source.location)
+    model = onnx_graph.load_structure(path)
+    onnx_graph.verify_external_data(model, path)
+    initialisers = {t.name for t in model.graph.initializer} | {s.values.name for s in model.graph.sparse_initializer}
+    inputs = [_spec(v, path) for v in model.graph.input if v.name not in initialisers]
+    outputs = [_spec(v, path) for v in model.graph.output]
+    if not outputs:
+        msg = f"'{path.name}' has no outputs; there is nothing to compare"
+        raise SourceError(msg)
+    inputs = [_bounded(spec, model) for spec in inputs]
+    merged, outputs = stated_inputs.apply(path.name, inputs, outputs, source.inputs)
+    opsets = ", ".join(f"{o.domain or 'ai.onnx'} {o.version}" for o in model.opset_import)
+    producer = " ".join(p for p in (model.producer_name, model.producer_version) if p)
+    summary = f"ONNX IR {model.ir_version}, opset {opsets}, {len(model.graph.node)} nodes"
+    return Description(tuple(merged), tuple(outputs), "", summary=f"{summary}, by {producer}" if producer else summary)
+
+
+def evaluate(source: Source, feeds: Sequence[Feed], precision: str) -> tuple[list[list[np.ndarray]], str]:
+    """The outputs per feed at ``float64`` or a precision's name, and one line that says by which method."""
+    return evaluate_onnx(source, feeds, precision)
+
+
+def check(artifact: Path) -> None:
+    """Run onnx.checker with shape inference; raises ConvertError with what it says."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(artifact), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        msg = f"onnx.checker refuses '{artifact.name}': {onnx_graph.first_line(error)}"
+        raise ConvertError(msg) from error
+
+
+def _spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
+    from onnx import helper
+
+    if value.type.WhichOneof("value") != "tensor_type":
+        kind = (value.type.WhichOneof("value") or "value without a type").removesuffix("_type")
+        msg = f"'{path.name}': '{value.name}' is a {kind}; only tensors can be fed and compared"
+        raise SourceError(msg)
+    tensor = value.type.tensor_type
+    try:
+        dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type).name)
+    except KeyError as error:
+        msg = f"'{path.name}': '{value.name}' has the unknown element type {tensor.elem_type}"
+        raise SourceError(msg) from error
+    if not tensor.HasField("shape"):
+        return TensorSpec(value.name, dtype, None)
+    dims = [d.dim_value if d.dim_value > 0 else d.dim_param for d in tensor.shape.dim]
+    return TensorSpec(value.name, dtype, stated_inputs.symbolic(dims))
+
+
+def _bounded(spec: TensorSpec, model: onnx.ModelProto) -> TensorSpec:
+    """The spec with the range of values that is safe where an integer input indexes an initialiser (an embedding)."""
+    if "int" not in spec.dtype or spec.low is not None:
+        return spec
+    weights: dict[str, Any] = {t.name: t for t in model.graph.initializer}
+    names = {spec.name}
+    for node in model.graph.node:  # in topological order, so a Cast comes before what it feeds
+        if node.op_type in ("Cast", "Identity") and node.input[0] in names:
+            names.add(node.output[0])
+    sizes = []
+    for node in model.graph.node:
+        if node.op_type == "Gather" and node.input[1] in names and node.input[0] in weights:
+            axis = next((a.i for a in node.attribute if a.name == "axis"), 0)
+            sizes.append(weights[node.input[0]].dims[axis])
+    return replace(spec, low=0.0, high=float(min(sizes) - 1)) if sizes else spec

@@ -1,0 +1,188 @@
+"""The reference of an ONNX model: its float64 truth, and what rounding costs it.
+
+ONNX has an evaluator of its own, written in numpy: an upcast graph run by it is the truth.
+Where it lacks an operator, computes one in float32 or strays from ONNX Runtime, the truth is
+the fp32 run and the noise is estimated by perturbing (design, section 5).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_modelformats.errors import Unsupported
+from pytest_modelformats.formats import onnx_graph, onnx_run, rounding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    import onnx
+
+    from pytest_modelformats.contract import Feed
+    from pytest_modelformats.schema import Source
+
+    Outputs = list[list[np.ndarray]]
+
+# Read in onnx 1.23's reference/ops: these compute in float32 whatever their inputs are, so an
+# upcast graph holding one is no truth. Erf does too (otypes=["f"]) and is replaced below.
+FLOAT32_ONLY = frozenset(
+    {"AffineGrid", "CausalConvWithState", "DynamicQuantizeLinear", "GridSample", "LinearAttention", "TfIdfVectorizer"}
+)
+# Largest relative rms distance between the float64 evaluation and ONNX Runtime's fp32 run. fp32 rounding
+# stays below 1e-4 on every net tried; an operator the evaluator gets wrong shifts the output by more than 1e-2.
+PLAUSIBLE = 1e-2
+# Their floating constants say how large something is: a perturbed one would change shapes, not values.
+SHAPE_OPERATORS = frozenset({"Resize", "Upsample", "Range", "OneHot", "NonMaxSuppression", "Pad"})
+SEED = 20261123
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """The float64 outputs per feed and the fp32 ones beside them; ``trouble`` says why float64 could not be had."""
+
+    float64: Outputs
+    fp32: Outputs
+    trouble: str
+
+
+_last: dict[str, Truth] = {}  # one entry: the precisions of one source are asked for one after the other
+
+
+def evaluate_onnx(source: Source, feeds: Sequence[Feed], precision: str) -> tuple[Outputs, str]:
+    """The outputs per feed at ``float64`` or a precision's name, and one line that says by which method."""
+    path = Path(source.location)
+    truth = _truth(path, feeds)
+    if precision == "float64":
+        if truth.trouble:
+            return truth.fp32, f"estimated: fp32 run taken as truth ({truth.trouble})"
+        return truth.float64, "float64: upcast graph, onnx.reference.ReferenceEvaluator"
+    if truth.trouble:
+        method = f"estimated: inputs and weights perturbed by one rounding unit of {precision}, run by ONNX Runtime"
+        return _perturbed(path, feeds, precision), method
+    if precision in ("fp32", "default"):
+        return truth.fp32, "fp32: ONNX Runtime, graph optimisation disabled, 1 thread"
+    model = _single(path)
+    if precision == "fp16-weights":
+        for tensor in _float_tensors(model, constants=False):
+            _replace(tensor, lambda weight: rounding.saturated(weight, "fp16"))
+        return onnx_run.run_ort(model, path, feeds), "fp16-weights: initialisers rounded to fp16, ONNX Runtime in fp32"
+    outputs = _run_rounded(model, feeds, precision)
+    return outputs, f"{precision}: every weight and operator result rounded to it inside an fp32 onnx.reference run"
+
+
+def _truth(path: Path, feeds: Sequence[Feed]) -> Truth:
+    stat = path.stat()
+    digest = hashlib.sha256(f"{path}\0{stat.st_mtime_ns}\0{stat.st_size}".encode())
+    for feed in feeds:
+        for name in sorted(feed):
+            digest.update(f"{name}{feed[name].dtype}{feed[name].shape}".encode())
+            digest.update(feed[name].tobytes())
+    key = digest.hexdigest()
+    if key not in _last:
+        fp32 = onnx_run.run_ort(_single(path), path, feeds)
+        float64, trouble = _float64(path, feeds, fp32)
+        _last.clear()
+        _last[key] = Truth(float64, fp32, trouble)
+    return _last[key]
+
+
+def _single(path: Path) -> onnx.ModelProto:
+    """The model with its half-precision parts, if it has any, raised to fp32."""
+    from onnx import TensorProto
+
+    model = onnx_graph.load_model(path)
+    halves = onnx_graph.narrow_types(TensorProto.FLOAT)
+    return onnx_graph.retype(model, TensorProto.FLOAT) if onnx_graph.holds(model, halves) else model
+
+
+def _float64(path: Path, feeds: Sequence[Feed], fp32: Outputs) -> tuple[Outputs, str]:
+    """The outputs of the upcast graph, or why they are not to be trusted."""
+    import numpy as np
+    from onnx import TensorProto
+
+    model = onnx_graph.load_model(path)
+    lossy = sorted({node.op_type for node in onnx_graph.nodes(model)} & FLOAT32_ONLY)
+    if lossy:
+        return [], f"onnx.reference computes {', '.join(lossy)} in float32"
+    onnx_graph.retype(model, TensorProto.DOUBLE)
+    doubles = [{k: v.astype(np.float64) if _is_floating(v) else v for k, v in feed.items()} for feed in feeds]
+    try:
+        outputs = onnx_run.run_reference(model, doubles, None)
+    except Exception as error:  # noqa: BLE001 - the evaluator raises whatever numpy and its operators raise
+        return [], f"onnx.reference cannot run it: {type(error).__name__}: {onnx_graph.first_line(error)}"
+    for got, expected in zip(outputs, fp32, strict=True):
+        for one, other in zip(got, expected, strict=True):
+            trouble = _distance_trouble(one, other)
+            if trouble:
+                return [], trouble
+    return outputs, ""
+
+
+def _distance_trouble(got: np.ndarray, expected: np.ndarray) -> str:
+    import numpy as np
+
+    if got.shape != expected.shape:
+        return f"onnx.reference gives the shape {got.shape}, ONNX Runtime {expected.shape}"
+    if not _is_floating(expected):
+        return ""
+    if got.dtype != np.float64:
+        return f"onnx.reference gives a {got.dtype} output for a float64 graph"
+    finite = np.isfinite(got) & np.isfinite(expected)
+    if got.size and not finite.any() and (np.isfinite(got).any() or np.isfinite(expected).any()):
+        return "onnx.reference and ONNX Runtime are nowhere finite together"
+    scale = float(np.sqrt(np.mean(np.square(expected[finite], dtype=np.float64)))) if finite.any() else 0.0
+    distance = float(np.sqrt(np.mean(np.square(got[finite] - expected[finite])))) if finite.any() else 0.0
+    if distance > PLAUSIBLE * scale and distance > np.finfo(np.float32).tiny:
+        return f"onnx.reference and ONNX Runtime differ by {distance / (scale or 1):.1e}"
+    return ""
+
+
+def _is_floating(array: np.ndarray) -> bool:
+    return array.dtype.kind == "f"
+
+
+def _run_rounded(model: onnx.ModelProto, feeds: Sequence[Feed], precision: str) -> Outputs:
+    for tensor in _float_tensors(model, constants=True):
+        _replace(tensor, lambda weight: rounding.saturated(weight, precision))
+    inputs = [{k: onnx_run.round_if_floating(v, precision) for k, v in onnx_run.raised(feed).items()} for feed in feeds]
+    try:
+        return onnx_run.run_reference(model, inputs, precision)
+    except Exception as error:
+        msg = f"onnx.reference cannot run the model rounded to {precision}: {onnx_graph.first_line(error)}"
+        raise Unsupported(msg) from error
+
+
+def _perturbed(path: Path, feeds: Sequence[Feed], precision: str) -> Outputs:
+    import numpy as np
+
+    generator = np.random.default_rng(SEED)
+    model = _single(path)
+    for tensor in _float_tensors(model, constants=True):
+        _replace(tensor, lambda weight: rounding.perturbed(weight, precision, generator))
+    weights_only = precision.endswith("-weights")
+    inputs = (
+        feeds if weights_only else [rounding.perturbed_feed(onnx_run.raised(f), precision, generator) for f in feeds]
+    )
+    return onnx_run.run_ort(model, path, inputs)
+
+
+def _float_tensors(model: onnx.ModelProto, *, constants: bool) -> list[onnx.TensorProto]:
+    """The float32 initialisers (and Constant nodes) that are values, not sizes."""
+    from onnx import TensorProto
+
+    sizes = {name for node in onnx_graph.nodes(model) if node.op_type in SHAPE_OPERATORS for name in node.input}
+    found = [t for graph in onnx_graph.graphs(model) for t in graph.initializer if t.name not in sizes]
+    if constants:
+        for node in onnx_graph.nodes(model):
+            if node.op_type == "Constant" and not sizes & set(node.output):
+                found.extend(a.t for a in node.attribute if a.name == "value")
+    return [tensor for tensor in found if tensor.data_type == TensorProto.FLOAT]
+
+
+def _replace(tensor: onnx.TensorProto, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    from onnx import numpy_helper
+
+    tensor.CopyFrom(numpy_helper.from_array(change(numpy_helper.to_array(tensor)), tensor.name))

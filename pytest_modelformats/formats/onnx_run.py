@@ -1,0 +1,121 @@
+"""Running an ONNX model for reference: by onnx.reference with its results rounded, and by ONNX Runtime."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import MissingDependency, RunError, Unsupported
+from pytest_modelformats.formats import onnx_graph, rounding
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+    import onnx
+
+    from pytest_modelformats.contract import Feed
+
+    Outputs = list[list[np.ndarray]]
+
+
+def run_reference(model: onnx.ModelProto, feeds: Sequence[Feed], precision: str | None) -> Outputs:
+    """Run in the graph's own types; with a precision, every operator's result is rounded to it."""
+    import numpy as np
+    from onnx import inliner
+
+    inlined = inliner.inline_local_functions(model) if model.functions else model
+    evaluator = _evaluator()(inlined)
+    if precision:
+        _round_results(evaluator, precision)
+    with np.errstate(all="ignore"):
+        return [[np.asarray(y) for y in evaluator.run(None, dict(feed))] for feed in feeds]
+
+
+@cache
+def _evaluator() -> Any:
+    """A ReferenceEvaluator whose Erf keeps float64, also inside the functions that Gelu and others stand for."""
+    import math
+
+    import numpy as np
+    from onnx.reference import ReferenceEvaluator
+    from onnx.reference.op_run import OpRun
+
+    class Erf(OpRun):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
+            return (np.vectorize(math.erf, otypes=["d"])(x).astype(x.dtype),)
+
+    class Evaluator(ReferenceEvaluator):  # type: ignore[misc]
+        def __init__(self, proto: Any, **keywords: Any) -> None:
+            keywords["new_ops"] = keywords.get("new_ops") or [Erf]
+            super().__init__(proto, **keywords)
+
+    return Evaluator
+
+
+class _Rounded:
+    """An operator of the evaluator whose floating results are rounded."""
+
+    def __init__(self, operator: Any, precision: str) -> None:
+        self._operator = operator
+        self._precision = precision
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._operator, name)
+
+    def run(self, *inputs: Any, **keywords: Any) -> tuple[Any, ...]:
+        results = self._operator.run(*inputs, **keywords)
+        return tuple(round_if_floating(r, self._precision) for r in results)
+
+
+def round_if_floating(value: Any, precision: str) -> Any:
+    """``value`` rounded to ``precision`` if it is a floating array, else as it is."""
+    floating = getattr(getattr(value, "dtype", None), "kind", "") == "f"
+    return rounding.rounded(value, precision) if floating else value
+
+
+def _round_results(evaluator: Any, precision: str) -> None:
+    """Wrap every operator, in the bodies of If, Loop and Scan too; Gelu and its like stay one operator each."""
+    evaluator.rt_nodes_ = [_Rounded(operator, precision) for operator in evaluator.rt_nodes_]
+    for wrapped in evaluator.rt_nodes_:
+        for attribute in wrapped.onnx_node.attribute:
+            body = getattr(wrapped, attribute.name, None) if attribute.HasField("g") else None
+            if body is not None and hasattr(body, "rt_nodes_"):
+                _round_results(body, precision)
+
+
+def raised(feed: Feed) -> Feed:
+    """The feed with half-precision arrays as float32, which is what the raised graph takes."""
+    import numpy as np
+
+    return {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in feed.items()}
+
+
+def run_ort(model: onnx.ModelProto, path: Path, feeds: Sequence[Feed]) -> Outputs:
+    """ONNX Runtime on the CPU without graph optimisation, one thread."""
+    try:
+        import onnxruntime
+    except ModuleNotFoundError as error:
+        msg = "the reference of an ONNX model needs onnxruntime: pip install 'pytest-modelformats[onnxruntime]'"
+        raise MissingDependency(msg) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(_serialised(model), options, providers=["CPUExecutionProvider"])
+        return [session.run(None, raised(feed)) for feed in feeds]
+    except Exception as error:  # its error classes share no base but Exception
+        msg = f"ONNX Runtime cannot run the source '{path.name}': {onnx_graph.first_line(error)}"
+        raise RunError(msg) from error
+
+
+def _serialised(model: onnx.ModelProto) -> bytes:
+    try:
+        return bytes(model.SerializeToString())
+    except ValueError as error:  # protobuf's 2 GiB limit
+        msg = "the reference of an ONNX model above 2 GiB cannot be run from memory"
+        raise Unsupported(msg) from error

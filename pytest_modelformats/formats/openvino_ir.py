@@ -1,0 +1,62 @@
+"""Reading an OpenVINO IR and what it says of its inputs and outputs; the reason inside OpenVINO's errors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import SourceError
+from pytest_modelformats.formats import stated_inputs
+from pytest_modelformats.schema import TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+DTYPES = {
+    "f64": "float64",
+    "f32": "float32",
+    "f16": "float16",
+    "bf16": "bfloat16",
+    "i64": "int64",
+    "i32": "int32",
+    "i16": "int16",
+    "i8": "int8",
+    "u64": "uint64",
+    "u32": "uint32",
+    "u16": "uint16",
+    "u8": "uint8",
+    "boolean": "bool",
+}
+_FRAME = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
+
+
+def specs(ports: Iterable[Any]) -> tuple[TensorSpec, ...]:
+    """The inputs or outputs of a model as specs: name "" where there is none, letters for dynamic dimensions."""
+    return tuple(_spec(port) for port in ports)
+
+
+def _spec(port: Any) -> TensorSpec:
+    kind = port.get_element_type().get_type_name()
+    names = port.get_names()
+    shape = port.get_partial_shape()
+    dims = None if shape.rank.is_dynamic else [0 if d.is_dynamic else d.get_length() for d in shape]
+    resolved = None if dims is None else stated_inputs.symbolic([d or "" for d in dims])
+    return TensorSpec(port.get_any_name() if names else "", DTYPES.get(kind, kind), resolved)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an OpenVINO error that is about the model, not about OpenVINO's source files."""
+    lines = [line.strip().removeprefix("-- ") for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(_FRAME)]
+    return told[0] if told else next((line for line in lines if line), type(error).__name__)
+
+
+def read(path: Path) -> Any:
+    """The model; raises SourceError with OpenVINO's reason."""
+    import openvino
+
+    try:
+        return openvino.Core().read_model(str(path))
+    except RuntimeError as error:
+        msg = f"'{path.name}' cannot be read as an OpenVINO IR: {reason(error)}"
+        raise SourceError(msg) from error

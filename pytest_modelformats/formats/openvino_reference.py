@@ -1,0 +1,96 @@
+"""The reference of an OpenVINO model: its fp32 run, and noise estimated by perturbing.
+
+OpenVINO's CPU plugin has no float64, so the fp32 run is taken as truth (design, section 5).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import RunError
+from pytest_modelformats.formats import openvino_ir, rounding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+
+    from pytest_modelformats.contract import Feed
+    from pytest_modelformats.schema import Source
+
+    Outputs = list[list[np.ndarray]]
+
+SEED = 20261123
+# Their floating constants say how large something is: a perturbed one would change shapes, not values.
+SHAPE_OPERATORS = frozenset({"Interpolate", "Range", "OneHot", "NonMaxSuppression", "Pad"})
+SETTINGS = {
+    "INFERENCE_NUM_THREADS": 1,
+    "NUM_STREAMS": 1,
+    "PERFORMANCE_HINT": "LATENCY",
+    "INFERENCE_PRECISION_HINT": "f32",
+}
+
+
+def evaluate_openvino(source: Source, feeds: Sequence[Feed], precision: str) -> tuple[Outputs, str]:
+    """The outputs per feed at ``float64`` or a precision's name, and one line that says by which method."""
+    import numpy as np
+
+    path = Path(source.location)
+    model = openvino_ir.read(path)
+    if precision == "float64":
+        method = "estimated: fp32 run taken as truth (OpenVINO's CPU plugin has no float64)"
+        return _run(model, path, feeds), method
+    if precision == "fp16-weights":
+        _replace_constants(model, lambda weight: rounding.saturated(weight, "fp16"))
+        return _run(model, path, feeds), "fp16-weights: constants rounded to fp16, run in fp32"
+    generator = np.random.default_rng(SEED)
+    _replace_constants(model, lambda weight: rounding.perturbed(weight, precision, generator))
+    inputs = [rounding.perturbed_feed(feed, precision, generator) for feed in feeds]
+    method = f"estimated: inputs and constants perturbed by one rounding unit of {precision}, run in fp32"
+    return _run(model, path, inputs), method
+
+
+def _replace_constants(model: Any, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Replace every floating constant that is a value, not a size; half-precision ones become fp32."""
+    import numpy as np
+    import openvino
+
+    halves = {"f16", "bf16"}
+    for operator in model.get_ordered_ops():
+        kind = operator.get_element_type().get_type_name() if operator.get_output_size() == 1 else ""
+        if operator.get_type_name() != "Constant" or kind not in halves | {"f32"}:
+            continue
+        targets = list(operator.output(0).get_target_inputs())
+        if any(_serves_a_shape(target.get_node()) for target in targets):
+            continue
+        array = operator.get_data(dtype=np.float32)
+        node = openvino.op.Constant(change(array)).output(0)
+        if kind in halves and not all(t.get_node().get_type_name() == "Convert" for t in targets):
+            node = openvino.opset13.convert(node, kind).output(0)
+        for target in targets:
+            target.replace_source_output(node)
+    model.validate_nodes_and_infer_types()
+
+
+def _serves_a_shape(node: Any) -> bool:
+    """Whether the node, or what it converts for, takes sizes."""
+    if node.get_type_name() != "Convert":
+        return node.get_type_name() in SHAPE_OPERATORS
+    return any(t.get_node().get_type_name() in SHAPE_OPERATORS for t in node.output(0).get_target_inputs())
+
+
+def _run(model: Any, path: Path, feeds: Sequence[Feed]) -> Outputs:
+    import openvino
+
+    try:
+        compiled = openvino.Core().compile_model(model, "CPU", SETTINGS)
+        outputs = []
+        for feed in feeds:
+            request = compiled.create_infer_request()
+            request.infer(dict(feed), share_inputs=False)
+            outputs.append([request.get_output_tensor(i).data.copy() for i in range(len(compiled.outputs))])
+    except RuntimeError as error:
+        msg = f"OpenVINO cannot run the source '{path.name}': {openvino_ir.reason(error)}"
+        raise RunError(msg) from error
+    return outputs

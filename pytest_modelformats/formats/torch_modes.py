@@ -1,0 +1,108 @@
+"""Two ways to step between a module and torch's kernels, at every operator.
+
+``lifting`` makes every operator compute in a wider float than the module was written or
+traced for. ``rounding`` makes every operator's result one of a narrower float.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import Unsupported
+
+if TYPE_CHECKING:
+    import torch
+
+
+class FusedOperatorError(Exception):
+    """A kernel ran that computes many steps at once, so that rounding its result alone says too little."""
+
+
+def lifting(wide: torch.dtype) -> Any:
+    """Return a mode under which operators see ``wide`` wherever the module says a narrower float.
+
+    Tensors are lifted once and kept by identity, so what an operator writes in place into
+    one is seen by the next.
+    """
+    return _lifting_class()(wide)
+
+
+def rounding(narrow: torch.dtype) -> Any:
+    """Return a mode under which each operator computes in float32 and its result is rounded to ``narrow``.
+
+    Raises (inside the mode): FusedOperatorError at a fused recurrent layer.
+    """
+    return _rounding_class()(narrow)
+
+
+@cache
+def _lifting_class() -> type:
+    import torch
+    from torch.utils import _pytree as pytree
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    narrow_floats = (torch.float16, torch.bfloat16, torch.float32)
+
+    class Lifting(TorchDispatchMode):  # type: ignore[misc] # torch is untyped here
+        def __init__(self, wide: torch.dtype) -> None:
+            super().__init__()
+            self.wide = wide
+            self.narrow = tuple(d for d in narrow_floats if d is not wide)
+            self.lifted: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+        def lift(self, value: Any) -> Any:
+            if isinstance(value, torch.Tensor) and value.dtype in self.narrow:
+                # The tensor is kept beside its lifted copy: an id is only good for as long as its object lives.
+                kept = self.lifted.get(id(value))
+                if kept is None:
+                    kept = self.lifted[id(value)] = (value, value.to(self.wide))
+                return kept[1]
+            return self.wide if isinstance(value, torch.dtype) and value in self.narrow else value
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten.view.dtype:
+                msg = "the model reads a tensor's bits as another dtype (view(dtype)), which has no meaning when lifted"
+                raise Unsupported(msg)
+            args, kwargs = pytree.tree_map(self.lift, (args, kwargs or {}))
+            result = func(*args, **kwargs)
+            # A factory without a dtype still answers in float32. It is lifted, not kept: nothing else refers to it.
+            return pytree.tree_map(
+                lambda v: v.to(self.wide) if isinstance(v, torch.Tensor) and v.dtype in self.narrow else v, result
+            )
+
+    return Lifting
+
+
+@cache
+def _rounding_class() -> type:
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Rounding(TorchDispatchMode):  # type: ignore[misc]
+        def __init__(self, narrow: torch.dtype) -> None:
+            super().__init__()
+            self.narrow = narrow
+
+        def round(self, value: Any, alias: Any) -> Any:
+            if isinstance(value, (list, tuple)):
+                return type(value)(self.round(v, alias) for v in value)
+            if not isinstance(value, torch.Tensor) or value.dtype is not torch.float32:
+                return value
+            if alias is None:
+                return value.to(self.narrow).to(torch.float32)
+            # A view shows what is rounded already; what was written in place is rounded in place.
+            return value.copy_(value.to(self.narrow)) if alias.is_write else value
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten.mkldnn_rnn_layer.default:
+                raise FusedOperatorError
+            result = func(*args, **(kwargs or {}))
+            returns = func._schema.returns  # noqa: SLF001 - the only way to what an operator aliases
+            if len(returns) == 1:
+                return self.round(result, returns[0].alias_info)
+            if isinstance(result, tuple) and len(returns) == len(result):
+                return tuple(self.round(v, r.alias_info) for v, r in zip(result, returns, strict=True))
+            return result
+
+    return Rounding

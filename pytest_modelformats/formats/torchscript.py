@@ -1,0 +1,83 @@
+"""TorchScript: a module traced or compiled to torch's own interpreter, as ``torch.jit.save`` writes it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import ConvertError, SourceError
+from pytest_modelformats.formats.torch_archive import zip_entries
+from pytest_modelformats.schema import Format, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from pytest_modelformats.contract import Feed
+    from pytest_modelformats.schema import Description, Source
+
+FORMAT = Format(
+    name="torchscript",
+    title="TorchScript",
+    module="pytest_modelformats.formats.torchscript",
+    suffix=".ts.pt",
+    precisions=("fp32", "fp16", "bf16"),
+    requires=("torch",),
+    install="pip install 'pytest-modelformats[torch]'",
+    named_inputs=True,
+)
+
+
+def sniff(path: Path, head: bytes) -> str | None:
+    """Return ``torchscript`` for a zip with code and constants; raises SourceError where it is damaged."""
+    entries = zip_entries(path, head)
+    if entries is None or "constants.pkl" not in entries:
+        return None
+    return "torchscript" if any(entry.startswith("code/") for entry in entries) else None
+
+
+def stated_inputs(module: Any) -> tuple[TensorSpec, ...]:
+    """Return the tensors that ``forward`` takes; dtype and shape are "" and ``None`` where the graph has none."""
+    graph_inputs = list(module.graph.inputs())[1:]
+    arguments = list(module._c._get_method("forward").schema.arguments)[1:]  # noqa: SLF001 - the only way to them
+    stated = []
+    for argument, value in zip(arguments, graph_inputs, strict=True):
+        kind = value.type()
+        tensor = kind.kind() == "TensorType"
+        sizes = kind.sizes() if tensor else None
+        dtype = str(kind.dtype()).removeprefix("torch.") if tensor and kind.dtype() is not None else ""
+        stated.append(TensorSpec(argument.name, dtype, None if sizes is None else tuple(sizes)))
+    return tuple(stated)
+
+
+def describe(source: Source) -> Description:
+    """State the inputs, mostly given with ``--mf-input``, and the outputs; raises SourceError, TrustError."""
+    from pytest_modelformats.formats.torch_describing import complete_inputs, describe_module
+    from pytest_modelformats.formats.torch_loading import load_module
+
+    module = load_module(source)
+    inputs = source.inputs
+    if not inputs:
+        stated = stated_inputs(module)
+        inputs = stated if all(spec.dtype and spec.shape is not None for spec in stated) else ()
+    return describe_module(module, complete_inputs(module, inputs, source.name or source.location), source.sha256)
+
+
+def evaluate(source: Source, feeds: Sequence[Feed], precision: str) -> tuple[list[list[np.ndarray]], str]:
+    """Return the outputs per feed at ``float64`` or a precision, and the method; raises Unsupported."""
+    from pytest_modelformats.formats import torch_numerics
+    from pytest_modelformats.formats.torch_loading import load_module
+
+    return torch_numerics.evaluate(load_module(source), feeds, precision)
+
+
+def check(artifact: Path) -> None:
+    """Return where torch loads the file and its graph is well-formed; raises ConvertError."""
+    from pytest_modelformats.formats.torch_programs import load_scripted
+
+    try:
+        load_scripted(artifact, trust=True).inlined_graph.lint()
+    except (SourceError, RuntimeError) as error:
+        msg = f"torch does not accept the TorchScript it wrote: {error}"
+        raise ConvertError(msg) from error

@@ -1,0 +1,342 @@
+"""What the plugin's hooks do once a run has cells: choose tests, record, finish, summarise."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_modelformats import machine, record, registry
+from pytest_modelformats.budget import within
+from pytest_modelformats.conclude import end_stage, note_of
+from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, NotMeasured, RunError
+from pytest_modelformats.expectations import complaints
+from pytest_modelformats.plugin import CAMPAIGN, KEEPER
+from pytest_modelformats.schema import Outcome
+from pytest_modelformats.shipped import shipped, suites
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.schema import PlannedCell, Timing, Verdict
+
+PREFIX = "modelformats"
+
+
+class Keeper:
+    """Listens to the reports of a run that has cells, and keeps its record."""
+
+    def __init__(self, config: pytest.Config, campaign: Campaign) -> None:
+        """Open the record and write its header."""
+        self.campaign = campaign
+        self.started = time.monotonic()
+        self.recorder = record.Recorder(campaign.settings.report_dir, record.now())
+        command = ["pytest", *map(str, config.invocation_params.args)]
+        self.recorder.write(
+            record.header_line(self.recorder.run, command, machine.machine(), campaign.versions(), campaign.settings)
+        )
+        self.partial = False
+        self.complaints: list[str] = []
+        self._cells: set[str] = set()
+
+    def plan(self, cells: Sequence[str], *, partial: bool) -> None:
+        """Write the planned cells that were selected."""
+        self.partial = self.partial or partial
+        for cell in cells:
+            if cell not in self._cells:
+                self._cells.add(cell)
+                self.recorder.write(record.cell_line(self.campaign.cells[cell]))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Write the lines that a report carries."""
+        for text in getattr(report, "mf_lines", ()):
+            self.recorder.write(json.loads(text))
+        if report.failed and not hasattr(report, "mf_lines"):
+            self._lost(report)
+
+    def _lost(self, report: pytest.TestReport) -> None:
+        """A report without our lines is xdist's own, made when the process that ran the item died."""
+        cell = cell_of(report.nodeid, self.campaign)
+        if cell is not None and report.when not in {"setup", "call", "teardown"}:
+            sentence = f"The pytest-xdist process that ran this died: {report.longrepr}"[:600]
+            check = report.nodeid.split("::")[1]
+            self.recorder.write(
+                {
+                    "kind": "check",
+                    "cell": cell,
+                    "check": check,
+                    "test": report.nodeid,
+                    "outcome": Outcome.CRASHED,
+                    "failure_kind": None,
+                    "sentence": sentence,
+                    "duration_s": 0.0,
+                    "data": {},
+                }
+            )
+
+
+def cell_of(nodeid: str, campaign: Campaign) -> str | None:
+    """The id of the cell that a node id ends with; other parameters may stand beside it."""
+    if not nodeid.endswith("]"):
+        return None
+    inside = nodeid[nodeid.index("[") + 1 : -1]
+    if inside in campaign.cells:
+        return inside
+    return next((c for c in campaign.cells if c in inside), None)
+
+
+def choose_tests(config: pytest.Config) -> None:
+    """Collect the shipped suites unless test paths were given; ``modelformats::suite::…`` names one of them."""
+    from pytest_modelformats.configuration import load
+    from pytest_modelformats.options import given, validate_names
+
+    known = suites()
+    if config.args_source is not config.ArgsSource.ARGS:
+        try:
+            chosen = load(config.rootpath, given(config.option)).suites
+            validate_names("suite", chosen, known)
+        except ModelFormatsError as error:
+            raise pytest.UsageError(str(error)) from None
+        config.args = [str(path) for name, path in known.items() if not chosen or name in {*chosen, "availability"}]
+        return
+    for index, arg in enumerate(config.args):
+        if str(arg).startswith(f"{PREFIX}::"):
+            name, _, rest = str(arg).removeprefix(f"{PREFIX}::").partition("::")
+            if name not in known:
+                raise pytest.UsageError(f"there is no suite '{name}'{registry.suggest(name, known)}")
+            config.args[index] = f"{known[name]}::{rest}" if rest else str(known[name])
+
+
+def make_suite(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """A shipped suite as a module with a short node id."""
+    if module_path.parent != shipped("suites"):
+        return None
+    name = module_path.stem.removeprefix("test_")
+    return pytest.Module.from_parent(parent, path=module_path, nodeid=f"{PREFIX}::{name}")
+
+
+def parametrize(metafunc: pytest.Metafunc, campaign: Campaign) -> None:
+    """One item per cell that runs; with ``@pytest.mark.modelformats(cells="not-run")`` per cell that does not."""
+    marker = metafunc.definition.get_closest_marker("modelformats")
+    runs = marker is None or marker.kwargs.get("cells", "run") == "run"
+    if not campaign.plan:
+        raise pytest.UsageError(
+            "this test takes a cell, and no model is named: add --mf-model FILE, or models in modelformats.toml"
+        )
+    cells, ids = campaign.parameters[runs]
+    metafunc.parametrize("mf_cell", cells, ids=ids, indirect=True)
+
+
+def order(campaign: Campaign, items: list[pytest.Item]) -> None:
+    """Sort the items that have a cell by cell, in the places that they hold; drop empty parameter sets."""
+    from pytest_modelformats.schema import PlannedCell
+
+    places: list[int] = []
+    ours: list[tuple[int, pytest.Item]] = []
+    kept: list[pytest.Item] = []
+    for item in items:
+        params = getattr(getattr(item, "callspec", None), "params", {})
+        planned = params.get("mf_cell")
+        if "mf_cell" in params and not isinstance(planned, PlannedCell):
+            continue
+        if planned is not None:
+            places.append(len(kept))
+            ours.append((campaign.order[planned.cell.id], item))
+        kept.append(item)
+    ours.sort(key=lambda pair: pair[0])
+    for place, (_, item) in zip(places, ours, strict=True):
+        kept[place] = item
+    items[:] = kept
+
+
+def before_loop(session: pytest.Session, campaign: Campaign) -> None:
+    """Open the record (not in an xdist worker) and start the processes that the run will need."""
+    found = (getattr(getattr(item, "callspec", None), "params", {}).get("mf_cell") for item in session.items)
+    ids = [planned.cell.id for planned in found if planned is not None]
+    if not ids or session.testsfailed:
+        return
+    if not hasattr(session.config, "workerinput"):
+        selected(session.config, campaign, [f"[{i}]" for i in ids])
+        try:
+            campaign.start_ahead(ids)
+        except ModelFormatsError as error:
+            raise pytest.UsageError(str(error)) from None
+
+
+def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> None:
+    """Record which cells were selected; what was deselected is no part of this run."""
+    cells = list(dict.fromkeys(c for c in (cell_of(i, campaign) for i in ids) if c is not None))
+    if not cells:
+        return
+    if KEEPER not in config.stash:
+        try:
+            config.stash[KEEPER] = Keeper(config, campaign)
+        except OSError as error:
+            folder = campaign.settings.report_dir
+            raise pytest.UsageError(
+                f"the report folder {folder} cannot be written ({error.strerror}); choose another with --mf-report-dir"
+            ) from None
+        config.pluginmanager.register(config.stash[KEEPER], "modelformats-keeper")
+    partial = len(cells) < len(campaign.plan) or bool(campaign.settings.suites)
+    config.stash[KEEPER].plan(cells, partial=partial)
+
+
+def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell) -> Any:
+    """A stage of a cell for a fixture; an error ends the test as its outcome asks."""
+    note = note_of(item)
+    if not planned.decision.runs:
+        _not_run(item, campaign, planned)
+    failure: ModelFormatsError | None = None
+    before: dict[str, int] = {}
+    result: Any = None
+    try:
+        stages = campaign.stages
+        before = dict(stages.conversions)
+        if name == "timing" and hasattr(item.config, "workerinput"):
+            raise NotMeasured(
+                "under pytest-xdist the neighbours would be measured too; run the latency suite without -n"
+            )
+        result = getattr(stages, name)(planned.cell.model if name == "reference" else planned)
+    except ModelFormatsError as error:
+        failure = error
+    if campaign.started_stages is not None:
+        now = campaign.started_stages.conversions
+        note.conversions = {k: note.conversions.get(k, 0) + now[k] - before.get(k, 0) for k in now}
+    if failure is not None:
+        end_stage(item, failure)
+    if name in {"contract", "parity", "batch", "determinism"}:
+        note.take(result)
+        note.properties["mf_noise_ratio"] = result.noise_ratio
+    if name == "timing":
+        note.data.update(record.timing_data(result))
+        note.properties["latency_p50_ns"] = result.latency_p50_ns
+        note.properties["size_bytes"] = result.size_bytes
+    if name in {"reference", "parity"}:
+        note.lines.append(_model_line(campaign, planned.cell.model))
+    return result
+
+
+def _model_line(campaign: Campaign, model: str) -> dict[str, Any]:
+    stages = campaign.stages
+    samples = stages.samples(model)
+    return record.model_line(
+        stages.source(model), stages.description(model), samples.rows, samples.origin, stages.reference(model)
+    )
+
+
+def _not_run(item: pytest.Item, campaign: Campaign, planned: PlannedCell) -> None:
+    decision = planned.decision
+    note = note_of(item)
+    note.outcome, note.sentence = decision.outcome, decision.reason
+    cell = planned.cell
+    names = {cell.format, cell.variant, cell.precision, cell.backend, cell.device}
+    required = sorted(names & set(campaign.settings.require))
+    reason = f"{decision.reason}; {decision.install}" if decision.install else decision.reason
+    if required:
+        note.outcome = Outcome.FAILED
+        note.sentence = f"--mf-require {required[0]}: the cell did not run: {reason}"
+        pytest.fail(note.sentence, pytrace=False)
+    pytest.skip(f"{decision.outcome.value if decision.outcome else ''}: {reason}")
+
+
+def runner(
+    item: pytest.Item, campaign: Campaign, planned: PlannedCell
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """Runs arbitrary inputs through a cell."""
+
+    def ask(feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        expected = [s.name for s in campaign.stages.description(planned.cell.model).inputs]
+        if set(feed) != set(expected):
+            raise RunError(f"the inputs are called {', '.join(expected)}, and {', '.join(feed)} were given")
+        return campaign.stages.run(planned, {name: feed[name] for name in expected})
+
+    def run(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        failure: ModelFormatsError | None = None
+        arrays: list[np.ndarray] = []
+        try:
+            arrays = ask(feed)
+        except ModelFormatsError as error:
+            failure = error
+        if failure is not None:
+            end_stage(item, failure)
+        specs = campaign.stages.description(planned.cell.model)
+        names = [s.name for s in specs.outputs]
+        return {names[i] if i < len(names) else f"output_{i}": a for i, a in enumerate(arrays)}
+
+    return run
+
+
+def cost(item: pytest.Item, campaign: Campaign, planned: PlannedCell, timing: Timing) -> Verdict:
+    """The measurement against the budgets; a verdict that is unclear ends the test as inconclusive."""
+    verdict = within(planned.cell.id, timing, campaign.settings.budgets)
+    note = note_of(item)
+    note.outcome, note.failure_kind, note.sentence = verdict.outcome, verdict.failure_kind, verdict.sentence
+    if verdict.outcome is Outcome.INCONCLUSIVE:
+        pytest.skip(f"inconclusive: {verdict.sentence}")
+    return verdict
+
+
+def hand_to_benchmark(request: pytest.FixtureRequest, planned: PlannedCell, timing: Timing) -> None:
+    """Show the samples in pytest-benchmark's own table, where that plugin is active."""
+    from pytest_modelformats.benchmark_bridge import hand_over
+
+    group = f"{planned.cell.model} batch {timing.batch}"
+    extra = {"cell": planned.cell.id, "threads": timing.threads, "size_bytes": timing.size_bytes}
+    hand_over(request, timing.samples_ns, group, extra)
+
+
+def finish(session: pytest.Session, exitstatus: int) -> None:
+    """End the workers; in the main process also write the footer and the reports, and judge the run as a whole."""
+    config = session.config
+    campaign = config.stash[CAMPAIGN]
+    campaign.close()
+    keeper = config.stash.get(KEEPER, None)
+    if keeper is None:
+        return
+    recorder = keeper.recorder
+    interrupted = exitstatus in {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR}
+    keeper.complaints = complaints(campaign.expectations, recorder.expectations_met, partial=keeper.partial)
+    if not recorder.measured and not interrupted:
+        keeper.complaints.append("nothing was measured: every selected cell was skipped; the reasons are above")
+    if keeper.complaints and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    complete = recorder.close(
+        interrupted=interrupted, exitstatus=int(session.exitstatus), duration_s=time.monotonic() - keeper.started
+    )
+    if not complete and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    _render(keeper)
+
+
+def _render(keeper: Keeper) -> None:
+    from pytest_modelformats.report import html, lines, markdown
+
+    folder = keeper.recorder.folder
+    run = lines.read(keeper.recorder.path)
+    (folder / "index.html").write_text(html.render(run), encoding="utf-8")
+    (folder / "report.md").write_text(markdown.render(run), encoding="utf-8")
+    record.point_latest(folder)
+
+
+def summarise(terminalreporter: Any, keeper: Keeper) -> None:
+    """The matrix, what is wrong with the run as a whole, and where the report is."""
+    from pytest_modelformats.report import lines, terminal
+
+    terminalreporter.section("modelformats", sep="=")
+    try:
+        run = lines.read(keeper.recorder.path)
+    except ConfigurationError as error:
+        terminalreporter.write_line(str(error), red=True)
+        return
+    width = terminalreporter._tw.fullwidth  # noqa: SLF001 - pytest offers the width nowhere else
+    color = terminalreporter.hasmarkup
+    terminalreporter.write(terminal.render(run, width, color))
+    for complaint in keeper.complaints:
+        terminalreporter.write_line(f"modelformats: {complaint}", red=True)
+    terminalreporter.write_line(f"report: {keeper.recorder.folder / 'index.html'}")

@@ -1,0 +1,242 @@
+"""The samples that parity is judged on: seeded ones made from the model's inputs, or the user's own."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import ConfigurationError, SourceError
+from pytest_modelformats.registry import suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from pytest_modelformats.schema import TensorSpec
+
+LABELS = "labels"
+# Large enough for a few strides or attention heads to matter, small enough for every model to be quick.
+DEFAULT_SIZE = 16
+DEFAULT_IMAGE_SIZE = 64
+_IMAGE_SYMBOLS = frozenset({"h", "w", "height", "width"})
+# What runtimes write for a dimension that may vary and has no name: two of them need not be equal.
+ANONYMOUS = frozenset({"", "?"})
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A pool of samples.
+
+    With a symbolic batch there is one feed of ``rows`` rows; with a fixed one
+    (``batch_symbol`` "") as many feeds as it takes. ``batch_axes`` are the axes of each
+    input that carry the batch.
+
+    Shapes: ``labels`` [rows, ...].
+    """
+
+    feeds: tuple[dict[str, np.ndarray], ...]
+    rows: int
+    origin: str
+    labels: np.ndarray | None = None
+    batch_symbol: str = ""
+    batch_axes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def make_samples(specs: Sequence[TensorSpec], count: int, seed: int, dims: Mapping[str, int] | None = None) -> Samples:
+    """A pool of ``count`` seeded samples; an input's values depend on the seed and on its name alone.
+
+    A larger pool begins with the rows of a smaller one. ``dims`` sets symbols to other sizes
+    than the defaults. With a fixed batch the last feed is filled up, so there may be more
+    than ``count`` rows.
+
+    Raises: SourceError where an input's shape or range of values is not known.
+    """
+    check_specs(specs)
+    symbol, axes = batch(specs)
+    sizes = _sizes(specs, dims or {})
+    origin = _origin(specs, seed)
+    if symbol:
+        feed = {s.name: _values(s, _shape(s, sizes, axes, count), axes.get(s.name, ()), (seed, 0)) for s in specs}
+        return Samples((feed,), count, origin, None, symbol, axes)
+    size = fixed_batch(specs)
+    feeds = tuple(
+        {s.name: _values(s, _shape(s, sizes, axes, size), (0,), (seed, part)) for s in specs}
+        for part in range(-(-count // size))
+    )
+    return Samples(feeds, len(feeds) * size, origin)
+
+
+def load_samples(
+    data: str, specs: Sequence[TensorSpec], search_path: Sequence[str] = (), limit: int | None = None
+) -> Samples:
+    """The user's samples, checked against the model's inputs; with ``limit``, the first ones of them.
+
+    ``data`` is an .npz, a folder of ``<input>.npy``, ``module:callable`` or
+    ``path.py:callable`` returning a dict; each holds one array per input and, if it likes,
+    ``labels``. With a fixed batch of B, every B rows become a feed.
+
+    Raises: SourceError, naming the array, what it is and what the model takes.
+    """
+    from pytest_modelformats.sample_checks import checked_feed, row_count, split
+    from pytest_modelformats.sample_files import read_arrays
+
+    check_specs(specs)
+    arrays, origin = read_arrays(data, search_path)
+    labels = arrays.pop(LABELS, None) if all(spec.name != LABELS for spec in specs) else None
+    feed = checked_feed(arrays, specs, origin)
+    symbol, axes = batch(specs)
+    feeds = (feed,) if symbol else split(feed, specs, origin)
+    count = row_count(feed, axes, origin) if symbol else len(feeds) * fixed_batch(specs)
+    if labels is not None and (not labels.ndim or len(labels) != count):
+        msg = f"{origin} has labels of shape {list(labels.shape)} for {count} samples; give one per sample"
+        raise SourceError(msg)
+    return _limited(Samples(feeds, count, f"{origin}, {count} samples", labels, symbol, axes), limit)
+
+
+def rows(samples: Samples, start: int, stop: int) -> dict[str, np.ndarray]:
+    """The rows ``start`` to ``stop`` of every input that carries the batch; the other inputs as they are.
+
+    Beyond the last row the pool begins again, so that any batch size can be had. With a
+    fixed batch: the feed that row ``start`` is in.
+    """
+    import numpy as np
+
+    if not samples.batch_symbol:
+        size = samples.rows // len(samples.feeds)
+        return dict(samples.feeds[start // size % len(samples.feeds)])
+    # A pool that came back from a worker may have lost the axes.
+    axes = samples.batch_axes or {n: (0,) for n, a in samples.feeds[0].items() if a.shape[:1] == (samples.rows,)}
+    wanted = np.arange(start, stop) % samples.rows
+    feed = dict(samples.feeds[0])
+    for name, along in axes.items():
+        for axis in along:
+            feed[name] = np.take(feed[name], wanted, axis)
+    return feed
+
+
+def check_specs(specs: Sequence[TensorSpec]) -> None:
+    """Every input has a name of its own and a shape; raises SourceError."""
+    for spec in specs:
+        if not spec.name or spec.shape is None:
+            msg = (
+                f"the model does not state the {'shape' if spec.name else 'name'} of an input ({spec}); "
+                f"add --mf-input '{spec.name or 'input'}:{spec.dtype}[N,3,224,224]' with its own dimensions"
+            )
+            raise SourceError(msg)
+    twice = [name for name, times in Counter(spec.name for spec in specs).items() if times > 1]
+    if twice or not specs:
+        what = f"two inputs are called '{twice[0]}'" if twice else "the model states no inputs"
+        msg = f"{what}; describe the inputs by --mf-input"
+        raise SourceError(msg)
+
+
+def batch(specs: Sequence[TensorSpec]) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """The batch's symbol and the axes that carry it, by input; ("", {}) where the batch is fixed."""
+    first = next((spec.shape[0] for spec in specs if spec.shape), 1)
+    if isinstance(first, int):
+        return "", {}
+    if first in ANONYMOUS:
+        return "?", {spec.name: (0,) for spec in specs if spec.shape and spec.shape[0] in ANONYMOUS}
+    found = {spec.name: tuple(i for i, dim in enumerate(spec.shape or ()) if dim == first) for spec in specs}
+    return first, {name: axes for name, axes in found.items() if axes}
+
+
+def fixed_batch(specs: Sequence[TensorSpec]) -> int:
+    """The first dimension of the first input that has one, where it is fixed; else 1."""
+    first = next((spec.shape[0] for spec in specs if spec.shape), 1)
+    return first if isinstance(first, int) else 1
+
+
+def _limited(samples: Samples, limit: int | None) -> Samples:
+    """The first ``limit`` rows; with a fixed batch as many feeds as hold them."""
+    if limit is None or limit >= samples.rows:
+        return samples
+    size = 1 if samples.batch_symbol else samples.rows // len(samples.feeds)
+    count = -(-limit // size) * size
+    return replace(
+        samples,
+        feeds=(rows(samples, 0, count),) if samples.batch_symbol else samples.feeds[: count // size],
+        rows=count,
+        origin=f"{samples.origin}, the first {count} used",
+        labels=None if samples.labels is None else samples.labels[:count],
+    )
+
+
+def _sizes(specs: Sequence[TensorSpec], dims: Mapping[str, int]) -> dict[str, int]:
+    symbols = {dim for spec in specs for dim in spec.shape or () if isinstance(dim, str)}
+    for name in dims:
+        if name not in symbols:
+            msg = f"'{name}' is not a dimension of the model's inputs{suggest(name, symbols)}"
+            raise ConfigurationError(msg)
+    usual = {s: DEFAULT_IMAGE_SIZE if s.lower() in _IMAGE_SYMBOLS else DEFAULT_SIZE for s in symbols}
+    return {**usual, **dims}
+
+
+def _shape(
+    spec: TensorSpec, sizes: Mapping[str, int], axes: Mapping[str, tuple[int, ...]], count: int
+) -> tuple[int, ...]:
+    along = axes.get(spec.name, ())
+    dims = enumerate(spec.shape or ())
+    return tuple(count if i in along else dim if isinstance(dim, int) else sizes[dim] for i, dim in dims)
+
+
+def _origin(specs: Sequence[TensorSpec], seed: int) -> str:
+    kinds = ["standard normal"] if any(spec.is_float and spec.low is None for spec in specs) else []
+    kinds += ["uniform"] if any(not spec.is_float or spec.low is not None for spec in specs) else []
+    return f"seeded random ({', '.join(kinds)}), seed {seed}"
+
+
+def _values(spec: TensorSpec, shape: tuple[int, ...], along: tuple[int, ...], seed: tuple[int, int]) -> np.ndarray:
+    """Values for one input; one stream per input, so that no input's values depend on another's."""
+    import numpy as np
+
+    streams = np.random.SeedSequence([*seed, *spec.name.encode()]).spawn(2)
+    values, scales = (np.random.default_rng(stream) for stream in streams)
+    axis = along[0] if shape and len(along) == 1 else 0
+    # Drawn row by row, so that asking for more rows leaves the first ones as they were.
+    drawn = (shape[axis], *shape[:axis], *shape[axis + 1 :]) if shape else ()
+    if spec.dtype == "bool":
+        array = np.asarray(values.integers(0, 2, drawn), bool)
+    elif not spec.is_float:
+        low, high = _integer_range(spec)
+        array = np.asarray(values.integers(low, high, drawn, dtype=np.dtype(spec.dtype), endpoint=True))
+    elif spec.low is not None and spec.high is not None:
+        array = _as_float(values.uniform(spec.low, spec.high, drawn), spec.dtype)
+    else:
+        normal = values.standard_normal(drawn)
+        if drawn:  # real samples differ in magnitude: by up to a factor of 4 here
+            normal *= np.exp2(scales.uniform(-1, 1, drawn[0])).reshape(-1, *[1] * (len(drawn) - 1))
+        array = _as_float(normal, spec.dtype)
+    return np.ascontiguousarray(np.moveaxis(array, 0, axis)) if axis else array
+
+
+def _as_float(array: Any, dtype: str) -> np.ndarray:
+    """The values in ``dtype``; bfloat16, which NumPy lacks, as float32 that bfloat16 holds exactly."""
+    import numpy as np
+
+    if dtype != "bfloat16":
+        return np.asarray(array, dtype)
+    kept: np.ndarray = np.array(array, np.float32)
+    bits = kept.view(np.uint32)
+    bits &= np.uint32(0xFFFF0000)
+    return kept
+
+
+def _integer_range(spec: TensorSpec) -> tuple[int, int]:
+    import numpy as np
+
+    dims = ",".join(str(dim) for dim in spec.shape or ())
+    if spec.low is None or spec.high is None:
+        msg = (
+            f"the input '{spec.name}' is {spec.dtype} and its range of values is not known; "
+            f"add --mf-input '{spec.name}:{spec.dtype}[{dims}]{{0..30521}}' with its own range"
+        )
+        raise SourceError(msg)
+    limits = np.iinfo(spec.dtype)
+    low, high = int(spec.low), int(spec.high)
+    if low != spec.low or high != spec.high or not limits.min <= low <= high <= limits.max:
+        msg = f"the range of the input {spec} is not one of whole {spec.dtype} numbers, low to high; correct --mf-input"
+        raise SourceError(msg)
+    return low, high

@@ -1,0 +1,88 @@
+"""Laws that hold of a model without a reference: the same input gives the same output, rows do not mix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_modelformats.compare import Noise, judge
+from pytest_modelformats.schema import FailureKind, Outcome, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from pytest_modelformats.schema import Precision
+
+BATCHES = (1, 2, 3, 7)
+# Two runs each carry their own rounding error; the rms of the difference of two independent ones is √2 of one.
+_TWO_RUNS = 2.0**0.5
+
+
+def bit_equal(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
+    """Whether two results are the same bits, dtypes and shapes; NaN equals the same NaN."""
+    if len(one) != len(other):
+        return False
+    return all(
+        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        for a, b in zip(one, other, strict=True)
+    )
+
+
+def determinism(
+    names: Sequence[str],
+    first: Sequence[np.ndarray],
+    again: Sequence[np.ndarray],
+    fresh: Sequence[np.ndarray],
+    noise: Mapping[str, Sequence[Noise]],
+    precision: Precision,
+) -> Verdict:
+    """The same input twice, and once more in a fresh session: bit-equal, or different by no more than rounding.
+
+    A result that is not bit-equal but within rounding passes, and the sentence says so.
+    """
+    repeats = {"the second run": again, "a fresh session": fresh}
+    unequal = {where: other for where, other in repeats.items() if not bit_equal(first, other)}
+    if not unequal:
+        return Verdict(Outcome.PASSED, None, "The same input gives the same bits, twice and in a fresh session.")
+    said = " and ".join(unequal)
+    for where, other in unequal.items():
+        verdict = between_runs(names, [first], [other], noise, precision)
+        if not verdict.passed:
+            sentence = f"The same input gives another result in {where}. {verdict.sentence}"
+            return Verdict(Outcome.FAILED, verdict.failure_kind or FailureKind.NUMERIC, sentence, verdict.outputs)
+    sentence = f"Not bit-equal in {said}, but different by no more than rounding explains."
+    return Verdict(Outcome.PASSED, None, sentence)
+
+
+def between_runs(
+    names: Sequence[str],
+    first: Sequence[Sequence[np.ndarray]],
+    other: Sequence[Sequence[np.ndarray]],
+    noise: Mapping[str, Sequence[Noise]],
+    precision: Precision,
+) -> Verdict:
+    """Judge two runs of one artifact against each other: their difference against √2 of the noise."""
+    wide = {
+        p: [Noise(n.rms * _TWO_RUNS, n.max * 2, n.raw_rms * _TWO_RUNS, n.flips * 2) for n in v]
+        for p, v in noise.items()
+    }
+    dtypes = [a.dtype.name for a in first[0]]
+    verdict = judge(names, first, other, wide, precision, dtypes=dtypes)
+    return but_for_precision(verdict)
+
+
+def but_for_precision(verdict: Verdict) -> Verdict:
+    """The verdict without what it says of the precision that ran: that is the parity check's to report."""
+    if verdict.outcome is not Outcome.FALLBACK:
+        return verdict
+    return Verdict(Outcome.PASSED, None, "The results agree.", verdict.outputs)
+
+
+def worst(verdicts: Mapping[str, Verdict], agreed: str) -> Verdict:
+    """The first verdict that did not pass, its sentence headed by where it was; otherwise ``agreed``."""
+    for where, verdict in verdicts.items():
+        if not verdict.passed:
+            sentence = f"{where}: {verdict.sentence}"
+            return Verdict(verdict.outcome, verdict.failure_kind, sentence, verdict.outputs)
+    return Verdict(Outcome.PASSED, None, agreed)

@@ -1,0 +1,368 @@
+"""Every ``--mf-*`` option as one table, and the settings that they resolve to.
+
+Standard library only: ``pytest_addoption`` imports this module in every pytest run of
+everyone who has the plugin installed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    import pytest
+
+    from pytest_modelformats.schema import TensorSpec
+
+PREFIX = "--mf-"
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option: on the command line ``--mf-<key>`` (with dashes), in TOML ``key``.
+
+    ``kind`` is ``text``, ``texts`` (repeatable), ``names`` (comma list), ``flag``, ``integer``,
+    ``seconds``, ``size`` (such as 8GB), ``folder``, ``file``, ``files`` (repeatable) or ``choice``.
+    ``default_text`` says the default in words where the value alone would not.
+    ``selects``: the option decides which cells there are, so ``modelformats plan`` has it too.
+    """
+
+    key: str
+    kind: str
+    help: str
+    metavar: str = ""
+    default: Any = None
+    default_text: str = ""
+    choices: tuple[str, ...] = ()
+    minimum: int = 0
+    selects: bool = False
+
+    @property
+    def flag(self) -> str:
+        """The option as it is written on the command line."""
+        return PREFIX + self.key.replace("_", "-")
+
+    @property
+    def dest(self) -> str:
+        """The attribute of ``config.option`` that holds what the command line said."""
+        return f"mf_{self.key}"
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the option may be given several times."""
+        return self.kind in {"texts", "files"}
+
+    @property
+    def full_help(self) -> str:
+        """What the option does, and its default."""
+        return f"{self.help} Default: {self.default_text or self.default}."
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        "model",
+        "texts",
+        "A model to test: a file, a folder of models, or module:callable that builds one. Repeatable. "
+        "Example: --mf-model resnet50.onnx.",
+        "MODEL",
+        default_text="the models of the configuration file",
+    ),
+    Option(
+        "arch",
+        "text",
+        "The callable that builds the module a state dict belongs to. Example: --mf-arch myproject.nets:resnet50.",
+        "MODULE:CALLABLE",
+        default_text="none, which is enough for every file but a state dict",
+        selects=True,
+    ),
+    Option(
+        "input",
+        "texts",
+        "An input as name:dtype[dims]; a letter is a dimension that may vary, {low..high} bounds integers. "
+        "Repeatable, in the model's order. Example: --mf-input 'ids:int64[N,128]{0..30521}'.",
+        "SPEC",
+        default_text="what the model states",
+        selects=True,
+    ),
+    Option(
+        "data",
+        "text",
+        "Real samples to judge on: an .npz with one array per input (and 'labels'), a folder of <input>.npy, or "
+        "module:callable returning a dict of arrays. Example: --mf-data digits.npz.",
+        "DATA",
+        default_text="seeded random samples",
+    ),
+    Option(
+        "trust",
+        "flag",
+        "Allow loading models that execute code they carry, such as pickled modules. Only for files you trust.",
+        default=False,
+        default_text="off",
+        selects=True,
+    ),
+    Option(
+        "candidate",
+        "texts",
+        "An artifact you already have, judged against the model as if converted here. Repeatable. "
+        "Example: --mf-candidate model_fp16.onnx,precision=fp16,device=cpu (and ,model=NAME with several models).",
+        "FILE[,KEY=VALUE...]",
+        default_text="none",
+        selects=True,
+    ),
+    Option(
+        "formats",
+        "names",
+        "Only these formats; format.route asks for one way of converting. Example: --mf-formats onnx,onnx.legacy.",
+        "NAMES",
+        default=(),
+        default_text="all, each by its default route",
+        selects=True,
+    ),
+    Option(
+        "precisions",
+        "names",
+        "Only these precisions. Example: --mf-precisions fp32,fp16.",
+        "NAMES",
+        default=(),
+        default_text="all",
+        selects=True,
+    ),
+    Option(
+        "backends",
+        "names",
+        "Only these backends. Example: --mf-backends onnxruntime,openvino.",
+        "NAMES",
+        default=(),
+        default_text="all",
+        selects=True,
+    ),
+    Option(
+        "devices",
+        "names",
+        "Only these devices. Example: --mf-devices cpu.",
+        "NAMES",
+        default=(),
+        default_text="all",
+        selects=True,
+    ),
+    Option(
+        "suites",
+        "names",
+        "Only these suites. Example: --mf-suites parity,latency.",
+        "NAMES",
+        default=(),
+        default_text="all",
+    ),
+    Option(
+        "all_routes",
+        "flag",
+        "Also plan every way of reaching a format that is not its default one.",
+        default=False,
+        default_text="off",
+        selects=True,
+    ),
+    Option(
+        "require",
+        "names",
+        "Names (formats, precisions, backends, devices) that must run: 'not run' becomes a failure for them. "
+        "Example: --mf-require onnx,openvino.",
+        "NAMES",
+        default=(),
+        default_text="none",
+        selects=True,
+    ),
+    Option(
+        "opset",
+        "integer",
+        "The ONNX opset to export. Example: --mf-opset 18.",
+        "N",
+        default_text="the exporter's own",
+        minimum=7,
+    ),
+    Option("static", "flag", "Export fixed shapes instead of dynamic ones.", default=False, default_text="off"),
+    Option("threads", "integer", "Threads a backend may use while it is timed.", "N", default=1, minimum=1),
+    Option("samples", "integer", "How many seeded samples parity is judged on.", "N", default=8, minimum=1),
+    Option("seed", "integer", "The seed of the samples.", "N", default=0),
+    Option("time_budget", "seconds", "Seconds spent on timing one cell.", "SECONDS", default=2.0),
+    Option(
+        "slow",
+        "flag",
+        "Also run precisions that this CPU only emulates, such as fp16 without fp16 instructions.",
+        default=False,
+        default_text="off",
+        selects=True,
+    ),
+    Option("timeout", "seconds", "Seconds a worker may take to answer one request.", "SECONDS", default=600.0),
+    Option(
+        "memory",
+        "size",
+        "Memory one worker may use. Example: --mf-memory 8GB.",
+        "SIZE",
+        default_text="80 % of the machine's memory",
+    ),
+    Option(
+        "cache",
+        "folder",
+        "Folder that keeps converted artifacts between runs.",
+        "DIR",
+        default_text="modelformats in the user's cache folder",
+    ),
+    Option("report_dir", "folder", "Folder that the records and reports are written to.", "DIR", default="reports"),
+    Option(
+        "isolate",
+        "choice",
+        "process: every runtime in its own worker process; none: everything in the pytest process, for a debugger.",
+        default="process",
+        choices=("process", "none"),
+    ),
+    Option(
+        "ort_optimization",
+        "choice",
+        "Graph optimisation level of ONNX Runtime.",
+        default="all",
+        choices=("all", "extended", "basic", "disable"),
+    ),
+    Option(
+        "expectations",
+        "files",
+        "A file of known failures, one 'cell-glob  check  # reason (link)' per line. Repeatable.",
+        "FILE",
+        default=(),
+        default_text="none",
+    ),
+    Option(
+        "config",
+        "file",
+        "The configuration file.",
+        "FILE",
+        default_text="modelformats.toml, or [tool.modelformats] of pyproject.toml, in pytest's rootdir",
+        selects=True,
+    ),
+)
+BY_KEY: dict[str, Option] = {option.key: option for option in OPTIONS}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """A model as it was asked for; ``name`` is "" where it is to be made from the file's.
+
+    ``location`` is an absolute path (a file or a folder), ``module:callable`` or
+    ``<absolute path>.py:callable``, and so are ``arch`` and ``data`` where they are not "".
+    """
+
+    name: str
+    location: str
+    arch: str = ""
+    inputs: tuple[TensorSpec, ...] = ()
+    data: str = ""
+    trust: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateEntry:
+    """A candidate as it was asked for; ``model`` is "" where it was not named, ``device`` "" for any."""
+
+    path: Path
+    precision: str = "fp32"
+    device: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """A fixed tolerance that the user chose for the cells that ``glob`` matches; no ``outputs``: for all of them."""
+
+    glob: str
+    atol: float = 0.0
+    rtol: float = 0.0
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What the cells that ``glob`` matches may cost; ``None`` where it is not limited."""
+
+    glob: str
+    latency_p50_ms: float | None = None
+    size_mb: float | None = None
+    peak_memory_mb: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line and the configuration file come to.
+
+    An empty ``formats``, ``precisions``, ``backends``, ``devices`` or ``suites`` means all of them.
+    """
+
+    rootdir: Path
+    cache: Path
+    report_dir: Path
+    memory_bytes: int
+    config_file: Path | None = None
+    search_path: tuple[str, ...] = ()
+    models: tuple[ModelEntry, ...] = ()
+    candidates: tuple[CandidateEntry, ...] = ()
+    formats: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
+    all_routes: bool = False
+    require: tuple[str, ...] = ()
+    opset: int | None = None
+    static: bool = False
+    threads: int = 1
+    samples: int = 8
+    seed: int = 0
+    time_budget_s: float = 2.0
+    slow: bool = False
+    timeout_s: float = 600.0
+    isolate: str = "process"
+    ort_optimization: str = "all"
+    expectations: tuple[Path, ...] = ()
+    tolerances: tuple[Tolerance, ...] = ()
+    budgets: tuple[Budget, ...] = ()
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Give pytest the option group "modelformats".
+
+    Values stay text and ``None`` where not given: ``configuration.load`` reads them, so that a
+    wrong value gets the same message on the command line and in the file.
+    """
+    group = parser.getgroup("modelformats", "conformance and benchmarks of ML model formats")
+    for option in OPTIONS:
+        # argparse formats help texts with the % operator
+        attributes: dict[str, Any] = {"dest": option.dest, "default": None, "help": option.full_help.replace("%", "%%")}
+        if option.kind == "flag":
+            attributes["action"] = "store_true"
+        else:
+            attributes["action"] = "append" if option.repeatable else "store"
+            attributes["metavar"] = option.metavar or "|".join(option.choices)
+        group.addoption(option.flag, **attributes)
+
+
+def given(namespace: object) -> dict[str, Any]:
+    """What the command line said, by key: the part of ``config.option`` that ``configuration.load`` takes."""
+    values = {option.key: getattr(namespace, option.dest, None) for option in OPTIONS}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def validate_names(kind: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Every one of ``names`` is a known ``kind`` ("format", "backend" ...).
+
+    Raises: ConfigurationError, with the name that was probably meant.
+    """
+    from pytest_modelformats.registry import suggest
+
+    known = tuple(known)
+    for name in names:
+        if name not in known:
+            msg = f"'{name}' is not a known {kind}{suggest(name, known)}"
+            raise ConfigurationError(msg)

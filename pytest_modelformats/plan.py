@@ -1,0 +1,224 @@
+"""Declarations -> every cell with a decision and a reason. Pure: converts nothing, opens nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pytest_modelformats import registry
+from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.graph import Path, artifacts
+from pytest_modelformats.machine import installed
+from pytest_modelformats.schema import PRECISIONS, Backend, Cell, Decision, Outcome, Plan, PlannedCell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from pytest_modelformats.options import Settings
+    from pytest_modelformats.schema import Source
+    from pytest_modelformats.source import Candidate
+
+
+class _Lane(NamedTuple):
+    """A cell before it has a model: everything that depends on the source's format alone."""
+
+    path: Path
+    precision: str
+    backend: str
+    device: str
+    decision: Decision
+
+
+def build_plan(
+    settings: Settings,
+    sources: Sequence[Source],
+    candidates: Sequence[Candidate],
+    machine: Mapping[str, Any],
+    is_installed: Callable[[str], bool] = installed,
+) -> Plan:
+    """Every cell of every source and candidate, selected by the settings, each with its decision.
+
+    Raises: ConfigurationError for an unknown name, an ambiguous chain, or when nothing is left.
+    """
+    _check_names(settings)
+    lanes: dict[str, list[_Lane]] = {}
+    cells: list[PlannedCell] = []
+    for source in sources:
+        if source.format not in lanes:
+            lanes[source.format] = list(_lanes(source.format, settings, machine, is_installed))
+        for lane in lanes[source.format]:
+            cell = Cell(source.name, lane.path.node[0], lane.precision, lane.backend, lane.device, "", lane.path.route)
+            cells.append(PlannedCell(cell, lane.path.steps, lane.path.node[1], lane.decision))
+        for candidate in candidates:
+            if source.name in candidate.sources:
+                cells.extend(_candidate_cells(source, candidate, settings, machine, is_installed))
+    if sources and not cells:
+        raise ConfigurationError(_nothing_left(settings, sources))
+    return Plan(tuple(cells))
+
+
+def absent(source_format: str) -> list[tuple[str, str]]:
+    """Combinations that are no cells at all, and why: for ``modelformats plan`` to print."""
+    reached = {path.node for path in artifacts(source_format)}
+    reasons = []
+    for backend in registry.backends().values():
+        for (name, held), _ in backend.precisions.items():
+            if (name, held) not in reached:
+                reasons.append(
+                    (f"{name} at {held} on {backend.name}", f"no chain of converters leads from {source_format} there")
+                )
+        for name in sorted({f for f, _ in backend.precisions}):
+            runs = {p for (f, _), ps in backend.precisions.items() if f == name for p in ps}
+            reasons.extend(
+                (f"{name} at {precision} on {backend.name}", f"{backend.name} does not declare {precision} for {name}")
+                for precision in ("fp32", "fp16", "bf16")
+                if precision not in runs
+            )
+    return reasons
+
+
+def _check_names(settings: Settings) -> None:
+    formats, backends = registry.formats(), registry.backends()
+    routes = {f"{c.target}.{c.route}" for c in registry.converters().values()}
+    devices = {d for b in backends.values() for d in b.devices}
+    for kind, names, known in (
+        ("format", settings.formats, {*formats, *routes}),
+        ("precision", settings.precisions, set(PRECISIONS)),
+        ("backend", settings.backends, set(backends)),
+        ("device", settings.devices, devices),
+        ("name to require", settings.require, {*formats, *routes, *PRECISIONS, *backends, *devices}),
+    ):
+        for name in names:
+            if name not in known:
+                msg = f"unknown {kind} '{name}'{registry.suggest(name, known)}"
+                raise ConfigurationError(msg)
+
+
+def _lanes(
+    source_format: str, settings: Settings, machine: Mapping[str, Any], is_installed: Callable[[str], bool]
+) -> Iterator[_Lane]:
+    order = {name: i for i, name in enumerate(registry.formats())}
+    steps = {name: i for i, name in enumerate(PRECISIONS)}
+    backends = {name: i for i, name in enumerate(registry.backends())}
+    found = []
+    for path in artifacts(source_format):
+        if not _format_selected(path, settings):
+            continue
+        for backend in registry.backends().values():
+            for precision in _runnable(backend, path, settings):
+                for device in _devices(backend, settings):
+                    decision = _decide(backend, path, precision, device, settings, machine, is_installed)
+                    found.append(_Lane(path, precision, backend.name, device, decision))
+    found.sort(
+        key=lambda n: (order[n.path.node[0]], n.path.route, steps[n.precision], backends[n.backend], n.device != "cpu")
+    )
+    seen = set()
+    for lane in found:
+        key = (lane.path.node[0], lane.path.route, lane.precision, lane.backend, lane.device)
+        if key not in seen:
+            seen.add(key)
+            yield lane
+
+
+def _format_selected(path: Path, settings: Settings) -> bool:
+    name = path.node[0]
+    if path.route:
+        return settings.all_routes or f"{name}.{path.route}" in settings.formats
+    return not settings.formats or name in settings.formats or _is_default_route(path, settings)
+
+
+def _is_default_route(path: Path, settings: Settings) -> bool:
+    """``onnx.dynamo`` names the default route too; its cells keep the plain id."""
+    known = registry.converters()
+    return any(
+        f"{known[s.converter].target}.{known[s.converter].route}" in settings.formats
+        for s in path.steps
+        if known[s.converter].target == path.node[0]
+    )
+
+
+def _runnable(backend: Backend, path: Path, settings: Settings) -> Iterable[str]:
+    for precision in backend.precisions.get(path.node, ()):
+        if settings.precisions:
+            if precision in settings.precisions:
+                yield precision
+        elif precision not in backend.opt_in_precisions:
+            yield precision
+
+
+def _devices(backend: Backend, settings: Settings) -> Iterable[str]:
+    if settings.backends and backend.name not in settings.backends:
+        return ()
+    return [d for d in backend.devices if not settings.devices or d in settings.devices]
+
+
+def _decide(
+    backend: Backend,
+    path: Path,
+    precision: str,
+    device: str,
+    settings: Settings,
+    machine: Mapping[str, Any],
+    is_installed: Callable[[str], bool],
+) -> Decision:
+    needs: list[Any] = [
+        *(registry.converters()[s.converter] for s in path.steps),
+        registry.formats()[path.node[0]],
+        backend,
+    ]
+    for part in needs:
+        for module in part.requires:
+            if not is_installed(module):
+                reason = f"{part.name} needs the Python package '{module}', which is not installed"
+                return Decision(Outcome.MISSING_DEPENDENCY, reason, part.install)
+    if device != "cpu" and not machine["gpu"]:
+        reason = f"no {device} device on this machine (no NVIDIA driver was found)"
+        return Decision(Outcome.NO_DEVICE, reason, "run on a machine with an NVIDIA GPU, or choose --mf-devices cpu")
+    flags = backend.needs_cpu_flags.get(precision, ()) if device == "cpu" else ()
+    if flags and not settings.slow and not set(flags) & set(machine["cpu_flags"]):
+        reason = (
+            f"{precision} arithmetic: this CPU has none of {', '.join(flags)}, so {backend.name} emulates it, "
+            "convolutions up to 40 times slower"
+        )
+        return Decision(Outcome.UNSUPPORTED, reason, "add --mf-slow to run it all the same")
+    return Decision()
+
+
+def _candidate_cells(
+    source: Source,
+    candidate: Candidate,
+    settings: Settings,
+    machine: Mapping[str, Any],
+    is_installed: Callable[[str], bool],
+) -> Iterator[PlannedCell]:
+    """The cells of an artifact that the user already has, run at the precision it was declared with."""
+    wanted = candidate.precision
+    for backend in registry.backends().values():
+        held = [h for (f, h), runs in backend.precisions.items() if f == candidate.format and wanted in runs]
+        if not held:
+            continue
+        # An artifact that holds the precision comes before one that reaches it by a hint.
+        node = (candidate.format, wanted if wanted in held else held[0])
+        for device in _devices(backend, settings):
+            if candidate.device and device != candidate.device:
+                continue
+            decision = _decide(backend, Path(node, ()), wanted, device, settings, machine, is_installed)
+            cell = Cell(source.name, candidate.format, wanted, backend.name, device, candidate=candidate.stem)
+            yield PlannedCell(cell, (), node[1], decision, str(candidate.path), candidate.kind)
+
+
+def _nothing_left(settings: Settings, sources: Sequence[Source]) -> str:
+    chosen = [
+        f"--mf-{name} {','.join(values)}"
+        for name, values in (
+            ("formats", settings.formats),
+            ("precisions", settings.precisions),
+            ("backends", settings.backends),
+            ("devices", settings.devices),
+        )
+        if values
+    ]
+    kinds = ", ".join(sorted({s.format for s in sources}))
+    return (
+        f"no cell is left to run for a model in {kinds} with {' '.join(chosen) or 'the default selection'}; "
+        "'modelformats plan MODEL' shows which cells there are"
+    )

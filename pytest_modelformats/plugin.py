@@ -1,0 +1,235 @@
+"""Hooks and stage fixtures only; everything else is imported inside them, when a test asks for a cell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_modelformats.options import add_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+    from pathlib import Path
+
+    import numpy as np
+
+    from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.convert import Artifact
+    from pytest_modelformats.reference import Reference
+    from pytest_modelformats.schema import PlannedCell, Timing, Verdict
+
+CAMPAIGN = pytest.StashKey["Campaign"]()
+KEEPER = pytest.StashKey["Keeper"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the ``--mf-*`` options."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect the shipped suites when a model is named and no test paths are."""
+    config.addinivalue_line("markers", "modelformats(cells): which planned cells a test gets, 'run' or 'not-run'")
+    option = config.option
+    named = any(getattr(option, f"mf_{key}", None) for key in ("model", "candidate", "suites"))
+    if named or any(str(arg).startswith("modelformats::") for arg in config.args):
+        from pytest_modelformats import hooks
+
+        hooks.choose_tests(config)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Give the shipped suites short node ids: ``modelformats::parity::…``."""
+    if module_path.parent.name != "suites":
+        return None
+    from pytest_modelformats import hooks
+
+    return hooks.make_suite(module_path, parent)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Give every test that takes a cell one item per planned cell."""
+    if "mf_cell" in metafunc.fixturenames:
+        from pytest_modelformats import hooks
+
+        hooks.parametrize(metafunc, campaign_of(metafunc.config))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let ``--benchmark-only`` and ``--benchmark-skip`` see the tests that time a cell."""
+    if "mf_timing" in getattr(item, "fixturenames", ()):
+        from pytest_modelformats.benchmark_bridge import advertise
+
+        advertise(item, "mf_timing")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the items by cell, so that one cell's session serves all of its checks."""
+    if CAMPAIGN in config.stash:
+        from pytest_modelformats import hooks
+
+        hooks.order(config.stash[CAMPAIGN], items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
+    """Learn under pytest-xdist what was selected: the controller collects nothing itself."""
+    config = node.config
+    if KEEPER in config.stash or any("[" in i and "@" in i for i in ids[:1000]):
+        from pytest_modelformats import hooks
+
+        hooks.selected(config, campaign_of(config), ids)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Open the record and start the workers before the first item runs."""
+    if CAMPAIGN in session.config.stash and not session.config.option.collectonly:
+        from pytest_modelformats import hooks
+
+        hooks.before_loop(session, session.config.stash[CAMPAIGN])
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Conclude a check's outcome, and put its line into the report, which xdist carries."""
+    report = yield
+    callspec = getattr(item, "callspec", None)
+    if callspec is not None and "mf_cell" in callspec.params:
+        from pytest_modelformats.conclude import conclude
+
+        conclude(item, callspec.params["mf_cell"], call, report, campaign_of(item.config).expectations)
+    return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Close the record, judge the run as a whole and render the reports."""
+    if CAMPAIGN in session.config.stash:
+        from pytest_modelformats import hooks
+
+        hooks.finish(session, int(exitstatus))
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Show the matrix and where the report is."""
+    if KEEPER in config.stash:
+        from pytest_modelformats import hooks
+
+        hooks.summarise(terminalreporter, config.stash[KEEPER])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End whatever worker is still there."""
+    if CAMPAIGN in config.stash:
+        config.stash[CAMPAIGN].close()
+
+
+def campaign_of(config: pytest.Config) -> Campaign:
+    """The run's campaign, started by the first test that asks for a cell; a wrong setting is a usage error."""
+    if CAMPAIGN not in config.stash:
+        from pytest_modelformats.campaign import Campaign
+        from pytest_modelformats.errors import ModelFormatsError
+
+        try:
+            campaign = Campaign(config)
+            _ = campaign.plan, campaign.expectations
+        except ModelFormatsError as error:
+            raise pytest.UsageError(str(error)) from None
+        config.stash[CAMPAIGN] = campaign
+    return config.stash[CAMPAIGN]
+
+
+def _stage(request: pytest.FixtureRequest, stage: str, planned: PlannedCell) -> Any:
+    from pytest_modelformats import hooks
+
+    return hooks.stage(request.node, campaign_of(request.config), stage, planned)
+
+
+@pytest.fixture
+def mf_cell(request: pytest.FixtureRequest) -> PlannedCell:
+    """One planned cell of the matrix: model, format, precision, backend, device, and its chain of conversions."""
+    planned: PlannedCell = request.param
+    return planned
+
+
+@pytest.fixture
+def mf_artifact(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Artifact:
+    """The model in the cell's format, converted on demand or taken from the cache."""
+    artifact: Artifact = _stage(request, "artifact", mf_cell)
+    return artifact
+
+
+@pytest.fixture
+def mf_reference(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Reference:
+    """The source's float64 truth and rounding noise over the samples."""
+    reference: Reference = _stage(request, "reference", mf_cell)
+    return reference
+
+
+@pytest.fixture
+def mf_contract(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
+    """The verdict over names, order, dtypes, ranks and dynamic dimensions of the converted model."""
+    verdict: Verdict = _stage(request, "contract", mf_cell)
+    return verdict
+
+
+@pytest.fixture
+def mf_outputs(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> list[list[np.ndarray]]:
+    """The cell's outputs for every sample: a list per feed of a list of arrays."""
+    outputs: list[list[np.ndarray]] = _stage(request, "outputs", mf_cell)
+    return outputs
+
+
+@pytest.fixture
+def mf_parity(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
+    """The verdict: is the converted model still the model, within what rounding explains?"""
+    verdict: Verdict = _stage(request, "parity", mf_cell)
+    return verdict
+
+
+@pytest.fixture
+def mf_batch(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
+    """The verdict over batches of 1, 2, 3 and 7 and over each row alone."""
+    verdict: Verdict = _stage(request, "batch", mf_cell)
+    return verdict
+
+
+@pytest.fixture
+def mf_determinism(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
+    """The verdict over the same input given twice, and once more to a fresh session."""
+    verdict: Verdict = _stage(request, "determinism", mf_cell)
+    return verdict
+
+
+@pytest.fixture
+def mf_timing(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Timing:
+    """What was measured of the cell in its worker; the samples also go to pytest-benchmark."""
+    from pytest_modelformats import hooks
+
+    timing: Timing = _stage(request, "timing", mf_cell)
+    hooks.hand_to_benchmark(request, mf_cell, timing)
+    return timing
+
+
+@pytest.fixture
+def mf_cost(request: pytest.FixtureRequest, mf_cell: PlannedCell, mf_timing: Timing) -> Verdict:
+    """The verdict of the measurement against the budgets of the configuration; passed where there are none."""
+    from pytest_modelformats import hooks
+
+    return hooks.cost(request.node, campaign_of(request.config), mf_cell, mf_timing)
+
+
+@pytest.fixture
+def mf_run(
+    request: pytest.FixtureRequest, mf_cell: PlannedCell
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
+    """A function that runs any inputs (name -> array) through the cell and returns its outputs by name."""
+    from pytest_modelformats import hooks
+
+    return hooks.runner(request.node, campaign_of(request.config), mf_cell)

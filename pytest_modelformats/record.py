@@ -1,0 +1,212 @@
+"""JSON lines: a header, one line per model, cell and check, a footer.
+
+The border at which everything becomes plain: what crosses pytest-xdist or goes into JSON
+holds no numpy scalar, no path, no enum and no NaN.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats import __version__
+from pytest_modelformats.plain import plain
+from pytest_modelformats.report.lines import cell_outcome
+from pytest_modelformats.schema import SCHEMA_VERSION, Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pytest_modelformats.options import Settings
+    from pytest_modelformats.reference import Reference
+    from pytest_modelformats.schema import Description, PlannedCell, Source, Timing, Verdict
+
+
+def dumps(line: Mapping[str, Any]) -> str:
+    """One line of the record."""
+    return json.dumps(plain(line), allow_nan=False, separators=(",", ":"))
+
+
+def now() -> str:
+    """The time, in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def header_line(
+    run: str, command: Sequence[str], machine: Mapping[str, Any], versions: Mapping[str, str], settings: Settings
+) -> dict[str, Any]:
+    """Who ran what, where, and with which versions."""
+    options = {
+        name: getattr(settings, name)
+        for name in (
+            "threads",
+            "samples",
+            "seed",
+            "time_budget_s",
+            "timeout_s",
+            "isolate",
+            "ort_optimization",
+            "static",
+        )
+    }
+    return {
+        "kind": "header",
+        "schema": SCHEMA_VERSION,
+        "run": run,
+        "started": now(),
+        "tool": __version__,
+        "command": list(command),
+        "machine": machine,
+        "versions": dict(sorted(versions.items())),
+        "options": options | {"opset": settings.opset, "memory_bytes": settings.memory_bytes},
+    }
+
+
+def cell_line(planned: PlannedCell) -> dict[str, Any]:
+    """A planned cell and its decision."""
+    cell = planned.cell
+    return {
+        "kind": "cell",
+        "cell": cell.id,
+        "model": cell.model,
+        "format": cell.format,
+        "route": cell.route,
+        "precision": cell.precision,
+        "backend": cell.backend,
+        "device": cell.device,
+        "environment": cell.environment,
+        "candidate": cell.candidate,
+        "chain": [f"{s.converter}:{s.precision}" for s in planned.chain],
+        "decision": "run" if planned.decision.outcome is None else planned.decision.outcome.value,
+        "reason": planned.decision.reason,
+        "install": planned.decision.install,
+    }
+
+
+def model_line(
+    source: Source, description: Description, rows: int, origin: str, reference: Reference
+) -> dict[str, Any]:
+    """A source whose reference was evaluated, with its noise floors."""
+    names = [s.name for s in description.outputs]
+    noise = [
+        {"output": n, "precision": p, "noise_rms": v.rms, "noise_max": v.max, "method": reference.methods.get(p, "")}
+        for p, values in reference.noise.items()
+        for n, v in zip(names, values, strict=True)
+    ]
+    return {
+        "kind": "model",
+        "model": source.name,
+        "source": Path(source.location).name,
+        "format": source.format,
+        "source_kind": source.kind,
+        "sha256": source.sha256,
+        "inputs": [str(s) for s in description.inputs],
+        "outputs": [str(s) for s in description.outputs],
+        "samples": rows,
+        "input_origin": origin,
+        "truth_method": reference.methods.get("float64", ""),
+        "noise": noise,
+    }
+
+
+def verdict_data(verdict: Verdict) -> dict[str, Any]:
+    """What a check line carries of a verdict."""
+    worst = max(verdict.outputs, key=lambda o: o.noise_ratio or 0.0, default=None)
+    return {
+        "outputs": [asdict(o) for o in verdict.outputs],
+        "noise_ratio": verdict.noise_ratio,
+        "effective_precision": worst.effective_precision if worst else "",
+        "statement": verdict.statement,
+    }
+
+
+def timing_data(timing: Timing) -> dict[str, Any]:
+    """What a check line carries of a measurement."""
+    data = asdict(timing)
+    return {**data, "samples": len(timing.samples_ns), "samples_ns": list(timing.samples_ns)}
+
+
+class Recorder:
+    """Writes a run's lines as they come, and its footer at the end."""
+
+    def __init__(self, report_dir: Path, started: str) -> None:
+        """Create ``<report_dir>/<run>/results.jsonl``; nothing is written yet."""
+        stamp = datetime.now(timezone.utc).strftime("%Y%m%d-%H%M%S")
+        self.run = f"{stamp}-{os.urandom(2).hex()}"
+        self.folder = report_dir / self.run
+        self.folder.mkdir(parents=True, exist_ok=False)
+        self.path = self.folder / "results.jsonl"
+        self._handle = self.path.open("w", encoding="utf-8")
+        self._started = started
+        self._planned: dict[str, str] = {}
+        self._outcomes: dict[str, list[Outcome]] = {}
+        self._models: set[str] = set()
+        self.conversions: Counter[str] = Counter()
+        self.expectations_met: Counter[str] = Counter()
+        self.measured = 0
+        self.closed = False
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Append a line; it is on disk when this returns."""
+        kind = line["kind"]
+        if kind == "cell":
+            self._planned[line["cell"]] = line["decision"]
+        elif kind == "check":
+            outcome = Outcome(line["outcome"])
+            self._outcomes.setdefault(line["cell"], []).append(outcome)
+            self.conversions.update(line.get("conversions") or {})
+            if line.get("expectation"):
+                self.expectations_met[line["expectation"]] += 1
+            self.measured += outcome not in {Outcome.UNSUPPORTED, Outcome.MISSING_DEPENDENCY, Outcome.NO_DEVICE}
+        elif kind == "model":
+            if line["model"] in self._models:
+                return
+            self._models.add(line["model"])
+        self._handle.write(dumps(line) + "\n")
+        self._handle.flush()
+
+    def outcomes(self) -> dict[str, Outcome | None]:
+        """Every planned cell's one outcome; ``None`` where the cell was to run and nothing was heard of it."""
+        found: dict[str, Outcome | None] = {}
+        for cell, decision in self._planned.items():
+            heard = self._outcomes.get(cell, [])
+            found[cell] = None if decision == "run" and not heard else cell_outcome(decision, heard)
+        return found
+
+    def close(self, *, interrupted: bool, exitstatus: int, duration_s: float) -> bool:
+        """Write the footer; returns whether every planned cell has an outcome."""
+        outcomes = self.outcomes()
+        complete = not interrupted and all(o is not None for o in outcomes.values())
+        known = {cell: o for cell, o in outcomes.items() if o is not None}
+        self.write(
+            {
+                "kind": "footer",
+                "finished": now(),
+                "duration_s": round(duration_s, 3),
+                "complete": complete,
+                "totals": Counter(o.value for o in known.values()),
+                "cells": known,
+                "conversions": {"made": self.conversions["made"], "cached": self.conversions["cached"]},
+                "exitstatus": exitstatus,
+            }
+        )
+        self._handle.close()
+        self.closed = True
+        return complete
+
+
+def point_latest(folder: Path) -> None:
+    """Make ``latest`` beside a run's folder lead to it."""
+    link = folder.parent / "latest"
+    aside = folder.parent / f".latest-{os.getpid()}"
+    try:
+        aside.symlink_to(folder.name, target_is_directory=True)
+        aside.replace(link)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        (folder.parent / "latest.txt").write_text(folder.name + "\n", encoding="utf-8")

@@ -1,0 +1,90 @@
+"""The reference of a source: its float64 truth and what rounding costs it at each precision."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.cache import key_of
+from pytest_modelformats.compare import Noise, measure_noise
+from pytest_modelformats.errors import ConvertError, Unsupported
+from pytest_modelformats.schema import PRECISIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+
+    from pytest_modelformats.cache import Cache
+
+EVALUATED = ("fp32", "fp16", "bf16", "fp16-weights")
+# Raise when the meaning of a cached reference changes.
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Truth and noise of a source over a set of feeds.
+
+    Shapes: ``truths`` is [feed][output], float64 for floating outputs. ``noise`` maps a
+    precision to one Noise per output; a precision that could not be evaluated is absent
+    and ``missing`` says why. ``methods`` says how each was evaluated.
+    """
+
+    truths: tuple[tuple[np.ndarray, ...], ...]
+    noise: Mapping[str, tuple[Noise, ...]]
+    methods: Mapping[str, str]
+    missing: Mapping[str, str]
+    made: bool
+
+
+def build_reference(
+    cache: Cache, key_parts: Mapping[str, Any], feeds: int, evaluate: Callable[[str, Path], dict[str, Any]]
+) -> Reference:
+    """Evaluate the source at float64 and every precision, or read all of it from the cache.
+
+    ``evaluate(precision, folder)`` asks a worker and returns its answer.
+    """
+    import numpy as np
+
+    def make(folder: Path) -> Mapping[str, Any]:
+        truth = evaluate("float64", folder / "float64")
+        truths = [[np.load(p, allow_pickle=False) for p in paths] for paths in truth["outputs"]]
+        methods, missing, noise = {"float64": truth["method"]}, {}, {}
+        for precision in EVALUATED:
+            try:
+                answer = evaluate(precision, folder / "scratch" / precision)
+            except (Unsupported, ConvertError) as error:
+                missing[precision] = str(error)
+                continue
+            rounded = [[np.load(p, allow_pickle=False) for p in paths] for paths in answer["outputs"]]
+            methods[precision] = answer["method"]
+            noise[precision] = [asdict(n) for n in _noise(truths, rounded, PRECISIONS[precision].mantissa_bits)]
+        _remove(folder / "scratch")
+        counts = [len(t) for t in truths]
+        return {"methods": methods, "missing": missing, "noise": noise, "outputs": counts}
+
+    key = key_of({"what": "reference", "version": VERSION, **key_parts})
+    entry = cache.get_or_make(key, {"what": "reference", "inputs": dict(key_parts)}, make)
+    facts = entry.metadata["facts"]
+    truths = tuple(
+        tuple(np.load(entry.folder / "float64" / str(f) / f"{o}.npy", allow_pickle=False) for o in range(n))
+        for f, n in zip(range(feeds), facts["outputs"], strict=True)
+    )
+    noise = {p: tuple(Noise(**n) for n in values) for p, values in facts["noise"].items()}
+    return Reference(truths, noise, facts["methods"], facts["missing"], entry.made)
+
+
+def _noise(
+    truths: Sequence[Sequence[np.ndarray]], rounded: Sequence[Sequence[np.ndarray]], mantissa_bits: int
+) -> list[Noise]:
+    return [
+        measure_noise([t[i] for t in truths], [r[i] for r in rounded], mantissa_bits) for i in range(len(truths[0]))
+    ]
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,105 @@
+"""Names of formats, converters and backends, resolved on first use.
+
+A name stands for ``module:attribute`` of a declaration (:class:`~.schema.Format`,
+:class:`~.schema.Converter`, :class:`~.schema.Backend`). Adding a system is one file and one
+line here; an outside package registers the same strings through the entry-point groups
+``modelformats.formats``, ``modelformats.converters`` and ``modelformats.backends``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.schema import Backend, Converter, Format
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+FORMATS: dict[str, str] = {
+    "pytorch": "pytest_modelformats.formats.pytorch:FORMAT",
+    "pt2": "pytest_modelformats.formats.pt2:FORMAT",
+    "torchscript": "pytest_modelformats.formats.torchscript:FORMAT",
+    "onnx": "pytest_modelformats.formats.onnx:FORMAT",
+    "openvino": "pytest_modelformats.formats.openvino:FORMAT",
+}
+
+CONVERTERS: dict[str, str] = {
+    "pt2_from_pytorch": "pytest_modelformats.converters.pt2_from_pytorch:CONVERTER",
+    "torchscript_from_pytorch": "pytest_modelformats.converters.torchscript_from_pytorch:TRACE",
+    "torchscript_from_pytorch_script": "pytest_modelformats.converters.torchscript_from_pytorch:SCRIPT",
+    "onnx_from_pytorch": "pytest_modelformats.converters.onnx_from_pytorch:DYNAMO",
+    "onnx_from_pytorch_legacy": "pytest_modelformats.converters.onnx_from_pytorch:LEGACY",
+    "onnx_from_pt2": "pytest_modelformats.converters.onnx_from_pt2:CONVERTER",
+    "onnx_from_torchscript": "pytest_modelformats.converters.onnx_from_torchscript:CONVERTER",
+    "onnx_fp16_from_onnx": "pytest_modelformats.converters.onnx_fp16_from_onnx:CONVERTER",
+    "openvino_from_pytorch": "pytest_modelformats.converters.openvino_from_pytorch:CONVERTER",
+    "openvino_from_pt2": "pytest_modelformats.converters.openvino_from_pt2:CONVERTER",
+    "openvino_from_torchscript": "pytest_modelformats.converters.openvino_from_torchscript:CONVERTER",
+    "openvino_from_onnx": "pytest_modelformats.converters.openvino_from_onnx:CONVERTER",
+    "openvino_fp16_weights_from_openvino": "pytest_modelformats.converters.openvino_fp16_weights_from_openvino:CONVERTER",
+}
+
+BACKENDS: dict[str, str] = {
+    "torch": "pytest_modelformats.backends.torch_eager:BACKEND",
+    "torch-compile": "pytest_modelformats.backends.torch_compile:BACKEND",
+    "torch-export": "pytest_modelformats.backends.torch_export:BACKEND",
+    "torchscript": "pytest_modelformats.backends.torchscript:BACKEND",
+    "onnxruntime": "pytest_modelformats.backends.onnxruntime:BACKEND",
+    "openvino": "pytest_modelformats.backends.openvino:BACKEND",
+}
+
+_T = TypeVar("_T", Format, Converter, Backend)
+
+
+def resolve(reference: str) -> Any:
+    """Import ``module:attribute`` and return the attribute."""
+    module, _, attribute = reference.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` or, without a near match, the list of what is known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(names)}"
+
+
+def _load(kind: str, own: Mapping[str, str], expected: type[_T]) -> dict[str, _T]:
+    from importlib.metadata import entry_points
+
+    references = dict(own)
+    for entry in entry_points(group=f"modelformats.{kind}"):
+        if entry.name in references:
+            msg = f"two packages register the {kind[:-1]} '{entry.name}': {references[entry.name]} and {entry.value}; uninstall one"
+            raise ConfigurationError(msg)
+        references[entry.name] = entry.value
+    loaded: dict[str, _T] = {}
+    for name, reference in references.items():
+        declaration = resolve(reference)
+        if not isinstance(declaration, expected) or declaration.name != name:
+            msg = f"{reference}, registered as the {kind[:-1]} '{name}', is not a {expected.__name__} of that name"
+            raise ConfigurationError(msg)
+        loaded[name] = declaration
+    return loaded
+
+
+@cache
+def formats() -> dict[str, Format]:
+    """Every format by name."""
+    return _load("formats", FORMATS, Format)
+
+
+@cache
+def converters() -> dict[str, Converter]:
+    """Every converter by name."""
+    return _load("converters", CONVERTERS, Converter)
+
+
+@cache
+def backends() -> dict[str, Backend]:
+    """Every backend by name."""
+    return _load("backends", BACKENDS, Backend)

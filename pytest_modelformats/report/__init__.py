@@ -1,0 +1,1 @@
+"""Record lines in, HTML | Markdown | terminal out; never touches live objects."""

@@ -1,0 +1,117 @@
+"""A run as Markdown, for a job summary or an issue: what failed is readable without unfolding anything."""
+
+from __future__ import annotations
+
+import html
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from pytest_modelformats.report import numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    from pytest_modelformats.report.lines import Run
+    from pytest_modelformats.report.nouns import CellRecord
+
+# GitHub refuses a job summary above 1 MiB; 1000 rows and reasons of a sentence stay well below.
+_ROWS = 1000
+_NAMED = 12
+
+
+def render(run: Run) -> str:
+    """The run as GitHub-flavoured Markdown."""
+    title = ", ".join(run.model_names) or "no model"
+    parts = [f"## {_text(title)}", "", _text(run.summary) + ".", ""]
+    if run.doubts:
+        parts += ["> [!CAUTION]"] + [f"> {_text(doubt)}" for doubt in run.doubts] + [""]
+    parts += _table(run) + _stories("Failures", run.failures)
+    parts += _stories("Undecided, and failing as expected", run.remarks) + _not_run(run) + _environment(run)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _text(text: str) -> str:
+    """``text`` on one line, with nothing in it that Markdown or HTML would act on."""
+    line = html.escape(" ".join(text.split()), quote=False)
+    line = re.sub(r"([\\`*\[\]|~$])", r"\\\1", line)
+    return re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", line)
+
+
+def _code(text: str) -> str:
+    """``text`` as code; the fence is longer than any run of backticks in it."""
+    line = " ".join(text.split()).replace("|", "\\|")
+    fence = "`" * (max((len(ticks) for ticks in re.findall("`+", line)), default=0) + 1)
+    return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
+
+
+def _table(run: Run) -> list[str]:
+    if not run.cells:
+        return []
+    shown = run.cells
+    if len(shown) > _ROWS:
+        first = {cell.cell for cell in run.failures} | {cell.cell for cell in run.remarks}
+        shown = tuple(sorted(shown, key=lambda cell: cell.cell not in first)[:_ROWS])
+    rows = [_row(cell) for cell in shown]
+    left = len(run.cells) - len(shown)
+    note = [f"{left:,} further cells are in the HTML report; what failed comes first here.", ""] if left else []
+    return [
+        "| cell | outcome | r | flips | p50 | size | peak memory |",
+        "|---|---|--:|--:|--:|--:|--:|",
+        *rows,
+        "",
+        *note,
+    ]
+
+
+def _row(cell: CellRecord) -> str:
+    parity, latency = cell.parity, cell.latency
+    values = (
+        _code(cell.cell),
+        cell.word if cell.word == "passed" else f"**{cell.word}**" if cell.ran else f"_{cell.word}_",
+        numbers.ratio(parity.noise_ratio if parity else None),
+        numbers.share(parity.flips if parity else None),
+        numbers.duration(latency.latency_p50_ns if latency else None),
+        numbers.size(latency.size_bytes if latency else None),
+        numbers.size(latency.peak_rss_bytes if latency else None),
+    )
+    return f"| {' | '.join(values)} |"
+
+
+def _stories(title: str, cells: Iterable[CellRecord]) -> list[str]:
+    lines = []
+    for cell in list(cells)[:_ROWS]:
+        lines.append(f"- {_code(cell.cell)}")
+        told = cell.sentences() or [(cell.word, "", cell.reason)]
+        lines += [
+            f"  - **{word}**{f' in {_text(names)}' if names else ''}: {_text(sentence) or 'no sentence was recorded'}"
+            for word, names, sentence in told
+        ]
+    return [f"### {title}", "", *lines, ""] if lines else []
+
+
+def _not_run(run: Run) -> list[str]:
+    lines = []
+    for group in run.not_run:
+        install = f" Install: {_code(group.install)}" if group.install else ""
+        names = ", ".join(_code(cell.cell) for cell in group.cells[:_NAMED])
+        more = f" and {len(group.cells) - _NAMED:,} more" if len(group.cells) > _NAMED else ""
+        cells = numbers.plural(len(group.cells), "cell")
+        lines.append(f"- **{group.word}**, {cells}: {_text(group.reason)}{install}<br>{names}{more}")
+    return ["### Not run, and why", "", *lines, ""] if lines else []
+
+
+def _environment(run: Run) -> list[str]:
+    header = run.header
+    about = {"run": header.run, "started": numbers.moment(header.started), "pytest-modelformats": header.tool}
+    if header.command:
+        about["command"] = shlex.join(header.command)
+    groups = (("Run", about), ("Machine", header.machine), ("Versions", header.versions), ("Options", header.options))
+    lines = [line for title, facts in groups if facts for line in (f"**{title}**", "", *_facts(facts), "")]
+    return ["<details><summary>Environment and versions</summary>", "", *lines, "</details>"]
+
+
+def _facts(facts: Mapping[str, Any]) -> list[str]:
+    pairs = (numbers.fact(name, value) for name, value in facts.items())
+    return [f"- {_text(label)}: {_text(value)}" for label, value in pairs]

@@ -1,0 +1,239 @@
+"""The nouns of a run's record, one per kind of line: what was planned, and what became of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, OutputParity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+INTERRUPTED = "not run (interrupted)"
+RUN = "run"
+
+# RUN, or the outcome of a cell that the plan does not run.
+Decision = str
+
+FAILURES = (
+    Outcome.CRASHED,
+    Outcome.OUT_OF_MEMORY,
+    Outcome.TIMEOUT,
+    Outcome.CONVERT_ERROR,
+    Outcome.FAILED,
+    Outcome.FALLBACK,
+)
+REMARKS = (Outcome.INCONCLUSIVE, Outcome.EXPECTED_FAILURE)
+UNSEEN = (Outcome.MISSING_DEPENDENCY, Outcome.NO_DEVICE, Outcome.UNSUPPORTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What was started, when, by which command, where."""
+
+    run: str
+    started: str
+    tool: str
+    command: tuple[str, ...] = ()
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseFloor:
+    """What rounding alone costs one output of the source model at one precision."""
+
+    output: str
+    precision: str
+    noise_rms: float | None
+    noise_max: float | None
+    method: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A source model whose reference was evaluated."""
+
+    model: str
+    source: str
+    format: str
+    source_kind: str = ""
+    sha256: str = ""
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    samples: int | None = None
+    input_origin: str = ""
+    noise: tuple[NoiseFloor, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """The numbers of parity of one check, and what the runtime says of itself."""
+
+    outputs: tuple[OutputParity, ...] = ()
+    noise_ratio: float | None = None
+    effective_precision: str = ""
+    statement: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def flips(self) -> float | None:
+        """The largest share of changed decisions over the outputs."""
+        return max((o.flips for o in self.outputs if o.flips is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """What was measured of one cell; ``None`` is: not measured, or too few samples behind it.
+
+    Units: in the names; ``variation`` is a fraction, ``samples`` a count.
+    """
+
+    latency_p50_ns: float | None = None
+    latency_p50_low_ns: float | None = None
+    latency_p50_high_ns: float | None = None
+    latency_mean_ns: float | None = None
+    latency_std_ns: float | None = None
+    variation: float | None = None
+    latency_p90_ns: float | None = None
+    latency_p95_ns: float | None = None
+    latency_p99_ns: float | None = None
+    items_per_s: float | None = None
+    load_ns: float | None = None
+    first_inference_ns: float | None = None
+    convert_ns: float | None = None
+    size_bytes: float | None = None
+    idle_rss_bytes: float | None = None
+    peak_rss_bytes: float | None = None
+    batch: int | None = None
+    threads: int | None = None
+    warmup_runs: int | None = None
+    samples: int | None = None
+    samples_ns: tuple[float, ...] = ()
+    disturbed: str = ""
+    pinned: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at in one cell."""
+
+    cell: str
+    check: str
+    outcome: Outcome
+    test: str = ""
+    failure_kind: FailureKind | None = None
+    sentence: str = ""
+    duration_s: float | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
+    parity: Parity | None = None
+    latency: Latency | None = None
+
+    @property
+    def word(self) -> str:
+        """The outcome, with the kind where it failed."""
+        return f"{self.outcome.value} ({self.failure_kind.value})" if self.failure_kind else self.outcome.value
+
+
+@dataclass(frozen=True, slots=True)
+class CellRecord:
+    """A planned cell with everything that became of it."""
+
+    cell: str
+    model: str
+    format: str
+    precision: str
+    backend: str
+    device: str
+    route: str = ""
+    environment: str = ""
+    candidate: str = ""
+    chain: tuple[str, ...] = ()
+    decision: Decision = RUN
+    reason: str = ""
+    install: str = ""
+    checks: tuple[Check, ...] = ()
+    outcome: Outcome = Outcome.NOT_MEASURED
+    interrupted: bool = False
+
+    @property
+    def parity(self) -> Parity | None:
+        """The parity check's numbers; where there is no such check, those of the first check that has some."""
+        named = [c for c in self.checks if c.check == "parity"]
+        return next((c.parity for c in named or self.checks if c.parity), None)
+
+    @property
+    def latency(self) -> Latency | None:
+        """The latency check's measurement; where there is no such check, the first check's that has one."""
+        named = [c for c in self.checks if c.check == "latency"]
+        return next((c.latency for c in named or self.checks if c.latency), None)
+
+    @property
+    def word(self) -> str:
+        """What a report calls the cell's outcome."""
+        return INTERRUPTED if self.interrupted else self.outcome.value
+
+    @property
+    def ran(self) -> bool:
+        """Whether anything was executed for it."""
+        unseen = (*UNSEEN, Outcome.NOT_MEASURED)
+        return self.decision == RUN and not self.interrupted and self.outcome not in unseen
+
+    @property
+    def row(self) -> tuple[str, str]:
+        """Its row of the matrix: how the artifact came to be, and the precision."""
+        variant = f"{self.format}.{self.route}" if self.route else self.format
+        return f"~{self.candidate} {variant}" if self.candidate else variant, self.precision
+
+    @property
+    def column(self) -> str:
+        """Its column of the matrix: the runtime and where it ran."""
+        return f"{self.backend}@{self.device}" + (f"+{self.environment}" if self.environment else "")
+
+    @property
+    def sort_key(self) -> tuple[str, bool, str, int, str, str]:
+        """Matrix order: model, own conversions before candidates, format, precision, runtime."""
+        known = list(PRECISIONS)
+        rank = known.index(self.precision) if self.precision in known else len(known)
+        return self.model, bool(self.candidate), self.row[0], rank, self.precision, self.column
+
+    @property
+    def why_not(self) -> str:
+        """Why it did not run, in the words of the plan or of the check that found out."""
+        if self.interrupted:
+            return "the run ended before any check of it was finished"
+        said = (c.sentence for c in self.checks if c.outcome is self.outcome and c.sentence)
+        return self.reason or next(said, "no check of it was selected" if not self.checks else "no reason was recorded")
+
+    def sentences(self) -> list[tuple[str, str, str]]:
+        """(word, names of the checks, sentence) of what did not pass; equal sentences once."""
+        told: dict[tuple[str, str], list[str]] = defaultdict(list)
+        for check in self.checks:
+            if check.outcome in FAILURES or check.outcome in REMARKS:
+                told[check.word, check.sentence].append(check.check)
+        return [(word, ", ".join(dict.fromkeys(names)), sentence) for (word, sentence), names in told.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class NotRun:
+    """Cells that did not run for one and the same reason."""
+
+    word: str
+    reason: str
+    install: str
+    cells: tuple[CellRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """How the run ended."""
+
+    finished: str
+    complete: bool
+    duration_s: float | None = None
+    totals: Mapping[str, Any] = field(default_factory=dict)
+    cells: Mapping[str, Any] = field(default_factory=dict)
+    conversions: Mapping[str, Any] = field(default_factory=dict)
+    exitstatus: int | None = None

@@ -1,0 +1,147 @@
+"""A run as text for pytest's terminal summary: the matrix, what failed, what did not run and why."""
+
+from __future__ import annotations
+
+import re
+from io import StringIO
+from typing import TYPE_CHECKING
+
+from pytest_modelformats.report import numbers
+from pytest_modelformats.report.matrix import matrix
+from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from pytest_modelformats.report.lines import Run
+    from pytest_modelformats.report.matrix import Matrix
+    from pytest_modelformats.report.nouns import CellRecord
+
+_STYLES = {"passed": "green", **{o.value: "red" for o in FAILURES}, **{o.value: "yellow" for o in REMARKS}}
+_NAMED = 6
+# One character of padding on the right of a column, and one for the divider that is not drawn.
+_GAP = 2
+
+
+def render(run: Run, width: int, color: bool) -> str:
+    """The report, no line of it wider than ``width`` characters; escape sequences only with ``color``."""
+    from rich.console import Console
+
+    console = Console(
+        file=StringIO(),
+        width=width,
+        force_terminal=color,
+        color_system="standard" if color else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        legacy_windows=False,
+    )
+    _say(console, run.summary, "" if run.complete else "bold red")
+    for doubt in run.doubts:
+        _say(console, doubt, "bold red")
+    for name in run.model_names:
+        _model(console, name, [cell for cell in run.cells if cell.model == name])
+    _stories(console, "Failures", run.failures)
+    _stories(console, "Undecided, and failing as expected", run.remarks)
+    _not_run(console, run)
+    written = console.file.getvalue() if isinstance(console.file, StringIO) else ""
+    return "\n".join(line.rstrip() for line in written.splitlines()) + "\n"
+
+
+def _plain(text: str) -> str:
+    """``text`` on one line, its control characters made visible: a model file may have written it."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", "?", " ".join(text.split()))
+
+
+def _say(console: Console, text: str, style: str = "", indent: int = 0) -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    console.print(Padding(Text(_plain(text), style=style, overflow="fold"), (0, 0, 0, indent)))
+
+
+def _model(console: Console, name: str, cells: Sequence[CellRecord]) -> None:
+    console.print()
+    _say(console, f"{name}   (outcome, below it r · p50)", "bold")
+    table = matrix(cells)
+    ran = {cell.column for cell in cells if cell.ran}
+    kept = [column for column in table.columns if column in ran]
+    idle = [column for column in table.columns if column not in ran]
+    for number, columns in enumerate(_blocks(table, kept, console.width)):
+        if number:
+            console.print()
+        console.print(_table(matrix(cells, columns)))
+    if idle:
+        _say(console, f"Nothing ran on {', '.join(idle)}.", "dim")
+
+
+def _blocks(table: Matrix, columns: Sequence[str], width: int) -> Iterator[list[str]]:
+    """The columns in as many blocks as it takes for each to fit."""
+    labels = max((len(row.variant) + len(row.precision) for row in table.rows), default=0) + 2 * _GAP
+    block: list[str] = []
+    used = labels
+    for column in columns:
+        place = table.columns.index(column)
+        needed = _GAP + max(
+            len(_plain(line))
+            for text in (column, *map(_entry, (row.cells[place] for row in table.rows)))
+            for line in text.split("\n")
+        )
+        if block and used + needed - _GAP > width:
+            yield block
+            block, used = [], labels
+        block.append(column)
+        used += needed
+    if block:
+        yield block
+
+
+def _entry(cell: CellRecord | None) -> str:
+    if cell is None:
+        return ""
+    if not cell.ran or (cell.outcome in FAILURES and not cell.parity and not cell.latency):
+        return cell.word
+    r = numbers.ratio(cell.parity.noise_ratio if cell.parity else None)
+    return f"{cell.word}\n{r} · {numbers.duration(cell.latency.latency_p50_ns if cell.latency else None)}"
+
+
+def _table(part: Matrix) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in ("format", "precision", *part.columns):
+        table.add_column(Text(_plain(title)), overflow="fold")
+    for row in part.rows:
+        entries = [Text(_entry(cell), style=_STYLES.get(cell.word, "dim") if cell else "") for cell in row.cells]
+        table.add_row(Text(_plain(row.variant)), row.precision, *entries)
+    return table
+
+
+def _stories(console: Console, title: str, cells: Iterable[CellRecord]) -> None:
+    for number, cell in enumerate(cells):
+        if number == 0:
+            console.print()
+            _say(console, title, "bold")
+        _say(console, cell.cell, _STYLES.get(cell.word, ""), 2)
+        for word, names, sentence in cell.sentences() or [(cell.word, "", cell.reason)]:
+            about = f" in {names}" if names else ""
+            _say(console, f"{word}{about}: {sentence or 'no sentence was recorded'}", indent=4)
+
+
+def _not_run(console: Console, run: Run) -> None:
+    for number, group in enumerate(run.not_run):
+        if number == 0:
+            console.print()
+            _say(console, "Not run, and why", "bold")
+        style = "red" if group.word == INTERRUPTED else "dim"
+        _say(console, f"{group.word}, {numbers.plural(len(group.cells), 'cell')}: {group.reason}", style, 2)
+        if group.install:
+            _say(console, group.install, indent=4)
+        more = f" and {len(group.cells) - _NAMED:,} more" if len(group.cells) > _NAMED else ""
+        _say(console, ", ".join(cell.cell for cell in group.cells[:_NAMED]) + more, "dim", 4)

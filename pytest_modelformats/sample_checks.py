@@ -1,0 +1,110 @@
+"""The user's arrays against the model's inputs: names, dtypes, shapes and ranges, each with one clear sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_modelformats.errors import SourceError
+from pytest_modelformats.inputs import ANONYMOUS, batch
+from pytest_modelformats.registry import suggest
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from pytest_modelformats.schema import TensorSpec
+
+
+def checked_feed(arrays: Mapping[str, np.ndarray], specs: Sequence[TensorSpec], origin: str) -> dict[str, np.ndarray]:
+    """One array per input, in the model's order, each what its input takes.
+
+    With a fixed batch, the first dimension may be a multiple of the stated one. Raises: SourceError.
+    """
+    names = [spec.name for spec in specs]
+    for name in arrays:
+        if name not in names:
+            msg = f"{origin} has an array '{name}', which is no input of the model{suggest(name, names)}"
+            raise SourceError(msg)
+    for spec in specs:
+        if spec.name not in arrays:
+            held = ", ".join(arrays) or "no array"
+            msg = f"{origin} has no array for the input {spec}; it holds {held}"
+            raise SourceError(msg)
+    feed = {spec.name: _native(arrays[spec.name], spec, origin) for spec in specs}
+    _check_shapes(feed, specs, origin)
+    return feed
+
+
+def row_count(feed: Mapping[str, np.ndarray], axes: Mapping[str, tuple[int, ...]], origin: str) -> int:
+    """The number of samples, the same for every input that carries the batch; raises SourceError."""
+    counts = {name: int(feed[name].shape[along[0]]) for name, along in axes.items()}
+    if len(set(counts.values())) > 1 or not all(counts.values()):
+        shown = ", ".join(f"'{name}' {count}" for name, count in counts.items())
+        msg = f"{origin} has to hold the same number of samples, at least 1, for every input; it holds {shown}"
+        raise SourceError(msg)
+    return next(iter(counts.values()))
+
+
+def split(
+    feed: Mapping[str, np.ndarray], specs: Sequence[TensorSpec], origin: str
+) -> tuple[dict[str, np.ndarray], ...]:
+    """Feeds of the fixed batch; an input that already has its stated shape is in all of them. Raises SourceError."""
+    parts = {
+        spec.name: feed[spec.name].shape[0] // spec.shape[0]
+        for spec in specs
+        if spec.shape and isinstance(spec.shape[0], int) and feed[spec.name].shape[0] != spec.shape[0]
+    }
+    if len(set(parts.values())) > 1:
+        shown = ", ".join(f"{count} for '{name}'" for name, count in parts.items())
+        msg = f"{origin} has a different number of batches for each input: {shown}; make them equal"
+        raise SourceError(msg)
+    sizes = {name: len(feed[name]) // count for name, count in parts.items()}
+    return tuple(
+        {
+            name: array[part * sizes[name] : (part + 1) * sizes[name]] if name in sizes else array
+            for name, array in feed.items()
+        }
+        for part in range(next(iter(parts.values()), 1))
+    )
+
+
+def _native(array: np.ndarray, spec: TensorSpec, origin: str) -> np.ndarray:
+    """The array in native byte order; its dtype, rank and values are what the input takes."""
+    import numpy as np
+
+    wanted = "float32" if spec.dtype == "bfloat16" else spec.dtype
+    if array.dtype.name != wanted:
+        msg = (
+            f"{origin}: '{spec.name}' is {array.dtype.name}, the model takes {spec.dtype}; "
+            f"save it with .astype('{wanted}')"
+        )
+        raise SourceError(msg)
+    if array.ndim != len(spec.shape or ()):
+        raise _wrong_shape(array, spec, origin)
+    if spec.low is not None and spec.high is not None and array.size:
+        low, high = array.min(), array.max()
+        if low < spec.low or high > spec.high:
+            msg = f"{origin}: '{spec.name}' has values from {low} to {high}, the model takes {spec}"
+            raise SourceError(msg)
+    return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")).reshape(array.shape)
+
+
+def _check_shapes(feed: Mapping[str, np.ndarray], specs: Sequence[TensorSpec], origin: str) -> None:
+    bound: dict[str, tuple[int, str]] = {}
+    batched = not batch(specs)[0]
+    for spec in specs:
+        array = feed[spec.name]
+        for axis, (dim, size) in enumerate(zip(spec.shape or (), array.shape, strict=True)):
+            if isinstance(dim, int):
+                if size != dim and not (batched and axis == 0 and size and size % dim == 0):
+                    raise _wrong_shape(array, spec, origin)
+            elif dim not in ANONYMOUS:
+                known, name = bound.setdefault(dim, (size, spec.name))
+                if known != size:
+                    msg = f"{origin}: the dimension {dim} is {known} in '{name}' and {size} in '{spec.name}'"
+                    raise SourceError(msg)
+
+
+def _wrong_shape(array: np.ndarray, spec: TensorSpec, origin: str) -> SourceError:
+    return SourceError(f"{origin}: '{spec.name}' has the shape {list(array.shape)}, the model takes {spec}")

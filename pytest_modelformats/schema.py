@@ -1,0 +1,469 @@
+"""The frozen nouns of the pipeline, and the words they are written with.
+
+Standard library only: this module is imported in the pytest process, in every worker and
+in foreign interpreters.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SCHEMA_VERSION = 1
+
+
+class Outcome(str, Enum):
+    """The one word that a planned cell, or one check of it, ends in."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNSUPPORTED = "unsupported"
+    MISSING_DEPENDENCY = "missing-dependency"
+    NO_DEVICE = "no-device"
+    CONVERT_ERROR = "convert-error"
+    CRASHED = "crashed"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out-of-memory"
+    FALLBACK = "fallback"
+    INCONCLUSIVE = "inconclusive"
+    NOT_MEASURED = "not-measured"
+    EXPECTED_FAILURE = "expected-failure"
+
+
+SKIPPED_OUTCOMES = frozenset(
+    {Outcome.UNSUPPORTED, Outcome.MISSING_DEPENDENCY, Outcome.NO_DEVICE, Outcome.INCONCLUSIVE, Outcome.NOT_MEASURED}
+)
+
+
+class FailureKind(str, Enum):
+    """What a ``failed`` check failed on."""
+
+    CONTRACT = "contract"
+    NUMERIC = "numeric"
+    NAN = "nan"
+    DEGENERATE = "degenerate"
+    PRECISION = "precision"
+    ACCURACY = "accuracy"
+    BUDGET = "budget"
+    REGRESSION = "regression"
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """An arithmetic that a cell can ask for.
+
+    ``mantissa_bits`` are the explicitly stored ones. ``limit`` is the k(p) of the verdict
+    rule (``compare.py`` says where it comes from). ``weights_only`` precisions round the
+    weights and compute in fp32. ``judged_as`` is the precision whose noise counts.
+    """
+
+    name: str
+    mantissa_bits: int
+    limit: float
+    weights_only: bool = False
+    judged_as: str = ""
+
+    @property
+    def yardstick(self) -> str:
+        """The precision whose measured noise a cell of this precision is judged by."""
+        return self.judged_as or self.name
+
+
+PRECISIONS: dict[str, Precision] = {
+    p.name: p
+    for p in (
+        Precision("fp32", 23, 4.0),
+        Precision("fp16", 10, 2.0),
+        Precision("bf16", 7, 2.0),
+        Precision("fp16-weights", 10, 2.0, weights_only=True),
+        # What the runtime picks when it is told nothing; the artifact holds fp32, so fp32 is what was asked.
+        Precision("default", 23, 4.0, judged_as="fp32"),
+    )
+}
+
+_SPEC = re.compile(
+    r"^(?:(?P<name>[^:\[\]{}]+):)?(?P<dtype>[a-z]+\d*)\[(?P<shape>[^\]]*)\](?:\{(?P<low>[^{},.]+(?:\.\d+)?)\.\.(?P<high>[^{}]+)\})?$"
+)
+DTYPES = frozenset(
+    [
+        "float64",
+        "float32",
+        "float16",
+        "bfloat16",
+        "int64",
+        "int32",
+        "int16",
+        "int8",
+        "uint64",
+        "uint32",
+        "uint16",
+        "uint8",
+        "bool",
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A named, typed, shaped place for a tensor, written ``ids:int64[N,S]{0..30521}``.
+
+    ``shape`` holds an ``int`` for a fixed dimension, a ``str`` for a symbolic one, and is
+    ``None`` where the format or runtime does not state it. ``low`` and ``high`` bound the
+    values of integer inputs, both inclusive. An empty ``name`` means: not stated.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        dims = "?" if self.shape is None else ",".join(str(d) for d in self.shape)
+        bounds = "" if self.low is None or self.high is None else f"{{{self.low:g}..{self.high:g}}}"
+        return f"{self.name or '?'}:{self.dtype}[{dims}]{bounds}"
+
+    @classmethod
+    def parse(cls, text: str) -> TensorSpec:
+        """Read ``name:dtype[dims]{low..high}``.
+
+        Raises: ConfigurationError, showing the form that was expected.
+        """
+        match = _SPEC.match(text.strip())
+        if match is None or match["dtype"] not in DTYPES:
+            msg = (
+                f"'{text}' is not an input specification; write name:dtype[dims], for example "
+                "'input:float32[N,3,224,224]', or 'ids:int64[N,128]{0..30521}' with a range of values"
+            )
+            raise ConfigurationError(msg)
+        dims = tuple(
+            int(d) if d.lstrip("-").isdigit() else d for d in (p.strip() for p in match["shape"].split(",")) if d
+        )
+        if any(isinstance(d, int) and d < 1 for d in dims):
+            msg = f"'{text}' has a dimension below 1; write a letter such as N for a dimension that may vary"
+            raise ConfigurationError(msg)
+        low, high = (None, None) if match["low"] is None else (float(match["low"]), float(match["high"]))
+        return cls(match["name"] or "", match["dtype"], dims, low, high)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plain form that crosses the process border and goes into a record."""
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": None if self.shape is None else list(self.shape),
+            "low": self.low,
+            "high": self.high,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> TensorSpec:
+        """Undo :meth:`to_json`."""
+        shape = data["shape"]
+        return cls(data["name"], data["dtype"], None if shape is None else tuple(shape), data["low"], data["high"])
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the values are floating-point."""
+        return "float" in self.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A way to write a model down, as one file or folder.
+
+    ``module`` is the import path of the format's file (see ``contract.FormatModule``).
+    ``suffix`` is what an artifact of it is called; "" means that the source is the artifact.
+    ``named_inputs``/``named_outputs``: whether the format holds names that must survive.
+    """
+
+    name: str
+    title: str
+    module: str
+    suffix: str
+    precisions: tuple[str, ...]
+    requires: tuple[str, ...] = ()
+    install: str = ""
+    named_inputs: bool = False
+    named_outputs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """One edge of the conversion graph: (source format, source precision) -> (target format, target precision).
+
+    ``precisions`` maps the precision of the input artifact to those it can be turned into.
+    ``route`` names this way of reaching ``target``; the ``default`` ones make up the plan,
+    the others are asked for as ``<target>.<route>``. ``entry`` is ``module:function`` of a
+    ``contract.Convert``. ``libraries`` are the distributions whose versions enter the cache key.
+    """
+
+    name: str
+    source: str
+    target: str
+    precisions: Mapping[str, tuple[str, ...]]
+    entry: str
+    route: str
+    default: bool = True
+    requires: tuple[str, ...] = ()
+    install: str = ""
+    libraries: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A runtime that opens artifacts and runs them.
+
+    ``precisions`` maps (format, precision of the artifact) to the precisions it can be run
+    at: mostly the artifact's own, for OpenVINO also those of the precision hint.
+    ``worker`` names the process it lives in. ``needs_cpu_flags`` maps a precision to CPU
+    flags of which one must be present for it to be more than an emulation on ``cpu``.
+    ``entry`` is ``module:function`` of a ``contract.OpenSession``.
+    ``verified`` says on what hardware a device of it was seen working ("" = not verified).
+    """
+
+    name: str
+    title: str
+    worker: str
+    precisions: Mapping[tuple[str, str], tuple[str, ...]]
+    devices: tuple[str, ...]
+    entry: str
+    requires: tuple[str, ...] = ()
+    install: str = ""
+    libraries: tuple[str, ...] = ()
+    needs_cpu_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    verified: Mapping[str, str] = field(default_factory=dict)
+    opt_in_precisions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model as the user gave it.
+
+    ``kind`` is what the content is (``state-dict``, ``pickled-module``, ``factory``,
+    ``torchscript``, ``pt2``, ``onnx``, ``openvino``), ``format`` the format it is an
+    artifact of. ``location`` is an absolute path, or ``module:callable`` for a factory.
+    ``sha256`` covers every byte of the file or files ("" for a factory).
+    ``inputs`` are the user's ``--mf-input`` specifications; empty means: ask the model.
+    """
+
+    name: str
+    location: str
+    kind: str
+    format: str
+    sha256: str = ""
+    arch: str = ""
+    trust: bool = False
+    inputs: tuple[TensorSpec, ...] = ()
+    search_path: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The plain form that crosses the process border."""
+        data = asdict(self)
+        data["inputs"] = [spec.to_json() for spec in self.inputs]
+        data["search_path"] = list(self.search_path)
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Source:
+        """Undo :meth:`to_json`."""
+        fields = dict(data)
+        fields["inputs"] = tuple(TensorSpec.from_json(s) for s in data["inputs"])
+        fields["search_path"] = tuple(data["search_path"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a source says of itself once it is loaded.
+
+    ``fingerprint`` is a SHA-256 over everything that decides what the model computes and
+    that the file's own hash does not cover (the code of its architecture).
+    ``data`` names where real samples come from (``module:callable``), "" if nowhere.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    fingerprint: str
+    classifier: bool = False
+    data: str = ""
+    summary: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The plain form that crosses the process border."""
+        data = asdict(self)
+        data["inputs"] = [spec.to_json() for spec in self.inputs]
+        data["outputs"] = [spec.to_json() for spec in self.outputs]
+        return data
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Description:
+        """Undo :meth:`to_json`."""
+        fields = dict(data)
+        fields["inputs"] = tuple(TensorSpec.from_json(s) for s in data["inputs"])
+        fields["outputs"] = tuple(TensorSpec.from_json(s) for s in data["outputs"])
+        return cls(**fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """An interpreter that workers run under; ``python`` is "" for pytest's own."""
+
+    name: str = ""
+    python: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One point of the matrix.
+
+    ``variant`` is the part of the id that says how the artifact came to be: the format,
+    or ``format.route`` for a route that is not the default one.
+    """
+
+    model: str
+    format: str
+    precision: str
+    backend: str
+    device: str
+    environment: str = ""
+    route: str = ""
+    candidate: str = ""
+
+    @property
+    def variant(self) -> str:
+        """The format, with the route where it is not the default one."""
+        return f"{self.format}.{self.route}" if self.route else self.format
+
+    @property
+    def id(self) -> str:
+        """``<model>[~<file stem>]-<format>-<precision>-<backend>@<device>[+<environment>]``."""
+        stem = f"~{self.candidate}" if self.candidate else ""
+        suffix = f"+{self.environment}" if self.environment else ""
+        return f"{self.model}{stem}-{self.variant}-{self.precision}-{self.backend}@{self.device}{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One conversion of a chain: a converter by name and the precision it is to produce."""
+
+    converter: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Why a cell runs (``outcome`` is None) or does not."""
+
+    outcome: Outcome | None = None
+    reason: str = ""
+    install: str = ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether the cell is to be executed."""
+        return self.outcome is None
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """A cell, the chain of conversions that leads to its artifact, and the decision."""
+
+    cell: Cell
+    chain: tuple[Step, ...]
+    artifact_precision: str
+    decision: Decision
+    candidate_path: str = ""
+    candidate_kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Every cell with its decision, in the order in which they are executed."""
+
+    cells: tuple[PlannedCell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputParity:
+    """The numbers of parity for one output of one cell.
+
+    ``error_rms`` and ``error_max`` are against the float64 truth, ``noise_rms`` and
+    ``noise_max`` what rounding alone costs the source model at the asked precision,
+    in the output's own unit. ``noise_ratio`` = error_rms / noise_rms.
+    ``flips`` is the share of samples (classifiers) or elements (integers) decided otherwise.
+    """
+
+    name: str
+    outcome: Outcome
+    failure_kind: FailureKind | None
+    sentence: str
+    error_rms: float | None = None
+    error_max: float | None = None
+    noise_rms: float | None = None
+    noise_max: float | None = None
+    noise_ratio: float | None = None
+    point_ratio: float | None = None
+    effective_precision: str = ""
+    flips: float | None = None
+    elements: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The judgement of a cell's outputs: the worst output's outcome and its sentence."""
+
+    outcome: Outcome
+    failure_kind: FailureKind | None
+    sentence: str
+    outputs: tuple[OutputParity, ...] = ()
+    statement: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the cell's model still is the model."""
+        return self.outcome is Outcome.PASSED
+
+    @property
+    def noise_ratio(self) -> float | None:
+        """The largest noise ratio over the outputs."""
+        return max((o.noise_ratio for o in self.outputs if o.noise_ratio is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What was measured of one cell in its worker; every duration in nanoseconds, sizes in bytes.
+
+    Percentiles are ``None`` until enough samples stand behind them (design §7).
+    """
+
+    samples_ns: tuple[int, ...]
+    batch: int
+    threads: int
+    warmup_runs: int
+    latency_p50_ns: float
+    latency_p50_low_ns: float
+    latency_p50_high_ns: float
+    latency_mean_ns: float
+    latency_std_ns: float
+    variation: float
+    latency_p90_ns: float | None
+    latency_p95_ns: float | None
+    latency_p99_ns: float | None
+    items_per_s: float
+    load_ns: int
+    first_inference_ns: int
+    convert_ns: int | None
+    size_bytes: int | None
+    idle_rss_bytes: int | None
+    peak_rss_bytes: int | None
+    disturbed: str = ""
+    pinned: tuple[int, ...] = ()

@@ -1,0 +1,212 @@
+"""One value of an option or a key, checked: text from the command line, typed from TOML."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.options import CandidateEntry, Option
+from pytest_modelformats.references import locate
+from pytest_modelformats.registry import suggest
+from pytest_modelformats.schema import PRECISIONS, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+CANDIDATE_KEYS = ("precision", "device", "model")
+_LOCATIONS = frozenset({"model", "arch", "data"})
+_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT])(?P<binary>i?)B", re.IGNORECASE)
+_NUMBER = re.compile(r"\d*\.?\d+(e[+-]?\d+)?", re.IGNORECASE)
+_KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a value was found, for messages; ``base`` is where its relative paths start.
+
+    ``typed``: the value comes from TOML, where a number is not written as text.
+    """
+
+    where: str
+    base: Path
+    typed: bool = True
+
+    def at(self, key: str) -> Place:
+        """The place of a key within this one."""
+        return Place(f"{self.where}: '{key}'", self.base, self.typed)
+
+
+def refusal(place: Place, found: object, expected: str) -> ConfigurationError:
+    """The error in the one form that all of these have: where, what was found, what is expected."""
+    kind = f" ({_KINDS.get(type(found), type(found).__name__)})" if place.typed else ""
+    shown = f"'{found}'" if isinstance(found, str) else f"{found!r}".replace("True", "true").replace("False", "false")
+    return ConfigurationError(f"{place.where} is {shown}{kind}; expected {expected}")
+
+
+def read(option: Option, value: object, place: Place) -> Any:
+    """The value as ``Settings`` holds it.
+
+    Raises: ConfigurationError.
+    """
+    return _READERS[option.kind](option, value, place)
+
+
+def check_keys(table: Mapping[str, Any], known: Iterable[str], where: str) -> None:
+    """Every key of ``table`` is a known one; raises ConfigurationError with the one that was probably meant."""
+    known = tuple(known)
+    for key in table:
+        if key not in known:
+            msg = f"{where}: '{key}' is not a key{suggest(key.replace('-', '_'), known)}"
+            raise ConfigurationError(msg)
+
+
+def read_text(value: object, place: Place, expected: str) -> str:
+    """A text that is not blank."""
+    if not isinstance(value, str) or not value.strip():
+        raise refusal(place, value, expected)
+    return value.strip()
+
+
+def read_texts(value: object, place: Place, expected: str) -> tuple[str, ...]:
+    """Texts that are not blank, from a list or from a single one."""
+    items = [value] if isinstance(value, str) else value
+    if not isinstance(items, list | tuple):
+        raise refusal(place, value, f"a list, each {expected}")
+    return tuple(read_text(item, place, expected) for item in items)
+
+
+def read_flag(value: object, place: Place) -> bool:
+    """A boolean."""
+    if not isinstance(value, bool):
+        raise refusal(place, value, "true or false")
+    return value
+
+
+def read_number(value: object, place: Place, expected: str, *, zero: bool = False) -> float:
+    """A finite number above zero (with ``zero``: or zero)."""
+    number = math.nan
+    if isinstance(value, str):
+        numeric = not place.typed and _NUMBER.fullmatch(value.strip()) is not None
+    else:
+        numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    if numeric and isinstance(value, str | int | float):
+        number = float(value)
+    if not (0 <= number < math.inf) or (number == 0 and not zero):
+        raise refusal(place, value, expected)
+    return number
+
+
+def read_spec(text: str, place: Place) -> TensorSpec:
+    """An input specification."""
+    try:
+        return TensorSpec.parse(text)
+    except ConfigurationError as error:
+        msg = f"{place.where}: {error}"
+        raise ConfigurationError(msg) from error
+
+
+def read_candidate(text: str, place: Place) -> CandidateEntry:
+    """Read ``FILE[,precision=..][,device=..][,model=..]``.
+
+    Raises: ConfigurationError for an unknown key or precision, or an empty value.
+    """
+    parts = text.split(",")
+    facts: dict[str, str] = {}
+    while len(parts) > 1 and "=" in parts[-1]:
+        key, _, value = (piece.strip() for piece in parts.pop().partition("="))
+        if key not in CANDIDATE_KEYS:
+            msg = f"{place.where}: '{text}' says '{key}', which a candidate does not have{suggest(key, CANDIDATE_KEYS)}"
+            raise ConfigurationError(msg)
+        if not value or key in facts:
+            msg = f"{place.where}: '{text}' must give '{key}' one value, once"
+            raise ConfigurationError(msg)
+        facts[key] = value
+    if facts.get("precision", "fp32") not in PRECISIONS:
+        msg = f"{place.where}: '{text}' has an unknown precision{suggest(facts['precision'], PRECISIONS)}"
+        raise ConfigurationError(msg)
+    return CandidateEntry(_path(",".join(parts), place), **facts)
+
+
+def _path(text: str, place: Place) -> Path:
+    return (place.base / Path(text).expanduser()).absolute()
+
+
+def _read_text(option: Option, value: object, place: Place) -> str:
+    text = read_text(value, place, f"text such as {option.metavar}")
+    return locate(text, place.base) if option.key in _LOCATIONS else text
+
+
+def _read_texts(option: Option, value: object, place: Place) -> tuple[Any, ...]:
+    texts = read_texts(value, place, f"a text such as {option.metavar}")
+    if option.key == "input":
+        return tuple(read_spec(text, place) for text in texts)
+    if option.key == "candidate":
+        return tuple(read_candidate(text, place) for text in texts)
+    return tuple(locate(text, place.base) for text in texts)
+
+
+def _read_names(option: Option, value: object, place: Place) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+        raise refusal(place, value, "a list of names")
+    names = tuple(dict.fromkeys(item.strip() for item in items if item.strip()))
+    if not names:
+        raise refusal(place, value, f"at least one name; leave it out for the default ({option.default_text})")
+    return names
+
+
+def _read_integer(option: Option, value: object, place: Place) -> int:
+    number = value
+    if isinstance(value, str) and not place.typed and re.fullmatch(r"[+-]?\d{1,18}", value.strip()):
+        number = int(value)
+    if isinstance(number, bool) or not isinstance(number, int) or number < option.minimum:
+        raise refusal(place, value, f"a whole number of at least {option.minimum}")
+    return number
+
+
+def _read_size(_option: Option, value: object, place: Place) -> int:
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or float(match["number"]) == 0:
+        raise refusal(place, value, "a size with its unit, such as 8GB or 512MiB")
+    step = 1024 if match["binary"] else 1000
+    return int(float(match["number"]) * step ** ("KMGT".index(match["unit"].upper()) + 1))
+
+
+def _read_folder(_option: Option, value: object, place: Place) -> Path:
+    path = _path(read_text(value, place, "the path of a folder"), place)
+    if path.exists() and not path.is_dir():
+        raise refusal(place, value, "a folder, and this is a file")
+    return path
+
+
+def _read_files(_option: Option, value: object, place: Place) -> tuple[Path, ...]:
+    paths = tuple(_path(text, place) for text in read_texts(value, place, "the path of a file"))
+    for path in paths:
+        if not path.is_file():
+            raise refusal(place, value, f"a file that exists, and there is no {path}")
+    return paths
+
+
+def _read_choice(option: Option, value: object, place: Place) -> str:
+    if value not in option.choices:
+        raise refusal(place, value, " or ".join(option.choices))
+    return str(value)
+
+
+_READERS: dict[str, Callable[[Option, object, Place], Any]] = {
+    "text": _read_text,
+    "texts": _read_texts,
+    "names": _read_names,
+    "flag": lambda _, value, place: read_flag(value, place),
+    "integer": _read_integer,
+    "seconds": lambda _, value, place: read_number(value, place, "a number of seconds above 0, such as 2.5"),
+    "size": _read_size,
+    "folder": _read_folder,
+    "file": lambda option, value, place: _read_files(option, value, place)[0],
+    "files": _read_files,
+    "choice": _read_choice,
+}

@@ -1,0 +1,1 @@
+"""The process border: one worker process per (environment, runtime)."""

@@ -1,0 +1,256 @@
+"""The worker's side of the border: answers one request after the other.
+
+Runs in every worker, also under foreign interpreters that have only numpy and a runtime,
+so nothing but the standard library and this package's own light modules is imported at
+the top. Requests and answers are dicts of builtins; tensors travel as ``.npy`` files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.contract import ConversionJob, Session, SessionJob
+from pytest_modelformats.errors import BY_NAME, ModelFormatsError, OutOfMemory, RunError
+from pytest_modelformats.plain import plain
+from pytest_modelformats.schema import Source, TensorSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+# What runtimes say when an allocation fails without a MemoryError of Python's own.
+_OUT_OF_MEMORY_WORDS = ("can't allocate memory", "bad_alloc", "out of memory", "Failed to allocate memory", "bad alloc")
+
+
+def resolve(reference: str) -> Any:
+    """Import ``module:attribute`` and return the attribute."""
+    module, _, attribute = reference.partition(":")
+    found: Any = importlib.import_module(module)
+    for part in attribute.split(".") if attribute else ():
+        found = getattr(found, part)
+    return found
+
+
+def read_feed(feed: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Read the tensors that a feed names by file; object arrays are refused."""
+    import numpy as np
+
+    return {name: np.load(path, allow_pickle=False) for name, path in feed.items()}
+
+
+def write_arrays(arrays: list[np.ndarray], folder: str) -> list[str]:
+    """Write arrays as ``0.npy``, ``1.npy`` …; return their paths in order."""
+    import numpy as np
+
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for index, array in enumerate(arrays):
+        path = target / f"{index}.npy"
+        np.save(path, np.asarray(array), allow_pickle=False)
+        paths.append(str(path))
+    return paths
+
+
+def _specs(data: list[dict[str, Any]]) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec.from_json(item) for item in data)
+
+
+class Server:
+    """Holds the opened sessions of one worker and answers requests about them."""
+
+    def __init__(self) -> None:
+        """Start with no session."""
+        self._sessions: dict[int, Session] = {}
+        self._first_run_ns: dict[int, int] = {}
+        self._next = 0
+
+    def handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer a request; an exception becomes an answer with ``error`` in it."""
+        arguments = dict(request)
+        operation = arguments.pop("op")
+        try:
+            return {"ok": True, **getattr(self, f"op_{operation}")(**arguments)}
+        except MemoryError:
+            return _failure("OutOfMemory", "the worker reached its memory limit (--mf-memory)")
+        except Exception as error:  # noqa: BLE001 - the border of a cell: whatever a runtime raises becomes its answer
+            return _describe_failure(error)
+
+    def op_preload(self, modules: list[str]) -> dict[str, Any]:
+        """Import modules ahead of their use; one that is missing or broken is not an error yet."""
+        versions = {}
+        for name in modules:
+            try:
+                module = importlib.import_module(name)
+            except Exception as error:  # noqa: BLE001 - a broken import is reported by the cell that needs it
+                versions[name] = f"not importable: {error}"
+            else:
+                versions[name] = str(getattr(module, "__version__", ""))
+        return {"versions": versions}
+
+    def op_describe(self, module: str, source: dict[str, Any]) -> dict[str, Any]:
+        """Load a source and say what it is."""
+        description = importlib.import_module(module).describe(Source.from_json(source))
+        return {"description": description.to_json()}
+
+    def op_samples(
+        self, data: str, specs: list[dict[str, Any]], search_path: list[str], limit: int, folder: str
+    ) -> dict[str, Any]:
+        """Load real samples where the user's or the fixture's code says, and write them as files."""
+        from pytest_modelformats.inputs import load_samples
+
+        samples = load_samples(data, _specs(specs), tuple(search_path), limit)
+        feeds = []
+        for index, feed in enumerate(samples.feeds):
+            paths = write_arrays(list(feed.values()), f"{folder}/{index}")
+            feeds.append(dict(zip(feed, paths, strict=True)))
+        labels = [] if samples.labels is None else write_arrays([samples.labels], f"{folder}/labels")
+        return {
+            "feeds": feeds,
+            "rows": samples.rows,
+            "origin": samples.origin,
+            "batch_symbol": samples.batch_symbol,
+            "labels": labels[0] if labels else "",
+        }
+
+    def op_evaluate(
+        self, module: str, source: dict[str, Any], feeds: list[dict[str, str]], precision: str, folder: str
+    ) -> dict[str, Any]:
+        """Run the source in its own framework at a precision; outputs as files, per feed."""
+        arrays = [read_feed(feed) for feed in feeds]
+        outputs, method = importlib.import_module(module).evaluate(Source.from_json(source), arrays, precision)
+        paths = [write_arrays(list(items), f"{folder}/{index}") for index, items in enumerate(outputs)]
+        return {"outputs": paths, "method": method}
+
+    def op_convert(self, entry: str, job: dict[str, Any]) -> dict[str, Any]:
+        """Convert, then run the format's own checker on what was written."""
+        conversion = ConversionJob(
+            source=Source.from_json(job["source"]),
+            input=Path(job["input"]),
+            output=Path(job["output"]),
+            input_precision=job["input_precision"],
+            precision=job["precision"],
+            inputs=_specs(job["inputs"]),
+            outputs=_specs(job["outputs"]),
+            example=read_feed(job["example"]),
+            options=job["options"],
+        )
+        started = time.perf_counter_ns()
+        facts = resolve(entry)(conversion)
+        convert_ns = time.perf_counter_ns() - started
+        importlib.import_module(job["checker"]).check(conversion.output)
+        return {"facts": facts or {}, "convert_ns": convert_ns}
+
+    def op_open(self, entry: str, job: dict[str, Any]) -> dict[str, Any]:
+        """Open an artifact; say what the runtime states of it and what opening cost."""
+        from pytest_modelformats.measure import memory
+
+        idle = memory()
+        session_job = SessionJob(
+            source=Source.from_json(job["source"]),
+            artifact=Path(job["artifact"]),
+            format=job["format"],
+            artifact_precision=job["artifact_precision"],
+            precision=job["precision"],
+            device=job["device"],
+            threads=job["threads"],
+            inputs=_specs(job["inputs"]),
+            outputs=_specs(job["outputs"]),
+            options=job["options"],
+        )
+        open_session = resolve(entry)
+        started = time.perf_counter_ns()
+        session = open_session(session_job)
+        load_ns = time.perf_counter_ns() - started
+        self._next += 1
+        self._sessions[self._next] = session
+        return {
+            "session": self._next,
+            "inputs": [spec.to_json() for spec in session.inputs],
+            "outputs": [spec.to_json() for spec in session.outputs],
+            "statement": dict(session.statement),
+            "load_ns": load_ns,
+            "idle_rss_bytes": idle.get("rss_bytes"),
+        }
+
+    def op_run(self, session: int, feed: dict[str, str], folder: str) -> dict[str, Any]:
+        """Run once; outputs as files in the runtime's order."""
+        arrays = read_feed(feed)
+        opened = self._sessions[session]
+        started = time.perf_counter_ns()
+        try:
+            outputs = opened.run(arrays)
+        except (ModelFormatsError, MemoryError):
+            raise
+        except Exception as error:
+            raise _run_failure(error) from error
+        elapsed = time.perf_counter_ns() - started
+        self._first_run_ns.setdefault(session, elapsed)
+        return {
+            "outputs": write_arrays(list(outputs), folder),
+            "first_run_ns": self._first_run_ns[session],
+            "statement": dict(opened.statement),
+        }
+
+    def op_measure(
+        self, session: int, feed: dict[str, str], budget_s: float, max_samples: int, threads: int
+    ) -> dict[str, Any]:
+        """Sample the latency of a session that is open; nothing else runs meanwhile."""
+        from pytest_modelformats.measure import memory, reset_peak, sample
+
+        reset_peak()
+        call = self._sessions[session].bind(read_feed(feed))
+        started = time.perf_counter_ns()
+        call()
+        first_ns = self._first_run_ns.setdefault(session, time.perf_counter_ns() - started)
+        measured = sample(call, budget_s=budget_s, max_samples=max_samples, threads=threads)
+        return {"sampled": measured, "memory": memory(), "first_run_ns": first_ns}
+
+    def op_close(self, session: int) -> dict[str, Any]:
+        """Close a session and give its memory back to the system as far as the allocator lets go."""
+        import gc
+
+        opened = self._sessions.pop(session, None)
+        self._first_run_ns.pop(session, None)
+        if opened is not None:
+            opened.close()
+        del opened
+        gc.collect()
+        return {}
+
+
+def _failure(name: str, message: str, trace: str = "") -> dict[str, Any]:
+    return {"ok": False, "error": name, "message": message, "traceback": trace}
+
+
+def _run_failure(error: Exception) -> ModelFormatsError:
+    text = f"{type(error).__name__}: {error}"
+    if any(words in text for words in _OUT_OF_MEMORY_WORDS):
+        return OutOfMemory(text)
+    return RunError(f"the runtime raised {text[:600]}")
+
+
+def _describe_failure(error: Exception) -> dict[str, Any]:
+    import traceback
+
+    trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))[-8000:]
+    if isinstance(error, ModelFormatsError):
+        name = next((k for k in (c.__name__ for c in type(error).__mro__) if k in BY_NAME), "ModelFormatsError")
+        return _failure(name, str(error), trace)
+    text = f"{type(error).__name__}: {error}"
+    if isinstance(error, (ModuleNotFoundError, ImportError)):
+        return _failure("MissingDependency", text, trace)
+    if any(words in text for words in _OUT_OF_MEMORY_WORDS):
+        return _failure("OutOfMemory", text[:600], trace)
+    return _failure("", text[:600], trace)
+
+
+def serve(channel: Any) -> None:
+    """Answer the requests of a channel until it is closed."""
+    server = Server()
+    for request in channel:
+        channel.send(plain(server.handle(request)))

@@ -1,0 +1,373 @@
+"""The OpenVINO lane end to end: recognise, describe, reference, convert, check, open, run."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pytest_modelformats.backends import openvino as ov_backend
+from pytest_modelformats.contract import ConversionJob, SessionJob
+from pytest_modelformats.converters import (
+    openvino_fp16_weights_from_openvino,
+    openvino_from_onnx,
+    openvino_from_pt2,
+    openvino_from_pytorch,
+    openvino_from_torchscript,
+)
+from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
+from pytest_modelformats.formats import openvino as ov_format
+from pytest_modelformats.schema import Source, TensorSpec
+
+
+class Cnn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.second = nn.Conv2d(8, 16, 3, stride=2)
+        self.head = nn.Linear(16 * 9, 10)
+
+    def forward(self, image):
+        return self.head(torch.relu(self.second(nn.functional.gelu(self.norm(self.first(image))))).flatten(1))
+
+
+class Masked(nn.Module):
+    """Two inputs that share dimensions, two outputs of different dtypes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(11, 8)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 1)
+
+    def forward(self, ids, mask):
+        hidden = self.encoder(self.embedding(ids)) * mask[..., None]
+        return hidden, hidden.argmax(-1)
+
+
+class Bessel(nn.Module):
+    def forward(self, x):
+        return torch.special.bessel_j0(x)
+
+
+CNN_IN = [TensorSpec("image", "float32", ("batch", 1, 8, 8))]
+CNN_OUT = [TensorSpec("logits", "float32", ("batch", 10))]
+MASKED_IN = [TensorSpec("ids", "int64", ("N", 3), 0, 10), TensorSpec("mask", "float32", ("N", 3))]
+MASKED_OUT = [TensorSpec("hidden", "float32", ("N", 3, 8)), TensorSpec("token", "int64", ("N", 3))]
+
+
+def rms(array):
+    return float(np.sqrt(np.mean(np.square(np.asarray(array, np.float64)))))
+
+
+@pytest.fixture
+def conversion(tmp_path, monkeypatch):
+    """Make a job whose source loads as the given module."""
+    count = itertools.count()
+
+    def make(module, specs, outputs, *, input_path=None, precision="fp32"):
+        module = module.eval()
+        monkeypatch.setattr(openvino_from_pytorch, "load_module", lambda _source: module)
+        folder = tmp_path / f"job{next(count)}"
+        folder.mkdir()
+        generator = np.random.default_rng(3)
+        example = {}
+        for spec in specs:
+            shape = [2 if isinstance(d, str) else d for d in spec.shape]
+            if spec.is_float:
+                example[spec.name] = generator.standard_normal(shape, dtype=np.float32)
+            else:
+                example[spec.name] = generator.integers(int(spec.low), int(spec.high) + 1, shape)
+        source = Source("net", "tests:net", "factory", "pytorch")
+        contract = tuple(specs), tuple(outputs)
+        path = input_path or tmp_path / "none"
+        return ConversionJob(source, path, folder / "model.xml", "fp32", precision, *contract, example, {})
+
+    return make
+
+
+@pytest.fixture
+def cnn_ir(conversion):
+    """A small CNN as IR."""
+    job = conversion(Cnn(), CNN_IN, CNN_OUT)
+    openvino_from_pytorch.convert(job)
+    return job
+
+
+def open_ir(path, precision="fp32", artifact_precision="fp32", threads=1):
+    source = source_of(path)
+    return ov_backend.open_session(
+        SessionJob(source, path, "openvino", artifact_precision, precision, "cpu", threads, (), ())
+    )
+
+
+def source_of(path, **fields):
+    return Source("net", str(path), "openvino", "openvino", **fields)
+
+
+def images(batch, seed=0):
+    return np.random.default_rng(seed).standard_normal((batch, 1, 8, 8), dtype=np.float32)
+
+
+def torch_logits(image):
+    with torch.no_grad():
+        return Cnn().eval().double()(torch.from_numpy(image).double()).numpy()
+
+
+def assert_runs_like_the_cnn(job, artifact_precision="fp32", precision="fp32", tolerance=2e-6):
+    ov_format.check(job.output)
+    session = open_ir(job.output, precision, artifact_precision)
+    assert [str(s) for s in session.inputs] == ["image:float32[N,1,8,8]"]
+    assert [str(s) for s in session.outputs] == ["logits:float32[N,10]"]
+    for batch in (5, 1, 2, 7):
+        np.testing.assert_allclose(
+            session.run({"image": images(batch)})[0], torch_logits(images(batch)), atol=tolerance
+        )
+
+
+# --- recognising and describing ----------------------------------------------------------------
+
+
+def test_an_ir_is_recognised_by_its_root(cnn_ir, tmp_path):
+    head = cnn_ir.output.read_bytes()[:4096]
+    assert ov_format.sniff(cnn_ir.output, head) == "openvino"
+    other = tmp_path / "page.xml"
+    other.write_text("<html><body/></html>")
+    assert ov_format.sniff(other, other.read_bytes()) is None
+    other.write_bytes(b"\x08\x0a")
+    assert ov_format.sniff(other, other.read_bytes()) is None
+
+
+def test_an_ir_without_its_weights_is_refused(cnn_ir):
+    cnn_ir.output.with_suffix(".bin").unlink()
+    with pytest.raises(SourceError, match=r"'model\.bin' do not lie beside it"):
+        ov_format.sniff(cnn_ir.output, cnn_ir.output.read_bytes()[:4096])
+
+
+def test_a_truncated_or_empty_ir_is_refused(cnn_ir):
+    whole = cnn_ir.output.read_bytes()
+    cnn_ir.output.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SourceError, match=r"'model\.xml' is a damaged OpenVINO IR: .*line"):
+        ov_format.sniff(cnn_ir.output, whole[:4096])
+    cnn_ir.output.write_bytes(b"")
+    with pytest.raises(SourceError, match="empty"):
+        ov_format.sniff(cnn_ir.output, b"")
+
+
+def test_entities_are_never_expanded(tmp_path):
+    path = tmp_path / "bomb.xml"
+    bomb = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10 if i else "x" * 1000}">' for i in range(12))
+    path.write_text(f"<!DOCTYPE net [{bomb}]><net>&e11;</net>")
+    path.with_suffix(".bin").write_bytes(b"")
+    assert ov_format.sniff(path, path.read_bytes()[:4096]) is None
+
+
+def test_cut_weights_are_a_source_error(cnn_ir):
+    weights = cnn_ir.output.with_suffix(".bin")
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(SourceError, match=r"'model\.xml' cannot be read as an OpenVINO IR"):
+        ov_format.describe(source_of(cnn_ir.output))
+    with pytest.raises(ConvertError, match=r"OpenVINO refuses 'model\.xml'"):
+        ov_format.check(cnn_ir.output)
+
+
+def test_dynamic_dimensions_are_described_by_letters_and_may_be_fixed(cnn_ir):
+    described = ov_format.describe(source_of(cnn_ir.output))
+    assert [str(s) for s in (*described.inputs, *described.outputs)] == [
+        "image:float32[N,1,8,8]",
+        "logits:float32[N,10]",
+    ]
+    fixed = source_of(cnn_ir.output, inputs=(TensorSpec.parse("image:float32[4,1,8,8]"),))
+    assert ov_format.describe(fixed).outputs[0].shape == (4, 10)
+
+
+# --- the reference -----------------------------------------------------------------------------
+
+
+def test_the_reference_says_that_it_is_estimated_and_grows_with_the_rounding_unit(cnn_ir):
+    source, feeds = source_of(cnn_ir.output), [{"image": images(8)}]
+    truth, method = ov_format.evaluate(source, feeds, "float64")
+    assert method.startswith("estimated: fp32 run taken as truth")
+    assert rms(truth[0][0] - torch_logits(images(8))) < 1e-6
+    noise = {}
+    for precision in ("fp32", "fp16", "bf16", "fp16-weights"):
+        outputs, method = ov_format.evaluate(source, feeds, precision)
+        assert precision in method
+        noise[precision] = rms(outputs[0][0] - truth[0][0])
+    assert 0 < 1000 * noise["fp32"] < noise["fp16"] < noise["bf16"] / 4
+    assert noise["fp32"] * 100 < noise["fp16-weights"] < noise["bf16"]
+
+
+def test_an_ir_with_compressed_weights_has_a_reference_too(conversion, cnn_ir):
+    job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=cnn_ir.output, precision="fp16-weights")
+    openvino_fp16_weights_from_openvino.convert(job)
+    feeds = [{"image": images(4)}]
+    truth, _ = ov_format.evaluate(source_of(job.output), feeds, "float64")
+    noise = rms(ov_format.evaluate(source_of(job.output), feeds, "fp32")[0][0][0] - truth[0][0])
+    assert 0 < noise < 1e-6
+
+
+# --- converting --------------------------------------------------------------------------------
+
+
+def test_a_module_is_converted_with_its_names_and_dynamic_batch(cnn_ir):
+    assert_runs_like_the_cnn(cnn_ir)
+
+
+def test_two_inputs_and_two_outputs_keep_names_dtypes_and_order(conversion):
+    module = Masked().eval()
+    job = conversion(module, MASKED_IN, MASKED_OUT)
+    openvino_from_pytorch.convert(job)
+    session = open_ir(job.output)
+    assert [str(s) for s in session.inputs] == ["ids:int64[N,3]", "mask:float32[N,3]"]
+    assert [str(s) for s in session.outputs] == ["hidden:float32[N,3,8]", "token:int64[N,3]"]
+    for batch in (1, 2, 5):
+        ids = np.random.default_rng(batch).integers(0, 11, (batch, 3))
+        mask = np.random.default_rng(batch).random((batch, 3), dtype=np.float32)
+        hidden, token = session.run({"mask": mask, "ids": ids})
+        with torch.no_grad():
+            expected = module(torch.from_numpy(ids), torch.from_numpy(mask))
+        np.testing.assert_allclose(hidden, expected[0], atol=2e-6)
+        np.testing.assert_array_equal(token, expected[1])
+
+
+def test_an_exported_program_is_converted_with_its_names_and_dynamic_batch(conversion, tmp_path):
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(Cnn().eval(), (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "m.pt2")
+    job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=tmp_path / "m.pt2")
+    openvino_from_pt2.convert(job)
+    assert_runs_like_the_cnn(job)
+
+
+def test_a_program_exported_for_one_batch_size_is_refused_where_the_batch_is_symbolic(conversion, tmp_path):
+    torch.export.save(torch.export.export(Cnn().eval(), (torch.zeros(2, 1, 8, 8),)), tmp_path / "m.pt2")
+    job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=tmp_path / "m.pt2")
+    with pytest.raises(ConvertError, match=r"dimension 0 \('batch'\) of 'image' of 'net' was fixed to 2"):
+        openvino_from_pt2.convert(job)
+
+
+def test_a_script_is_converted_with_its_names_and_dynamic_batch(conversion, tmp_path):
+    with torch.no_grad():
+        torch.jit.trace(Cnn().eval(), (torch.zeros(2, 1, 8, 8),)).save(tmp_path / "m.pt")
+    job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=tmp_path / "m.pt")
+    openvino_from_torchscript.convert(job)
+    assert_runs_like_the_cnn(job)
+
+
+def test_an_onnx_model_is_converted_with_its_names_and_dynamic_batch(conversion, tmp_path):
+    axes = {"image": {0: "batch"}, "logits": {0: "batch"}}
+    torch.onnx.export(
+        Cnn().eval(), (torch.zeros(2, 1, 8, 8),), str(tmp_path / "m.onnx"), input_names=["image"],
+        output_names=["logits"], dynamic_axes=axes, dynamo=False,
+    )  # fmt: skip
+    job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=tmp_path / "m.onnx")
+    openvino_from_onnx.convert(job)
+    assert_runs_like_the_cnn(job)
+
+
+def test_compressed_weights_are_half_the_size_and_run_in_fp32(conversion, cnn_ir):
+    job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=cnn_ir.output, precision="fp16-weights")
+    openvino_fp16_weights_from_openvino.convert(job)
+    sizes = [path.with_suffix(".bin").stat().st_size for path in (cnn_ir.output, job.output)]
+    assert sizes[1] < 0.6 * sizes[0]
+    assert_runs_like_the_cnn(job, "fp16-weights", "fp16-weights", tolerance=2e-3)
+    rounded, _ = ov_format.evaluate(source_of(cnn_ir.output), [{"image": images(4)}], "fp16-weights")
+    ran = open_ir(job.output, "fp16-weights", "fp16-weights").run({"image": images(4)})
+    np.testing.assert_allclose(ran[0], rounded[0][0], atol=2e-6)
+
+
+def test_an_operator_without_conversion_rule_is_unsupported_and_named(conversion):
+    spec = TensorSpec("x", "float32", ("N", 4))
+    job = conversion(Bessel(), [spec], [TensorSpec("y", "float32", ("N", 4))])
+    with pytest.raises(Unsupported, match="aten::special_bessel_j0"):
+        openvino_from_pytorch.convert(job)
+
+
+def test_a_lost_input_is_a_convert_error(conversion):
+    class Deaf(nn.Module):
+        def forward(self, ids, mask):
+            return ids * 2
+
+    job = conversion(Deaf(), MASKED_IN, [MASKED_OUT[1]])
+    try:
+        openvino_from_pytorch.convert(job)
+    except ConvertError as error:
+        assert "1 inputs, the source 2 (ids, mask)" in str(error)  # noqa: PT017 - OpenVINO may also keep it
+    else:
+        assert [s.name for s in open_ir(job.output).inputs] == ["ids", "mask"]
+
+
+# --- the runtime -------------------------------------------------------------------------------
+
+
+def noise_of(cnn_ir, precision):
+    session = open_ir(cnn_ir.output, precision)
+    return rms(session.run({"image": images(16)})[0] - torch_logits(images(16))), session.statement
+
+
+def has_bf16_units():
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@pytest.mark.skipif("not has_bf16_units()", reason="this CPU has no bf16 units: OpenVINO then runs fp32")
+def test_the_bf16_hint_gives_errors_of_bf16_size(cnn_ir):
+    fp32, statement = noise_of(cnn_ir, "fp32")
+    assert statement["precision_hint"] == "f32"
+    bf16, statement = noise_of(cnn_ir, "bf16")
+    assert statement["precision_hint"] == "bf16"
+    feeds, source = [{"image": images(16)}], source_of(cnn_ir.output)
+    truth = ov_format.evaluate(source, feeds, "float64")[0][0][0]
+    yardstick = rms(ov_format.evaluate(source, feeds, "bf16")[0][0][0] - truth)
+    assert 1000 * fp32 < bf16
+    assert 0.3 < bf16 / yardstick < 3
+
+
+@pytest.mark.skipif("not has_bf16_units()", reason="this CPU has no bf16 units: OpenVINO then runs fp32")
+def test_what_the_f16_hint_and_no_hint_give_is_stated_and_measurable(cnn_ir):
+    sizes = {precision: noise_of(cnn_ir, precision) for precision in ("bf16", "fp16", "default")}
+    for precision, (error, statement) in sizes.items():
+        assert statement["precision_asked"] == {"bf16": "bf16", "fp16": "f16", "default": "none"}[precision]
+        if "FP16" not in statement["capabilities"]:
+            assert statement["precision_hint"] == "bf16"
+            assert error == pytest.approx(sizes["bf16"][0], rel=0.5)
+
+
+def test_a_larger_batch_after_a_bound_call_still_runs(cnn_ir):
+    session = open_ir(cnn_ir.output)
+    call = session.bind({"image": images(2)})
+    call()
+    np.testing.assert_allclose(session.run({"image": images(9)})[0], torch_logits(images(9)), atol=2e-6)
+    call()
+    np.testing.assert_allclose(session.run({"image": images(1)})[0], torch_logits(images(1)), atol=2e-6)
+
+
+def test_the_bound_call_keeps_its_own_inputs(cnn_ir):
+    session = open_ir(cnn_ir.output)
+    image = images(2)
+    call = session.bind({"image": image})
+    image[:] = np.nan
+    call()
+    request = call.__self__
+    np.testing.assert_allclose(request.get_output_tensor(0).data, torch_logits(images(2)), atol=2e-6)
+
+
+def test_inputs_that_would_be_cast_silently_are_refused(cnn_ir):
+    session = open_ir(cnn_ir.output)
+    with pytest.raises(RunError, match="'image' is float32, float64 was fed"):
+        session.run({"image": images(2).astype(np.float64)})
+    with pytest.raises(RunError, match=r"inputs are \['image'\], \['img'\] were fed"):
+        session.run({"img": images(2)})
+    with pytest.raises(RunError, match="shape"):
+        session.run({"image": np.zeros((2, 3, 8, 8), np.float32)})
+
+
+def test_the_threads_asked_for_are_stated(cnn_ir):
+    assert open_ir(cnn_ir.output, threads=2).statement["threads"] == 2

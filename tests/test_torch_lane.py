@@ -1,0 +1,595 @@
+"""The PyTorch family: describe, evaluate, convert, open, run; and what a hostile or damaged file does."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from pytest_modelformats import registry  # noqa: E402
+from pytest_modelformats.contract import ConversionJob, SessionJob  # noqa: E402
+from pytest_modelformats.errors import NoDevice, SourceError, TrustError, Unsupported  # noqa: E402
+from pytest_modelformats.fixture_models import fixture_models  # noqa: E402
+from pytest_modelformats.formats import pt2, pytorch, torch_architecture, torch_loading, torchscript  # noqa: E402
+from pytest_modelformats.formats.torch_archive import foreign_globals  # noqa: E402
+from pytest_modelformats.formats.torch_scan_pt2 import refuse_code  # noqa: E402
+from pytest_modelformats.schema import Source, TensorSpec  # noqa: E402
+
+nn = torch.nn
+HERE = str(Path(__file__).resolve())
+
+
+class Cnn(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+            nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+        )  # fmt: skip
+        for layer in self.body:
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.running_mean.uniform_(-0.2, 0.2)
+                layer.running_var.uniform_(0.05, 0.4)
+
+    def forward(self, image):
+        return self.body(image)
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.rnn = kind(6, 12, batch_first=True)
+        self.head = nn.Linear(12, 5)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0])
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(50, 16)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2)
+
+    def forward(self, ids, mask=None):
+        return self.encoder(self.embed(ids), src_key_padding_mask=mask)
+
+
+class Heads(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 7)
+
+    def forward(self, x, scale):
+        scores = self.linear(x) * scale + torch.arange(7) / 3
+        return {"scores": scores.to(torch.float32), "best": scores.argmax(-1), "unused": None}
+
+
+class Mlp(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 10))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+def seeded(constructor, *args):
+    def build():
+        torch.manual_seed(0)
+        return constructor(*args)
+
+    return build
+
+
+cnn, encoder, heads, mlp = seeded(Cnn), seeded(Encoder), seeded(Heads), seeded(Mlp)
+lstm, gru = seeded(Recurrent, nn.LSTM), seeded(Recurrent, nn.GRU)
+
+NETS = {
+    "cnn": ("image:float32[N,1,12,12]",),
+    "lstm": ("x:float32[N,7,6]",),
+    "gru": ("x:float32[N,7,6]",),
+    "encoder": ("ids:int64[N,9]{0..49}",),
+    "heads": ("x:float32[N,4]", "scale:float32[1]"),
+    "mlp": ("x:float32[N,32]",),
+}
+
+
+def source_of(net):
+    return Source(net, f"{HERE}:{net}", "factory", "pytorch", inputs=tuple(map(TensorSpec.parse, NETS[net])))
+
+
+def file_source(path, kind="state-dict", fmt="pytorch", **more):
+    return Source(path.stem, str(path), kind, fmt, sha256="0" * 64, **more)
+
+
+def feed_of(specs, batch):
+    rng = np.random.default_rng(batch)
+    feed = {}
+    for spec in specs:
+        shape = [batch if d == "N" else d for d in spec.shape]
+        values = rng.standard_normal(shape) if spec.is_float else rng.integers(int(spec.low), int(spec.high) + 1, shape)
+        feed[spec.name] = values.astype(spec.dtype)
+    return feed
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(np.square(np.concatenate([np.ravel(v) for v in values])))))
+
+
+@functools.cache
+def described(net):
+    return pytorch.describe(source_of(net))
+
+
+def convert(converter, net, folder, precision="fp32", **options):
+    declared = registry.converters()[converter]
+    description = described(net)
+    source = source_of(net)
+    suffix = registry.formats()[declared.target].suffix
+    artifact = folder / f"model{suffix}"
+    job = ConversionJob(
+        source, Path(source.location), artifact, "fp32", precision, description.inputs, description.outputs,
+        feed_of(description.inputs, 2), options,
+    )  # fmt: skip
+    facts = registry.resolve(declared.entry)(job)
+    json.dumps(facts, allow_nan=False)
+    registry.resolve(registry.formats()[declared.target].module + ":check")(artifact)
+    return artifact
+
+
+def session(backend, net, artifact=Path(), precision="fp32", fmt="pytorch", device="cpu"):
+    description = described(net)
+    job = SessionJob(
+        source_of(net), artifact, fmt, precision, precision, device, 1, description.inputs, description.outputs
+    )
+    return registry.resolve(registry.backends()[backend].entry)(job)
+
+
+def noise_ratio(outputs, net, feed, precision):
+    truth = pytorch.evaluate(source_of(net), [feed], "float64")[0][0]
+    noisy = pytorch.evaluate(source_of(net), [feed], precision)[0][0]
+    floats = [i for i, t in enumerate(truth) if t.dtype == np.float64]
+    assert [o.shape for o in outputs] == [t.shape for t in truth]
+    assert all(outputs[i].dtype == np.float32 for i in floats)
+    return rms([outputs[i] - truth[i] for i in floats]) / rms([noisy[i] - truth[i] for i in floats])
+
+
+# --- describe
+
+
+@pytest.mark.parametrize(
+    ("net", "outputs", "classifier"),
+    [
+        ("cnn", ["output:float32[N,10]"], True),
+        ("lstm", ["output:float32[N,7,5]"], False),
+        ("encoder", ["output:float32[N,9,16]"], False),
+        ("heads", ["scores:float32[N,7]", "best:int64[N]"], False),
+    ],
+)
+def test_outputs_are_described_with_their_symbols(net, outputs, classifier):
+    description = described(net)
+    assert [str(o) for o in description.outputs] == outputs
+    assert description.classifier is classifier
+    assert json.loads(json.dumps(description.to_json()))["fingerprint"] == description.fingerprint
+
+
+def test_a_dimension_that_depends_on_a_symbol_in_another_way_gets_its_own(tmp_path):
+    (tmp_path / "halves.py").write_text(
+        "import torch\nclass Net(torch.nn.Module):\n"
+        "    def forward(self, x, y):\n        return x[:, ::2] + y.sum(), x.T\n"
+    )
+    specs = (TensorSpec.parse("x:float32[N,S]"), TensorSpec.parse("y:float32[N]"))
+    description = pytorch.describe(
+        Source("halves", "halves:Net", "factory", "pytorch", inputs=specs, search_path=(str(tmp_path),))
+    )
+    assert [o.shape for o in description.outputs] == [("N", "output_0_1"), ("S", "N")]
+
+
+def test_fingerprint_follows_weights_and_code(tmp_path):
+    def fingerprint(value, operator):
+        file = tmp_path / f"net{value}{'p' if operator == '+' else 'm'}.py"
+        file.write_text(
+            "import torch\nclass Net(torch.nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+            f"        self.w = torch.nn.Parameter(torch.full((2,), {value}.))\n"
+            f"    def forward(self, x):\n        return x {operator} self.w\n"
+        )
+        spec = TensorSpec.parse("x:float32[N,2]")
+        return pytorch.describe(Source("net", f"{file}:Net", "factory", "pytorch", inputs=(spec,))).fingerprint
+
+    assert len({fingerprint(1, "+"), fingerprint(2, "+"), fingerprint(1, "-")}) == 3
+
+
+def test_missing_inputs_show_the_option_with_the_real_names():
+    with pytest.raises(SourceError, match=r"--mf-input 'x:float32\[N,3,224,224\]' --mf-input 'scale:"):
+        pytorch.describe(Source("heads", f"{HERE}:heads", "factory", "pytorch"))
+    wrong = (TensorSpec.parse("pixels:float32[N,1,12,12]"),)
+    with pytest.raises(SourceError, match="has no input 'pixels'; its inputs are image"):
+        pytorch.describe(Source("cnn", f"{HERE}:cnn", "factory", "pytorch", inputs=wrong))
+
+
+# --- evaluate
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_truth_is_float64_and_every_precision_adds_its_own_noise(net):
+    source = source_of(net)
+    feeds = [feed_of(source.inputs, 3), feed_of(source.inputs, 1)]
+    truth, method = pytorch.evaluate(source, feeds, "float64")
+    assert "float64" in method
+    floats = [i for i, t in enumerate(truth[0]) if t.dtype.kind == "f"]
+    assert floats
+    assert all(truth[0][i].dtype == np.float64 for i in floats)
+    # float32 arithmetic anywhere on the way would leave the truth on float32's grid.
+    assert any(np.any(truth[0][i] != truth[0][i].astype(np.float32)) for i in floats)
+    noise = {}
+    for precision in ("fp32", "fp16", "bf16", "fp16-weights"):
+        outputs, method = pytorch.evaluate(source, feeds, precision)
+        assert precision in method
+        noise[precision] = rms([outputs[f][i] - truth[f][i] for f in (0, 1) for i in floats])
+        assert all(outputs[0][i].dtype == np.float32 for i in floats)
+    assert 0 < noise["fp32"] < noise["fp16-weights"] * 0.1
+    assert noise["fp32"] * 100 < noise["fp16"] < noise["bf16"]
+    # The outcome does not depend on what was evaluated before: the memoised module stays as it was.
+    again = pytorch.evaluate(source, feeds, "fp32")[0]
+    assert np.array_equal(again[0][0], pytorch.evaluate(source, feeds, "fp32")[0][0][0])
+
+
+@pytest.mark.parametrize("net", ["mlp", "lstm"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_rounding_after_every_operator_is_close_to_native_kernels(net, precision):
+    from pytest_modelformats.formats import torch_numerics
+
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    feed = feed_of(source_of(net).inputs, 64)
+    truth = pytorch.evaluate(source_of(net), [feed], "float64")[0][0][0]
+    module = torch_loading.load_module(source_of(net))
+    with torch.no_grad():
+        native = contract_copy(module, dtype)(torch.from_numpy(feed["x"]).to(dtype)).float().numpy()
+        emulated = torch_numerics._rounded(module, [feed], dtype, precision)[0][0][0]
+    assert 0.5 < rms([emulated - truth]) / rms([native - truth]) < 1.3
+
+
+def contract_copy(module, dtype):
+    import copy
+
+    return copy.deepcopy(module).to(dtype)
+
+
+def test_unknown_precision_is_unsupported():
+    with pytest.raises(Unsupported, match="'int4'"):
+        pytorch.evaluate(source_of("mlp"), [feed_of(source_of("mlp").inputs, 1)], "int4")
+
+
+# --- convert, open, run
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize(
+    ("converter", "backend"),
+    [("pt2_from_pytorch", "torch-export"), ("torchscript_from_pytorch", "torchscript")],
+)
+def test_fp32_artifacts_are_the_model_at_every_batch(net, converter, backend, tmp_path):
+    artifact = convert(converter, net, tmp_path)
+    fmt = registry.converters()[converter].target
+    opened = session(backend, net, artifact, fmt=fmt)
+    assert [s.name for s in opened.inputs] == [s.name for s in described(net).inputs]
+    for batch in (1, 2, 5):
+        feed = feed_of(described(net).inputs, batch)
+        outputs = opened.run(feed)
+        assert noise_ratio(outputs, net, feed, "fp32") < 4
+        opened.bind(feed)()
+    json.dumps(dict(opened.statement), allow_nan=False)
+    opened.close()
+
+
+@pytest.mark.parametrize("net", ["cnn", "gru", "heads"])
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize(
+    ("converter", "backend"),
+    [("pt2_from_pytorch", "torch-export"), ("torchscript_from_pytorch", "torchscript"), (None, "torch")],
+)
+def test_low_precision_keeps_the_contract_outside_and_computes_low_inside(net, precision, converter, backend, tmp_path):
+    artifact = convert(converter, net, tmp_path, precision) if converter else Path()
+    fmt = registry.converters()[converter].target if converter else "pytorch"
+    opened = session(backend, net, artifact, precision, fmt)
+    feed = feed_of(described(net).inputs, 3)
+    # Above 0.05: fp32 arithmetic would be near 0. At most 2: the limit of the verdict rule.
+    assert 0.05 < noise_ratio(opened.run(feed), net, feed, precision) < 2
+
+
+def test_exported_program_states_its_dynamic_dimension(tmp_path):
+    opened = session("torch-export", "heads", convert("pt2_from_pytorch", "heads", tmp_path), fmt="pt2")
+    assert [str(s) for s in opened.inputs] == ["x:float32[N,4]", "scale:float32[1]"]
+    assert [str(s) for s in opened.outputs] == ["scores:float32[N,7]", "best:int64[N]"]
+    static = convert("pt2_from_pytorch", "heads", tmp_path, dynamic=False)
+    assert session("torch-export", "heads", static, fmt="pt2").inputs[0].shape == (2, 4)
+
+
+@pytest.mark.parametrize("net", ["cnn", "gru"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_scripted_module_is_the_model(net, precision, tmp_path):
+    artifact = convert("torchscript_from_pytorch_script", net, tmp_path, precision)
+    feed = feed_of(described(net).inputs, 3)
+    outputs = session("torchscript", net, artifact, precision, "torchscript").run(feed)
+    assert noise_ratio(outputs, net, feed, precision) < 4
+
+
+def test_code_that_does_not_compile_is_unsupported_in_torchs_words(tmp_path):
+    with pytest.raises(Unsupported, match=r"torch\.jit\.script cannot compile the model: \S"):
+        convert("torchscript_from_pytorch_script", "heads", tmp_path)
+
+
+def test_eager_states_nothing_and_runs(tmp_path):
+    opened = session("torch", "heads")
+    assert (opened.inputs, opened.outputs) == ((), ())
+    assert opened.statement["tf32"] is False
+    feed = feed_of(described("heads").inputs, 4)
+    assert noise_ratio(opened.run(feed), "heads", feed, "fp32") == pytest.approx(1)
+    assert opened.bind(feed)()["best"].shape == (4,)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_compiled_module_is_the_model():
+    opened = session("torch-compile", "cnn")
+    for batch in (2, 3):
+        feed = feed_of(described("cnn").inputs, batch)
+        assert noise_ratio(opened.run(feed), "cnn", feed, "fp32") < 4
+    opened.close()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+def test_cuda_without_a_gpu_is_no_device():
+    with pytest.raises(NoDevice, match="'@cuda' cannot run here"):
+        session("torch", "mlp", device="cuda")
+
+
+@pytest.mark.parametrize(("converter", "fmt"), [("pt2_from_pytorch", pt2), ("torchscript_from_pytorch", torchscript)])
+@pytest.mark.parametrize("net", ["cnn", "gru", "heads", "encoder"])
+def test_artifacts_are_sources_too(converter, fmt, net, tmp_path):
+    artifact = convert(converter, net, tmp_path)
+    kind = fmt.sniff(artifact, artifact.read_bytes()[:4096])
+    assert kind == fmt.FORMAT.name
+    others = {pytorch, pt2, torchscript} - {fmt}
+    assert [other.sniff(artifact, artifact.read_bytes()[:4096]) for other in others] == [None, None]
+    source = file_source(artifact, kind, kind, inputs=described(net).inputs if fmt is torchscript else ())
+    description = fmt.describe(source)
+    assert [(i.name, i.dtype, i.shape) for i in description.inputs] == [
+        (i.name, i.dtype, i.shape) for i in described(net).inputs
+    ]
+    assert [o.shape for o in description.outputs] == [o.shape for o in described(net).outputs]
+    feeds = [feed_of(described(net).inputs, 3)]
+    truth, _ = fmt.evaluate(source, feeds, "float64")
+    own = pytorch.evaluate(source_of(net), feeds, "float64")[0]
+    noise = {p: rms([fmt.evaluate(source, feeds, p)[0][0][0] - truth[0][0]]) for p in ("fp32", "fp16", "bf16")}
+    assert rms([truth[0][0] - own[0][0]]) < 1e-12
+    assert 0 < noise["fp32"] * 100 < noise["fp16"] < noise["bf16"]
+
+
+@pytest.mark.parametrize(("converter", "fmt"), [("pt2_from_pytorch", pt2), ("torchscript_from_pytorch", torchscript)])
+def test_noise_of_a_file_that_holds_fp16_is_not_taken_for_fp32s(converter, fmt, tmp_path):
+    artifact = convert(converter, "mlp", tmp_path, "fp16")
+    source = file_source(artifact, fmt.FORMAT.name, fmt.FORMAT.name, inputs=described("mlp").inputs)
+    feeds = [feed_of(source.inputs, 8)]
+    truth = fmt.evaluate(source, feeds, "float64")[0][0][0]
+    noise = {p: rms([fmt.evaluate(source, feeds, p)[0][0][0] - truth]) for p in ("fp32", "fp16")}
+    assert 0 < noise["fp32"] * 100 < noise["fp16"]
+
+
+def test_torchscript_without_shapes_asks_for_them_by_name(tmp_path):
+    artifact = convert("torchscript_from_pytorch", "heads", tmp_path)
+    with pytest.raises(SourceError, match=r"--mf-input 'x:float32\[N,3,224,224\]' --mf-input 'scale:"):
+        torchscript.describe(file_source(artifact, "torchscript", "torchscript"))
+
+
+def test_torchs_deprecation_warnings_do_not_leak(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        artifact = convert("torchscript_from_pytorch", "mlp", tmp_path)
+        source = file_source(artifact, "torchscript", "torchscript", inputs=described("mlp").inputs)
+        torchscript.describe(source)
+        torchscript.evaluate(source, [feed_of(source.inputs, 2)], "float64")
+        session("torchscript", "mlp", artifact, fmt="torchscript").run(feed_of(source.inputs, 2))
+        convert("torchscript_from_pytorch_script", "mlp", tmp_path)
+
+
+# --- files: weights, wrappers, damage, trust
+
+
+@pytest.mark.parametrize("wrapped", ["bare", "state_dict", "model", "data-parallel", "legacy", "safetensors"])
+def test_weights_find_the_architecture_they_are_given(wrapped, tmp_path):
+    state = cnn().state_dict()
+    path = tmp_path / ("cnn.safetensors" if wrapped == "safetensors" else "cnn.pth")
+    if wrapped == "safetensors":
+        pytest.importorskip("safetensors.torch").save_file(state, path)
+    elif wrapped == "data-parallel":
+        torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, path)
+    elif wrapped in ("bare", "legacy"):
+        torch.save(state, path, _use_new_zipfile_serialization=wrapped == "bare")
+    else:
+        torch.save({wrapped: state}, path)
+    assert pytorch.sniff(path, path.read_bytes()[:4096]) == "state-dict"
+    module = torch_loading.load_module(file_source(path, arch=f"{HERE}:cnn"))
+    assert torch.equal(module.state_dict()["body.0.weight"], state["body.0.weight"])
+    assert not module.training
+    assert not any(p.requires_grad for p in module.parameters())
+
+
+def test_weights_find_a_recipe_by_the_files_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch_architecture, "fixture_models", lambda: {"mlp": f"{HERE}:mlp", "cnn": f"{HERE}:cnn"})
+    path = tmp_path / "mlp-0676ba61.pth"
+    torch.save(mlp().state_dict(), path)
+    assert torch_loading.load(file_source(path)).architecture.reference == f"{HERE}:mlp"
+    path = tmp_path / "cnn.pth"
+    torch.save(mlp().state_dict(), path)
+    with pytest.raises(SourceError, match=r"lacks body\.0\.bias.*--mf-arch 'module:callable'"):
+        torch_loading.load(file_source(path))
+
+
+def test_weights_without_code_show_the_option_to_add(tmp_path):
+    path = tmp_path / "nobody-knows.pth"
+    torch.save(mlp().state_dict(), path)
+    with pytest.raises(SourceError, match=r"called nobody-knows or nobody\).*--mf-arch 'module:callable'"):
+        torch_loading.load_module(file_source(path))
+    with pytest.raises(SourceError, match=r"do not fit --mf-arch '.*:cnn': the file lacks body"):
+        torch_loading.load_module(file_source(path, arch=f"{HERE}:cnn"))
+    with pytest.raises(SourceError, match="cannot be imported"):
+        torch_loading.load_module(file_source(path, arch="no_such_module:net"))
+
+
+def test_every_recipe_of_the_package_can_be_described():
+    for name, reference in fixture_models().items():
+        described = pytorch.describe(Source(name, reference, "factory", "pytorch"))
+        assert described.outputs, name
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (self.path,))
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_payload_is_named_and_not_executed(new, tmp_path):
+    target, path = tmp_path / "executed", tmp_path / "evil.pth"
+    torch.save({"w": torch.ones(2), "x": Payload(str(target))}, path, _use_new_zipfile_serialization=new)
+    assert pytorch.sniff(path, path.read_bytes()[:4096]) == "pickled-module"
+    with pytest.raises(TrustError, match=r"'evil\.pth' holds Python objects \(posix\.mkdir\).*add --mf-trust"):
+        pytorch.describe(file_source(path))
+    assert not target.exists()
+
+
+def test_a_pickled_module_needs_trust_and_runs_with_it(tmp_path, monkeypatch):
+    (tmp_path / "my_nets.py").write_text(
+        "import torch\nclass Net(torch.nn.Linear):\n    def __init__(self):\n        super().__init__(3, 2)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import my_nets
+
+    path = tmp_path / "whole.pth"
+    torch.save(my_nets.Net(), path)
+    monkeypatch.undo()
+    assert pytorch.sniff(path, path.read_bytes()[:4096]) == "pickled-module"
+    with pytest.raises(TrustError, match=r"my_nets\.Net"):
+        torch_loading.load_module(file_source(path, "pickled-module"))
+    spec = TensorSpec.parse("input:float32[N,3]")
+    trusted = file_source(path, "pickled-module", trust=True, inputs=(spec,), search_path=(str(tmp_path),))
+    assert [str(o) for o in pytorch.describe(trusted).outputs] == ["output:float32[N,2]"]
+
+
+def test_stack_globals_of_newer_pickles_are_seen(tmp_path):
+    path = tmp_path / "four.pth"
+    torch.save({"x": Payload("nowhere"), "y": Payload("nowhere")}, path, pickle_protocol=4)
+    assert foreign_globals(path, path.read_bytes()[:4096]) == ("posix.mkdir",)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+@pytest.mark.parametrize("kind", ["zip", "legacy", "pt2"])
+def test_a_truncated_file_is_named_with_the_reason(kind, share, tmp_path):
+    path = tmp_path / ("cut.pt2" if kind == "pt2" else "cut.pth")
+    if kind == "pt2":
+        content = convert("pt2_from_pytorch", "mlp", tmp_path).read_bytes()
+    else:
+        torch.save(mlp().state_dict(), path, _use_new_zipfile_serialization=kind == "zip")
+        content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    module = pt2 if kind == "pt2" else pytorch
+    with pytest.raises(SourceError, match=r"'cut\.pt[h2]'"):
+        assert module.sniff(path, content[:4096][: path.stat().st_size])
+        module.describe(file_source(path, kind="pt2" if kind == "pt2" else "state-dict"))
+
+
+def test_an_inflating_zip_is_refused(tmp_path):
+    path = tmp_path / "bomb.pth"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", b"\x80\x02}q\x00.")
+        archive.writestr("bomb/data/0", bytes(100 << 20))
+    with pytest.raises(SourceError, match=r"'bomb\.pth' would unpack from"):
+        pytorch.sniff(path, path.read_bytes()[:4096])
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", b"hello", b"\x80\x04K\x01.", b'{"a": 1}', bytes(4096)])
+def test_other_files_are_not_taken_for_torchs(content, tmp_path):
+    path = tmp_path / "other.bin"
+    path.write_bytes(content)
+    assert [module.sniff(path, content) for module in (pytorch, torchscript, pt2)] == [None, None, None]
+
+
+def edit(path, change):
+    with zipfile.ZipFile(path) as archive:
+        entries = {info.filename: archive.read(info) for info in archive.infolist()}
+    change(entries)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, data)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("torch.ops.aten.linear.default", "torch.os.system", "the target 'torch.os.system'"),
+        ("Symbol('s", "__import__('os').system('s", "the expr_str"),
+        ('"name": "x"', '"name": "x=print()"', "the name 'x=print()'"),
+        ('\\"builtins.dict\\"', '\\"collections.defaultdict\\"', "the in_spec"),
+    ],
+)
+def test_an_exported_program_that_would_run_code_needs_trust(old, new, named, tmp_path):
+    artifact = convert("pt2_from_pytorch", "mlp", tmp_path)
+    refuse_code(artifact)
+
+    def change(entries):
+        key = next(name for name in entries if name.endswith("models/model.json"))
+        assert old in entries[key].decode()
+        entries[key] = entries[key].decode().replace(old, new).encode()
+
+    edit(artifact, change)
+    with pytest.raises(TrustError) as raised:
+        pt2.describe(file_source(artifact, "pt2", "pt2"))
+    assert named in str(raised.value)
+    assert "--mf-trust" in str(raised.value)
+
+
+def test_pickles_inside_an_exported_program_are_not_executed(tmp_path):
+    target = tmp_path / "executed"
+    artifact = convert("pt2_from_pytorch", "mlp", tmp_path)
+    torch.save(Payload(str(target)), tmp_path / "evil.pt")
+
+    def change(entries):
+        key = next(name for name in entries if "sample_inputs" in name)
+        entries[key] = (tmp_path / "evil.pt").read_bytes()
+
+    edit(artifact, change)
+    with pytest.raises(SourceError, match="cannot be loaded as an exported program"):
+        pt2.describe(file_source(artifact, "pt2", "pt2"))
+    assert not target.exists()
+
+
+def test_torchscript_that_writes_files_needs_trust(tmp_path):
+    @torch.jit.script
+    def write(x: torch.Tensor) -> torch.Tensor:
+        torch.save(x, "executed")
+        return x
+
+    class Writer(nn.Module):
+        def forward(self, x):
+            return write(x)
+
+    path = tmp_path / "writer.ts.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(Writer()).save(path)
+    with pytest.raises(TrustError, match="add --mf-trust"):
+        torchscript.describe(file_source(path, "torchscript", "torchscript"))
