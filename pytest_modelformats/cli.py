@@ -125,7 +125,9 @@ def doctor(cache: str | None) -> None:
 
     settings = configuration.load(rootdir(Path.cwd()), {"cache": cache} if cache else {})
     found = diagnose(settings.cache)
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    # What is piped on is one line per row, however long.
+    width = None if sys.stdout.isatty() else 10_000
+    console = Console(highlight=False, markup=False, emoji=False, width=width)
     _table(console, "Machine", list(_machine_facts(found)))
     _table(console, "Libraries", list(found.versions.items()))
     states = [

@@ -254,7 +254,10 @@ def with_accuracy(
     before, after = accuracy(labels, truths), accuracy(labels, got)
     statement = {**verdict.statement, "accuracy_source": before, "accuracy": after, "labelled_rows": int(labels.size)}
     if verdict.passed and labels.size >= FEWEST_LABELLED and before - after > ACCURACY_LOSS:
-        sentence = f"Accuracy fell from {before:.2%} to {after:.2%} on {labels.size} labelled rows; the limit is {ACCURACY_LOSS:.0%}."
+        sentence = (
+            f"Accuracy fell from {before:.2%} to {after:.2%} on {labels.size} labelled rows; "
+            f"the limit is a loss of {ACCURACY_LOSS:.0%}."
+        )
         return replace(
             verdict,
             outcome=Outcome.FAILED,
@@ -364,7 +367,10 @@ def _rule(
     precision: Precision,
 ) -> tuple[Outcome, FailureKind | None, str]:
     asked = precision.yardstick
-    measured = f"Output '{name}': error {error.rms:.2g} rms is {_times(ratio)} what rounding at {asked} explains ({noise[asked].rms:.2g})"
+    measured = (
+        f"Output '{name}': error {error.rms:.2g} rms is {_times(ratio)} what rounding at {asked} explains "
+        f"({noise[asked].rms:.2g})"
+    )
     other = noise.get(effective)
     plausible = other is not None and PLAUSIBLE[0] * other.rms <= error.rms <= PLAUSIBLE[1] * other.rms
     finer = CLASSIFIED.get(effective, precision.mantissa_bits) > precision.mantissa_bits
@@ -382,7 +388,8 @@ def _rule(
     if point > limit:
         sentence = (
             f"Output '{name}': its worst element is off by {error.max:.2g}, {_times(point)} the worst that rounding at "
-            f"{asked} does ({noise[asked].max:.2g}; the limit is {limit:g}), though the rms is fine: a few elements are wrong."
+            f"{asked} does ({noise[asked].max:.2g}; the limit is {limit:g}), though the rms is fine: "
+            "a few elements are wrong."
         )
         return Outcome.FAILED, FailureKind.NUMERIC, sentence
     return Outcome.PASSED, None, f"{measured}; the limit is {precision.limit:g}. It is the same model."

@@ -52,7 +52,9 @@ class Convert(Protocol):
     Raises: Unsupported (names the operator or feature), ConvertError.
     """
 
-    def __call__(self, job: ConversionJob, /) -> dict[str, Any]: ...
+    def __call__(self, job: ConversionJob, /) -> dict[str, Any]:
+        """Convert."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,9 @@ class OpenSession(Protocol):
     Raises: Unsupported, NoDevice, RunError.
     """
 
-    def __call__(self, job: SessionJob, /) -> Session: ...
+    def __call__(self, job: SessionJob, /) -> Session:
+        """Open."""
+        ...
 
 
 class FormatModule(Protocol):

@@ -69,7 +69,8 @@ def complaints(expectations: Sequence[Expectation], met: Mapping[str, int], *, p
         count = met.get(expectation.place, 0)
         if count == 0 and not partial:
             found.append(
-                f"{expectation.place} expects '{expectation.glob} {expectation.check}' to fail and nothing did; delete the line"
+                f"{expectation.place} expects '{expectation.glob} {expectation.check}' to fail and nothing did; "
+                "delete the line"
             )
         if count > MOST:
             found.append(f"{expectation.place} swallowed {count} failures, more than {MOST}; write narrower globs")

@@ -70,7 +70,7 @@ def _alternatives(source_format: str, default: Mapping[Node, Path]) -> list[Path
     own = {c.name for c in everything}
     paths = []
     for converter in everything:
-        if converter.source == converter.target or converter.target == source_format:
+        if converter.target in {converter.source, source_format}:
             continue
         for before, afters in converter.precisions.items():
             base = default.get((converter.source, before))

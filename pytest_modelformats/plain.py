@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any) -> Any:  # noqa: PLR0911 - one return per kind of value reads best
     """The value as JSON and execnet can carry it; a number that is not finite becomes ``None``."""
     if isinstance(value, Enum):
         return value.value

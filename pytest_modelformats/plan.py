@@ -61,7 +61,7 @@ def absent(source_format: str) -> list[tuple[str, str]]:
     reached = {path.node for path in artifacts(source_format)}
     reasons = []
     for backend in registry.backends().values():
-        for (name, held), _ in backend.precisions.items():
+        for name, held in backend.precisions:
             if (name, held) not in reached:
                 reasons.append(
                     (f"{name} at {held} on {backend.name}", f"no chain of converters leads from {source_format} there")

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.convert import Artifact
+    from pytest_modelformats.hooks import Keeper
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import PlannedCell, Timing, Verdict
 
-CAMPAIGN = pytest.StashKey["Campaign"]()
-KEEPER = pytest.StashKey["Keeper"]()
+CAMPAIGN: pytest.StashKey[Campaign] = pytest.StashKey()
+KEEPER: pytest.StashKey[Keeper] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -40,7 +40,9 @@ CONVERTERS: dict[str, str] = {
     "openvino_from_pt2": "pytest_modelformats.converters.openvino_from_pt2:CONVERTER",
     "openvino_from_torchscript": "pytest_modelformats.converters.openvino_from_torchscript:CONVERTER",
     "openvino_from_onnx": "pytest_modelformats.converters.openvino_from_onnx:CONVERTER",
-    "openvino_fp16_weights_from_openvino": "pytest_modelformats.converters.openvino_fp16_weights_from_openvino:CONVERTER",
+    "openvino_fp16_weights_from_openvino": (
+        "pytest_modelformats.converters.openvino_fp16_weights_from_openvino:CONVERTER"
+    ),
 }
 
 BACKENDS: dict[str, str] = {
@@ -74,7 +76,8 @@ def _load(kind: str, own: Mapping[str, str], expected: type[_T]) -> dict[str, _T
     references = dict(own)
     for entry in entry_points(group=f"modelformats.{kind}"):
         if entry.name in references:
-            msg = f"two packages register the {kind[:-1]} '{entry.name}': {references[entry.name]} and {entry.value}; uninstall one"
+            both = f"{references[entry.name]} and {entry.value}"
+            msg = f"two packages register the {kind[:-1]} '{entry.name}': {both}; uninstall one"
             raise ConfigurationError(msg)
         references[entry.name] = entry.value
     loaded: dict[str, _T] = {}

@@ -76,7 +76,7 @@ def _from_callable(module: str, attribute: str, search_path: Sequence[str]) -> d
                 target = getattr(target, part)
             arrays = target()
         except Exception as error:  # the user's own code may raise anything
-            msg = f"{name}, which --mf-data names, failed with {type(error).__name__}: {error}"
+            msg = f"the samples of {name} could not be loaded: {type(error).__name__}: {error}"
             raise SourceError(msg) from error
     if not isinstance(arrays, dict):
         msg = f"{name} returned a {type(arrays).__name__}; it has to return a dict with one array per input"

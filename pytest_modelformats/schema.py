@@ -126,6 +126,7 @@ class TensorSpec:
     high: float | None = None
 
     def __str__(self) -> str:
+        """Write ``name:dtype[dims]{low..high}``, what :meth:`parse` reads."""
         dims = "?" if self.shape is None else ",".join(str(d) for d in self.shape)
         bounds = "" if self.low is None or self.high is None else f"{{{self.low:g}..{self.high:g}}}"
         return f"{self.name or '?'}:{self.dtype}[{dims}]{bounds}"

@@ -76,7 +76,7 @@ def test_floats_are_standard_normal_up_to_the_scale_of_a_row(dtype):
     values = make_samples(specs(f"x:{dtype}[N,4096]"), 16, 0).feeds[0]["x"].astype("float64")
     scale = values.std(axis=1)
     assert np.abs((values / scale[:, None]).mean()) < 0.02
-    assert (0.45 < scale).all()
+    assert (scale > 0.45).all()
     assert (scale < 2.1).all()
     assert scale.max() / scale.min() > 1.5
 
@@ -200,6 +200,7 @@ def npz(tmp_path):
     return save
 
 
+ONES = "import numpy\ndef data(): return {'x': numpy.ones((2, 3), 'float32')}\n"
 ROWS = np.arange(12, dtype="float32").reshape(4, 3)
 
 
@@ -223,7 +224,7 @@ def test_a_callable_is_called(tmp_path):
 
 
 def test_a_callable_of_a_file_is_called(tmp_path):
-    (tmp_path / "d.py").write_text("import numpy\ndef data(): return {'x': numpy.ones((2, 3), 'float32')}\n")
+    (tmp_path / "d.py").write_text(ONES)
     assert load_samples(f"{tmp_path}/d.py:data", specs("x:float32[N,3]")).rows == 2
 
 
@@ -286,7 +287,7 @@ def test_a_file_that_is_no_archive_is_refused(tmp_path, content):
     refused(lambda: load_samples(str(tmp_path / "d.npz"), specs("x:float32[N]")), "d.npz", "numpy.savez")
 
 
-def test_a_truncated_archive_is_refused(npz, tmp_path):
+def test_a_damaged_archive_is_refused(npz, tmp_path):
     content = (tmp_path / npz(x=ROWS)).read_bytes()
     damaged = content.replace(ROWS.tobytes(), ROWS[::-1].tobytes())
     (tmp_path / "data.npz").write_bytes(damaged)

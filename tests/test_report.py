@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 - the en dash is what the reports print for an absent number
 """The report is a replay of the record: every planned cell is shown with its outcome, its reason and its numbers."""
 
 from __future__ import annotations
@@ -250,6 +249,14 @@ def test_every_line_of_the_sample_fits_the_schema():
     validator = jsonschema.Draft202012Validator(schema)
     for line in record():
         validator.validate(line)
+
+
+def test_the_schema_knows_what_only_some_lines_carry():
+    schema = json.loads(resources.files("pytest_modelformats").joinpath("record.schema.json").read_text("utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    more = {"conversions": {"made": 1, "cached": 0}, "expectation": "expectations.txt:3"}
+    validator.validate(check(CELL, "parity", "expected-failure", **more))
+    validator.validate({**model("net"), "truth_method": "float64 kernels"})
 
 
 @pytest.mark.parametrize(
@@ -630,9 +637,9 @@ def test_hostile_text_does_not_reach_the_terminal(write):
         (numbers.size(102_400_000), "102 MB"), (numbers.size(8.2e9), "8.20 GB"), (numbers.size(4.2e12), "4200 GB"),
         (numbers.ratio(None), "–"), (numbers.ratio(0), "0"), (numbers.ratio(1.1), "1.10"),
         (numbers.ratio(9.996), "10.0"),
-        (numbers.ratio(99.96), "100"), (numbers.ratio(561), "561"), (numbers.ratio(3.1e5), "3.1e+05"),
-        (numbers.ratio(0.0004), "4.0e-04"), (numbers.share(0), "0 %"), (numbers.share(0.0000125), "0.001 %"),
-        (numbers.share(0.125), "12.5 %"), (numbers.share(None), "–"), (numbers.magnitude(1.23e-6), "1.2e-06"),
+        (numbers.ratio(99.96), "100"), (numbers.ratio(561), "561"), (numbers.ratio(3.1e5), "3.1e5"),
+        (numbers.ratio(0.0004), "4.0e-4"), (numbers.share(0), "0 %"), (numbers.share(0.0000125), "0.001 %"),
+        (numbers.share(0.125), "12.5 %"), (numbers.share(None), "–"), (numbers.magnitude(1.23e-6), "1.2e-6"),
         (numbers.rate(24.7), "24.7 /s"), (numbers.rate(105_263.2), "105,263 /s"), (numbers.plural(1, "cell"), "1 cell"),
         (numbers.moment("2026-11-23T17:15:00+01:00"), "2026-11-23 16:15:00 UTC"), (numbers.moment("soon"), "soon"),
     ],

@@ -89,6 +89,9 @@ def _trace(job: ConversionJob, module: torch.nn.Module) -> dict[str, Any]:
         msg = f"torch.jit.trace cannot record the model: {first_line(error)}"
         raise Unsupported(msg) from error
     except Exception as error:  # tracing runs the model's own code, which may raise anything
+        if "Tracer cannot" in str(error):
+            msg = f"torch.jit.trace cannot record the model: {first_line(error)}"
+            raise Unsupported(msg) from error
         if "not implemented for" in str(error):
             msg = f"PyTorch has no kernel to trace the model at {job.precision}: {first_line(error)}"
             raise Unsupported(msg) from error

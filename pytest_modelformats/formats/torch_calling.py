@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import io
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -130,8 +132,6 @@ def _leaves(output: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
 @contextmanager
 def plain_kernels() -> Iterator[None]:
     """Run without gradients, warnings and fused attention kernels that hide operators and fail to trace."""
-    import warnings
-
     import torch
 
     fast = torch.backends.mha.get_fastpath_enabled()
@@ -185,6 +185,22 @@ def contract_module(
     return wrapped
 
 
+def copy_of(module: Any) -> Any:
+    """Return a copy that shares nothing with the module, compiled code included."""
+    import torch
+
+    if not isinstance(module, torch.jit.ScriptModule):
+        return copy.deepcopy(module)
+    # deepcopy would share the interpreter's plans, into which constants were folded at the first run's precision.
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(module, buffer)
+        buffer.seek(0)
+        return torch.jit.load(buffer)
+
+
 def cast_copy(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """Return a copy with every floating parameter and buffer as ``dtype``."""
-    return copy.deepcopy(module).to(dtype)
+    cast: torch.nn.Module = copy_of(module).to(dtype)
+    return cast

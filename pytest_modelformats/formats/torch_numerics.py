@@ -7,7 +7,6 @@ LSTM, where native fp16 convolutions are 40 times slower on CPUs.
 
 from __future__ import annotations
 
-import copy
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from pytest_modelformats.errors import RunError, Unsupported
 from pytest_modelformats.formats.torch_calling import (
     arguments,
     cast_copy,
+    copy_of,
     flatten,
     plain_kernels,
     to_numpy,
@@ -101,9 +101,9 @@ def _float64(module: Any, feeds: Feeds) -> tuple[Outputs, str]:
 
 def _widened(module: Any) -> list[tuple[Any, str]]:
     """Return the ways to lift the module, the surest first."""
-    alone = (module, "float64: every operator's float arguments lifted in a torch dispatch mode")
+    alone = (copy_of(module), "float64: every operator's float arguments lifted in a torch dispatch mode")
     try:
-        doubled = copy.deepcopy(module).double()
+        doubled = copy_of(module).double()
     except (RuntimeError, TypeError, NotImplementedError):
         return [alone]
     return [(doubled, "float64: .double(), float arguments of every operator lifted in a torch dispatch mode"), alone]
@@ -118,7 +118,7 @@ def _is_narrow(module: Any) -> bool:
 
 def _single(module: Any) -> Any:
     """Return a copy in float32 that may be run, and changed while it runs, without touching the module."""
-    copied = copy.deepcopy(module)
+    copied = copy_of(module)
     return copied.float() if _is_narrow(module) else copied
 
 

@@ -94,7 +94,7 @@ def _stories(title: str, cells: Iterable[CellRecord]) -> list[str]:
 def _not_run(run: Run) -> list[str]:
     lines = []
     for group in run.not_run:
-        install = f" Install: {_code(group.install)}" if group.install else ""
+        install = f" Next step: {_code(group.install)}" if group.install else ""
         names = ", ".join(_code(cell.cell) for cell in group.cells[:_NAMED])
         more = f" and {len(group.cells) - _NAMED:,} more" if len(group.cells) > _NAMED else ""
         cells = numbers.plural(len(group.cells), "cell")

@@ -61,19 +61,24 @@ def size(count: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """A plain number such as the noise ratio: 0.87, 23.1, 561, 3.1e+05."""
+    """A plain number such as the noise ratio: 0.87, 23.1, 561, 3.1e5."""
     if value is None:
         return ABSENT
     if value != 0 and not _SCIENTIFIC_BELOW <= abs(value) < _SCIENTIFIC_FROM:
-        return f"{value:.1e}"
+        return _scientific(value)
     return significant(value)
 
 
 def magnitude(value: float | None) -> str:
-    """An error or a noise in the output's own unit, as 1.2e-06."""
+    """An error or a noise in the output's own unit, as 1.2e-6."""
     if value is None:
         return ABSENT
-    return "0" if value == 0 else f"{value:.1e}"
+    return "0" if value == 0 else _scientific(value)
+
+
+def _scientific(value: float) -> str:
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def share(fraction: float | None) -> str:

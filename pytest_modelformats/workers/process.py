@@ -152,7 +152,10 @@ class Worker:
             left = timeout_s - elapsed
             if left <= 0:
                 self.kill()
-                msg = f"'{op}' in the {self.settings.runtime} worker gave no answer within {timeout_s:g} s and was killed; allow more with --mf-timeout"
+                msg = (
+                    f"'{op}' in the {self.settings.runtime} worker gave no answer within {timeout_s:g} s and was "
+                    "killed; allow more with --mf-timeout"
+                )
                 raise WorkerTimeout(msg)
             try:
                 # Without someone to tell there is nothing to wake up for: a timed worker must not be disturbed.

@@ -84,12 +84,7 @@ class Server:
         """Import modules ahead of their use; one that is missing or broken is not an error yet."""
         versions = {}
         for name in modules:
-            try:
-                module = importlib.import_module(name)
-            except Exception as error:  # noqa: BLE001 - a broken import is reported by the cell that needs it
-                versions[name] = f"not importable: {error}"
-            else:
-                versions[name] = str(getattr(module, "__version__", ""))
+            versions[name] = _import(name)
         return {"versions": versions}
 
     def op_describe(self, module: str, source: dict[str, Any]) -> dict[str, Any]:
@@ -221,6 +216,15 @@ class Server:
         del opened
         gc.collect()
         return {}
+
+
+def _import(name: str) -> str:
+    """Import a module and return its version, or why it cannot be imported."""
+    try:
+        module = importlib.import_module(name)
+    except Exception as error:  # noqa: BLE001 - a broken import is reported by the cell that needs it
+        return f"not importable: {error}"
+    return str(getattr(module, "__version__", ""))
 
 
 def _failure(name: str, message: str, trace: str = "") -> dict[str, Any]:

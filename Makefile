@@ -1,0 +1,60 @@
+# Two commands do everything: `make demo` and `make test`. Both make .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := .demo
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint types bench gpu-check wheel example constraints clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+venv: $(VENV)/.ready ## create the environment in .venv
+
+# torch is installed first and by exact version: a CPU build is enough, a later resolution must not replace it.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: venv ## run the main job on a real model and print where the report is
+	@mkdir -p $(DEMO)
+	@echo "training a small CNN on scikit-learn's handwritten digits"
+	@$(BIN)/python fixtures/models/digits_cnn.py $(DEMO)/digits_cnn.pth
+	@$(BIN)/python -m pytest --mf-model $(DEMO)/digits_cnn.pth --mf-slow --mf-report-dir reports \
+	  --mf-cache $(DEMO)/cache --tb=no --benchmark-disable -p no:cacheprovider; status=$$?; \
+	if [ $$status -gt 1 ]; then exit $$status; fi
+	@echo
+	@echo "The report: reports/latest/index.html"
+	@if grep -q '"outcome":"fallback"' reports/latest/results.jsonl; then \
+	  echo "A red cell in it is a finding about this machine: a runtime was asked for one precision and ran another."; fi
+
+test: venv ## run every test
+	$(BIN)/python -m pytest
+
+lint: venv ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: venv ## mypy, strict
+	$(BIN)/mypy
+
+bench: venv ## what the tool itself costs, beside a hand-written script
+	$(BIN)/python benchmarks/bench.py
+
+gpu-check: ## prove the GPU lanes on this machine: make gpu-check PYTHON=python3
+	$(PYTHON) benchmarks/gpu_check.py
+
+wheel: venv ## build the wheel into dist/
+	$(BIN)/python -m build --wheel --no-isolation
+
+constraints: venv ## write the versions that are installed into constraints.txt
+	@echo "# Exact versions of everything that 'make venv' installs, by name. Made by: make constraints" > constraints.txt
+	@$(BIN)/python -m pip list --format=freeze --exclude-editable | sed -E 's/\+cpu$$//' \
+	  | grep -vE '^(pip|setuptools)==' >> constraints.txt
+
+clean: ## remove the environment, the demo's files and the caches
+	rm -rf $(VENV) $(DEMO) build dist .pytest_cache .mypy_cache .ruff_cache
