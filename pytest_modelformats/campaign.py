@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import configuration, expectations, machine, options, plan, registry, source
@@ -27,7 +29,7 @@ class Campaign:
     def __init__(self, config: pytest.Config) -> None:
         """Read the configuration; raises ConfigurationError, SourceError."""
         self.config = config
-        self.settings: Settings = configuration.load(config.rootpath, options.given(config.option))
+        self.settings: Settings = configuration.load(_root_of(config), options.given(config.option))
         self.started_stages: Stages | None = None
 
     @cached_property
@@ -132,3 +134,18 @@ class Campaign:
             return show
 
         return watch
+
+
+def _root_of(config: pytest.Config) -> Path:
+    """The project's root: where the configuration is, and where the reports go.
+
+    pytest's own rootdir may be another: before it knows our options it takes their values for
+    test paths, so that ``--mf-model /elsewhere/model.pth`` would move the root to ``/elsewhere``.
+    """
+    if config.option.rootdir or config.option.inifilename:
+        return config.rootpath
+    start = config.invocation_params.dir
+    if config.args_source is config.ArgsSource.ARGS:
+        paths = [path for path in (start / arg.partition("::")[0] for arg in map(str, config.args)) if path.exists()]
+        start = Path(os.path.commonpath(paths)) if paths else start
+    return configuration.project_root(start if start.is_dir() else start.parent)

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 RECORD = "results.jsonl"
 REPORTS = {"html": ".html", "md": ".md", "terminal": ".txt"}
-# What pytest takes for the root of a project; modelformats.toml lies beside it.
-_ROOT_FILES = ("modelformats.toml", "pyproject.toml", "pytest.ini", "tox.ini", "setup.cfg", "setup.py")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -66,7 +64,7 @@ def plan(models: tuple[str, ...], **chosen: Any) -> None:
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in chosen.items() if value}
     if models:
         given["model"] = list(models)
-    settings = configuration.load(rootdir(Path.cwd()), given)
+    settings = configuration.load(configuration.project_root(Path.cwd()), given)
     sources = find_sources(settings)
     if not sources:
         msg = "there is no model to plan for; give one, as in 'modelformats plan model.onnx', or configure one"
@@ -78,12 +76,6 @@ def plan(models: tuple[str, ...], **chosen: Any) -> None:
         if reasons:
             click.echo(f"\nNo cells for a model in {source_format}:")
             click.echo("\n".join(f"  {what}: {why}" for what, why in reasons))
-
-
-def rootdir(start: Path) -> Path:
-    """The nearest folder from ``start`` upwards that pytest would take for the project's root, else ``start``."""
-    folders = (start, *start.parents)
-    return next((f for f in folders if any((f / name).is_file() for name in _ROOT_FILES)), start)
 
 
 def plan_lines(sources: Sequence[Source], planned: Plan, settings: Settings) -> Iterator[str]:
@@ -123,7 +115,7 @@ def doctor(cache: str | None) -> None:
     from pytest_modelformats import configuration
     from pytest_modelformats.doctor import diagnose
 
-    settings = configuration.load(rootdir(Path.cwd()), {"cache": cache} if cache else {})
+    settings = configuration.load(configuration.project_root(Path.cwd()), {"cache": cache} if cache else {})
     found = diagnose(settings.cache)
     # What is piped on is one line per row, however long.
     width = None if sys.stdout.isatty() else 10_000

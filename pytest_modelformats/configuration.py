@@ -38,6 +38,8 @@ _MEMORY_SHARE = 0.8
 # Read here and folded into something else, or named with their unit in Settings.
 _FOLDED = frozenset({"model", "arch", "input", "data", "trust", "candidate", "config", "memory", "cache", "report_dir"})
 _SECONDS = ("time_budget", "timeout")
+# What pytest takes for the root of a project; modelformats.toml lies beside it.
+_ROOT_FILES = (FILE, PYPROJECT, "pytest.ini", "tox.ini", "setup.cfg", "setup.py")
 
 
 class _Found(NamedTuple):
@@ -46,6 +48,12 @@ class _Found(NamedTuple):
     path: Path | None = None
     table: Mapping[str, Any] = {}
     label: str = ""
+
+
+def project_root(start: Path) -> Path:
+    """The nearest folder from ``start`` upwards that pytest would take for the project's root, else ``start``."""
+    folders = (start, *start.parents)
+    return next((f for f in folders if any((f / name).is_file() for name in _ROOT_FILES)), start)
 
 
 def load(rootdir: Path, cli: Mapping[str, Any]) -> Settings:

@@ -13,7 +13,7 @@ from pytest_modelformats.budget import within
 from pytest_modelformats.conclude import end_stage, note_of
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, NotMeasured, RunError
 from pytest_modelformats.expectations import complaints
-from pytest_modelformats.plugin import CAMPAIGN, KEEPER
+from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
 from pytest_modelformats.schema import Outcome
 from pytest_modelformats.shipped import shipped, suites
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.schema import PlannedCell, Timing, Verdict
 
 PREFIX = "modelformats"
+NO_MODEL = "no model is named: add --mf-model FILE, or models in modelformats.toml"
 
 
 class Keeper:
@@ -92,17 +93,22 @@ def cell_of(nodeid: str, campaign: Campaign) -> str | None:
 
 
 def choose_tests(config: pytest.Config) -> None:
-    """Collect the shipped suites unless test paths were given; ``modelformats::suite::…`` names one of them."""
-    from pytest_modelformats.configuration import load
-    from pytest_modelformats.options import given, validate_names
+    """Collect the shipped suites unless test paths were given; ``modelformats::suite::…`` names one of them.
+
+    Raises: UsageError, before anything is collected, for every setting that nothing can be done with.
+    """
+    from pytest_modelformats.options import validate_names
 
     known = suites()
+    campaign = campaign_of(config)
+    chosen = campaign.settings.suites
+    try:
+        validate_names("suite", chosen, known)
+    except ModelFormatsError as error:
+        raise pytest.UsageError(str(error)) from None
+    if not campaign.plan:
+        raise pytest.UsageError(NO_MODEL)
     if config.args_source is not config.ArgsSource.ARGS:
-        try:
-            chosen = load(config.rootpath, given(config.option)).suites
-            validate_names("suite", chosen, known)
-        except ModelFormatsError as error:
-            raise pytest.UsageError(str(error)) from None
         config.args = [str(path) for name, path in known.items() if not chosen or name in {*chosen, "availability"}]
         return
     for index, arg in enumerate(config.args):
@@ -121,16 +127,27 @@ def make_suite(module_path: Path, parent: pytest.Collector) -> pytest.Module | N
     return pytest.Module.from_parent(parent, path=module_path, nodeid=f"{PREFIX}::{name}")
 
 
-def parametrize(metafunc: pytest.Metafunc, campaign: Campaign) -> None:
+def parametrize(metafunc: pytest.Metafunc) -> None:
     """One item per cell that runs; with ``@pytest.mark.modelformats(cells="not-run")`` per cell that does not."""
-    marker = metafunc.definition.get_closest_marker("modelformats")
-    runs = marker is None or marker.kwargs.get("cells", "run") == "run"
-    if not campaign.plan:
-        raise pytest.UsageError(
-            "this test takes a cell, and no model is named: add --mf-model FILE, or models in modelformats.toml"
-        )
-    cells, ids = campaign.parameters[runs]
+    config = metafunc.config
+    cells: Sequence[PlannedCell] = ()
+    ids: Sequence[str] = ()
+    try:
+        cells, ids = _parameters(metafunc)
+    except pytest.UsageError as error:
+        if hasattr(config, "workerinput"):
+            raise pytest.Collector.CollectError(str(error)) from None
+        # pytest would show it as an error of every file that is collected, each with a traceback.
+        config.stash.setdefault(REFUSAL, error)
     metafunc.parametrize("mf_cell", cells, ids=ids, indirect=True)
+
+
+def _parameters(metafunc: pytest.Metafunc) -> tuple[list[PlannedCell], list[str]]:
+    campaign = campaign_of(metafunc.config)
+    if not campaign.plan:
+        raise pytest.UsageError(f"{metafunc.definition.nodeid} takes a cell, and {NO_MODEL}")
+    marker = metafunc.definition.get_closest_marker("modelformats")
+    return campaign.parameters[marker is None or marker.kwargs.get("cells", "run") == "run"]
 
 
 def order(campaign: Campaign, items: list[pytest.Item]) -> None:

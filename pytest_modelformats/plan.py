@@ -176,7 +176,7 @@ def _decide(
     flags = backend.needs_cpu_flags.get(precision, ()) if device == "cpu" else ()
     if flags and not settings.slow and not set(flags) & set(machine["cpu_flags"]):
         reason = (
-            f"{precision} arithmetic: this CPU has none of {', '.join(flags)}, so {backend.name} emulates it, "
+            f"{precision} arithmetic: this CPU has none of {', '.join(flags)}, so it is emulated, "
             "convolutions up to 40 times slower"
         )
         return Decision(Outcome.UNSUPPORTED, reason, "add --mf-slow to run it all the same")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 CAMPAIGN: pytest.StashKey[Campaign] = pytest.StashKey()
 KEEPER: pytest.StashKey[Keeper] = pytest.StashKey()
+REFUSAL: pytest.StashKey[pytest.UsageError] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -54,7 +55,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "mf_cell" in metafunc.fixturenames:
         from pytest_modelformats import hooks
 
-        hooks.parametrize(metafunc, campaign_of(metafunc.config))
+        hooks.parametrize(metafunc)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -67,7 +68,12 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order the items by cell, so that one cell's session serves all of its checks."""
+    """Order the items by cell, so that one cell's session serves all of its checks.
+
+    Raises: UsageError, where collecting met a wrong setting.
+    """
+    if REFUSAL in config.stash:
+        raise config.stash[REFUSAL]
     if CAMPAIGN in config.stash:
         from pytest_modelformats import hooks
 

@@ -156,7 +156,7 @@ class Stages:
     def _load_samples(self, model: str) -> Samples:
         import numpy as np
 
-        from pytest_modelformats.inputs import Samples, make_samples
+        from pytest_modelformats.inputs import Samples, batch, make_samples
 
         source, description = self.source(model), self.description(model)
         data = self._data.get(model) or description.data
@@ -176,7 +176,8 @@ class Stages:
         )
         feeds = tuple({n: np.load(p, allow_pickle=False) for n, p in feed.items()} for feed in answer["feeds"])
         labels = np.load(answer["labels"], allow_pickle=False) if answer["labels"] else None
-        return Samples(feeds, answer["rows"], answer["origin"], labels, answer["batch_symbol"])
+        symbol, axes = batch(description.inputs)
+        return Samples(feeds, answer["rows"], answer["origin"], labels, symbol, axes)
 
     # --- per cell --------------------------------------------------------------------------
 

@@ -435,6 +435,22 @@ def test_names_symbols_and_numbers_survive_the_export(conversion, convert):
     assert session.statement["execution_providers"] == ["CPUExecutionProvider"]
 
 
+@pytest.mark.parametrize("convert", ROUTES)
+def test_a_mapping_is_flattened_and_inputs_are_matched_by_name(conversion, convert):
+    class Scaled(nn.Module):
+        def forward(self, x, scale):
+            return {"scaled": x * scale, "parts": (x - scale, x.abs())}
+
+    specs = [TensorSpec("scale", "float32", (4,)), TensorSpec("x", "float32", ("N", 4))]
+    outputs = [TensorSpec(name, "float32", ("N", 4)) for name in ("scaled", "parts_0", "parts_1")]
+    job = conversion(Scaled(), specs, outputs)
+    convert(job)
+    session = session_of(job)
+    assert [s.name for s in session.outputs] == ["scaled", "parts_0", "parts_1"]
+    x, scale = np.full((3, 4), -2, np.float32), np.full(4, 5, np.float32)
+    assert [float(y[0, 0]) for y in session.run({"x": x, "scale": scale})] == [-10, -7, 2]
+
+
 def test_an_opset_that_the_exporter_did_not_write_is_an_error(conversion):
     job = conversion(Cnn(), CNN_IN, CNN_OUT, opset=13)
     with pytest.raises(ConvertError, match=r"asked for opset 13, the exporter wrote 18.*--mf-opset 18.*onnx\.legacy"):

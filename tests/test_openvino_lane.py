@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -47,7 +48,7 @@ class Masked(nn.Module):
 
     def forward(self, ids, mask):
         hidden = self.encoder(self.embedding(ids)) * mask[..., None]
-        return hidden, hidden.argmax(-1)
+        return {"hidden": hidden, "token": hidden.argmax(-1)}
 
 
 class Bessel(nn.Module):
@@ -91,11 +92,25 @@ def conversion(tmp_path, monkeypatch):
     return make
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """The folder of the IR of a small CNN, converted once."""
+    path = tmp_path_factory.mktemp("ir") / "model.xml"
+    example = {"image": np.random.default_rng(3).standard_normal((2, 1, 8, 8), dtype=np.float32)}
+    source = Source("net", "tests:net", "factory", "pytorch")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(openvino_from_pytorch, "load_module", lambda _source: Cnn().eval())
+        openvino_from_pytorch.convert(
+            ConversionJob(source, path, path, "fp32", "fp32", tuple(CNN_IN), tuple(CNN_OUT), example)
+        )
+    return path.parent
+
+
 @pytest.fixture
-def cnn_ir(conversion):
-    """A small CNN as IR."""
+def cnn_ir(conversion, converted):
+    """A copy of the IR, to be damaged at will."""
     job = conversion(Cnn(), CNN_IN, CNN_OUT)
-    openvino_from_pytorch.convert(job)
+    shutil.copytree(converted, job.output.parent, dirs_exist_ok=True)
     return job
 
 
@@ -231,7 +246,7 @@ def test_two_inputs_and_two_outputs_keep_names_dtypes_and_order(conversion):
         mask = np.random.default_rng(batch).random((batch, 3), dtype=np.float32)
         hidden, token = session.run({"mask": mask, "ids": ids})
         with torch.no_grad():
-            expected = module(torch.from_numpy(ids), torch.from_numpy(mask))
+            expected = list(module(torch.from_numpy(ids), torch.from_numpy(mask)).values())
         np.testing.assert_allclose(hidden, expected[0], atol=2e-6)
         np.testing.assert_array_equal(token, expected[1])
 
@@ -301,6 +316,12 @@ def test_a_lost_input_is_a_convert_error(conversion):
         assert "1 inputs, the source 2 (ids, mask)" in str(error)  # noqa: PT017 - OpenVINO may also keep it
     else:
         assert [s.name for s in open_ir(job.output).inputs] == ["ids", "mask"]
+
+
+def test_inputs_are_matched_by_name_where_the_contract_has_another_order(conversion):
+    job = conversion(Masked(), MASKED_IN[::-1], MASKED_OUT)
+    openvino_from_pytorch.convert(job)
+    assert [str(s) for s in open_ir(job.output).inputs] == ["mask:float32[N,3]", "ids:int64[N,3]"]
 
 
 # --- the runtime -------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from pytest_modelformats import registry  # noqa: E402
 from pytest_modelformats.contract import ConversionJob, SessionJob  # noqa: E402
-from pytest_modelformats.errors import NoDevice, SourceError, TrustError, Unsupported  # noqa: E402
+from pytest_modelformats.errors import ConvertError, NoDevice, SourceError, TrustError, Unsupported  # noqa: E402
 from pytest_modelformats.fixture_models import fixture_models  # noqa: E402
 from pytest_modelformats.formats import pt2, pytorch, torch_architecture, torch_loading, torchscript  # noqa: E402
 from pytest_modelformats.formats.torch_archive import foreign_globals  # noqa: E402
@@ -79,6 +79,22 @@ class Varied(nn.Module):
         return x * options.get("scale", 2)
 
 
+class Baked(nn.Module):
+    """Holds float32 tensors that are neither parameters nor buffers, so no cast of the module reaches them."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 6)
+        self.matrix = torch.randn(6, 6)
+        self.total = torch.zeros(6)
+
+    def forward(self, x):
+        h = torch.tanh(self.linear(x)) @ self.matrix
+        self.total.zero_()
+        self.total.add_(h.mean(0))
+        return h + self.total
+
+
 class Mlp(nn.Module):
     def __init__(self):
         super().__init__()
@@ -96,7 +112,7 @@ def seeded(constructor, *args):
     return build
 
 
-cnn, encoder, heads, mlp, varied = map(seeded, (Cnn, Encoder, Heads, Mlp, Varied))
+baked, cnn, encoder, heads, mlp, varied = map(seeded, (Baked, Cnn, Encoder, Heads, Mlp, Varied))
 lstm, gru = seeded(Recurrent, nn.LSTM), seeded(Recurrent, nn.GRU)
 
 NETS = {
@@ -231,7 +247,7 @@ def test_missing_inputs_show_the_option_with_the_real_names():
 # --- evaluate
 
 
-@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("net", [*NETS, "baked"])
 def test_truth_is_float64_and_every_precision_adds_its_own_noise(net):
     source = source_of(net)
     feeds = [feed_of(source.inputs, 3), feed_of(source.inputs, 1)]
@@ -255,25 +271,41 @@ def test_truth_is_float64_and_every_precision_adds_its_own_noise(net):
     assert np.array_equal(again[0][0], pytorch.evaluate(source, feeds, "fp32")[0][0][0])
 
 
-@pytest.mark.parametrize("net", ["mlp", "lstm"])
+@pytest.mark.parametrize("net", ["mlp", "lstm", "gru"])
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_rounding_after_every_operator_is_close_to_native_kernels(net, precision):
     from pytest_modelformats.formats import torch_numerics
 
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
-    feed = feed_of(source_of(net).inputs, 64)
-    truth = pytorch.evaluate(source_of(net), [feed], "float64")[0][0][0]
-    module = torch_loading.load_module(source_of(net))
-    with plain_kernels():
+    # Weights and inputs that the precision holds exactly: what is left is the rounding of operators.
+    module = contract_copy(torch_loading.load_module(source_of(net)), dtype).float()
+    x = torch.from_numpy(feed_of(source_of(net).inputs, 64)["x"]).to(dtype).float().numpy()
+    feed = {"x": x}
+    truth = torch_numerics.evaluate(module, [feed], "float64")[0][0][0]
+    # Without oneDNN: its fused bf16 LSTM keeps a wider state inside and is another algorithm (see torch_numerics).
+    with plain_kernels(), torch.backends.mkldnn.flags(enabled=False):
         native = contract_copy(module, dtype)(torch.from_numpy(feed["x"]).to(dtype)).float().numpy()
+    with plain_kernels():
         emulated = torch_numerics._rounded(module, [feed], dtype, precision)[0][0][0]
-    assert 0.5 < rms([emulated - truth]) / rms([native - truth]) < 1.3
+    # 1.00 over 8 seeds of each of the six; without the rounding between operators it is far below.
+    assert 0.9 < rms([emulated - truth]) / rms([native - truth]) < 1.1
 
 
 def contract_copy(module, dtype):
     import copy
 
     return copy.deepcopy(module).to(dtype)
+
+
+def test_what_a_module_writes_in_place_is_part_of_its_truth():
+    source, feed = source_of("baked"), feed_of(source_of("baked").inputs, 5)
+    (truth,), single = (pytorch.evaluate(source, [feed], p)[0][0] for p in ("float64", "fp32"))
+    model = baked().double()
+    with torch.no_grad():
+        h = torch.tanh(model.linear(torch.from_numpy(feed["x"]).double())) @ model.matrix.double()
+        expected = (h + h.mean(0)).numpy()
+    assert np.abs(truth - expected).max() < 1e-13
+    assert np.abs(single[0] - expected).max() > 1e-9
 
 
 def test_unknown_precision_is_unsupported():
@@ -339,6 +371,12 @@ def test_code_that_does_not_compile_is_unsupported_in_torchs_words(tmp_path):
         convert("torchscript_from_pytorch_script", "varied", tmp_path)
     with pytest.raises(Unsupported, match="type None"):
         convert("torchscript_from_pytorch_script", "heads", tmp_path, "bf16")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_model_that_torch_cannot_save_is_a_convert_error(precision, tmp_path):
+    with pytest.raises(ConvertError, match="undefined Tensor"):
+        convert("torchscript_from_pytorch_script", "encoder", tmp_path, precision)
 
 
 def test_eager_states_nothing_and_runs(tmp_path):

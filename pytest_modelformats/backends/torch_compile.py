@@ -5,6 +5,8 @@ The first call compiles and takes 5 to 50 s; the first in a process pays 30 s mo
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -42,4 +44,8 @@ def open_session(job: SessionJob) -> CompiledSession:
 
     statement = {**prepare(job), "compiler": "inductor", "dynamic": True}
     module = eager_module(job)
+    with warnings.catch_warnings():
+        # Inductor still imports parts of torch.jit, whose deprecation is no fault of the model.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module("torch._inductor.compile_fx")
     return CompiledSession(torch.compile(module, dynamic=True), job, statement=statement, signature=module)

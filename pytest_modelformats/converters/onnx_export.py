@@ -14,6 +14,8 @@ from pytest_modelformats.errors import ConvertError, Unsupported
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
+
     from pytest_modelformats.contract import ConversionJob
 
 INLINE_LIMIT_BYTES = 1_800_000_000  # protobuf ends at 2 GiB; the graph itself needs room beside the weights
@@ -82,9 +84,16 @@ def output_axes(job: ConversionJob) -> dict[str, dict[int, str]]:
 
 def example_arguments(job: ConversionJob) -> tuple[Any, ...]:
     """The example feed as torch tensors, in the order of the contract's inputs."""
-    import torch
+    from pytest_modelformats.formats.torch_calling import to_tensor
 
-    return tuple(torch.from_numpy(job.example[spec.name].copy()) for spec in job.inputs)
+    return tuple(to_tensor(job.example[spec.name]) for spec in job.inputs)
+
+
+def positional(job: ConversionJob, module: torch.nn.Module) -> torch.nn.Module:
+    """The module called by position in the contract's order, returning a flat list of its tensors."""
+    from pytest_modelformats.formats.torch_calling import contract_module
+
+    return contract_module(module, [spec.name for spec in job.inputs], flat=True)
 
 
 def names(job: ConversionJob) -> dict[str, list[str]]:
@@ -107,16 +116,3 @@ def facts(job: ConversionJob, exporter: str, warned: list[str], advice: str) -> 
         raise ConvertError(msg)
     stated: dict[str, Any] = {"opset": int(got), "ir_version": int(model.ir_version), "exporter": exporter}
     return stated | ({"warnings": warned} if warned else {})
-
-
-@contextlib.contextmanager
-def without_attention_fastpath() -> Iterator[None]:
-    """The fused encoder-layer operator of torch is off meanwhile: neither tracer-based exporter can translate it."""
-    import torch
-
-    enabled = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(enabled)

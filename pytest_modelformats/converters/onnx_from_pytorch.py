@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.converters import onnx_export
+from pytest_modelformats.formats.torch_calling import plain_kernels
 from pytest_modelformats.formats.torch_loading import load_module
 from pytest_modelformats.schema import Converter
 
@@ -46,9 +47,9 @@ def convert_dynamo(job: ConversionJob) -> dict[str, Any]:
     weights = [*module.parameters(), *module.buffers()]
     size = sum(t.numel() * t.element_size() for t in weights)
     exporter = f"torch.onnx.export(dynamo=True) of torch {torch.__version__}"
-    with onnx_export.exporting(job, exporter) as heard:
+    with plain_kernels(), onnx_export.exporting(job, exporter) as heard:
         torch.onnx.export(
-            module,
+            onnx_export.positional(job, module),
             onnx_export.example_arguments(job),
             str(job.output),
             **onnx_export.names(job),
@@ -69,9 +70,9 @@ def convert_legacy(job: ConversionJob) -> dict[str, Any]:
     module = load_module(job.source)
     exporter = f"torch.onnx.export(dynamo=False) of torch {torch.__version__}"
     axes = {s.name: a for s, a in zip(job.inputs, onnx_export.dynamic_axes(job), strict=True) if a}
-    with onnx_export.exporting(job, exporter) as heard, onnx_export.without_attention_fastpath(), torch.no_grad():
+    with plain_kernels(), onnx_export.exporting(job, exporter) as heard:
         torch.onnx.export(
-            module,
+            onnx_export.positional(job, module),
             onnx_export.example_arguments(job),
             str(job.output),
             **onnx_export.names(job),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.converters import onnx_export
+from pytest_modelformats.formats.torch_calling import plain_kernels
 from pytest_modelformats.formats.torch_programs import load_scripted
 from pytest_modelformats.schema import Converter
 
@@ -32,7 +33,7 @@ def convert(job: ConversionJob) -> dict[str, Any]:
     script = load_scripted(job.input, trust=job.source.trust or job.source.format != "torchscript").eval()
     exporter = f"torch.onnx.export(ScriptModule) of torch {torch.__version__}"
     axes = {s.name: a for s, a in zip(job.inputs, onnx_export.dynamic_axes(job), strict=True) if a}
-    with onnx_export.exporting(job, exporter) as heard, onnx_export.without_attention_fastpath(), torch.no_grad():
+    with plain_kernels(), onnx_export.exporting(job, exporter) as heard:
         torch.onnx.export(
             script,
             onnx_export.example_arguments(job),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.converters import onnx_export, openvino_model
+from pytest_modelformats.formats.torch_calling import plain_kernels
 from pytest_modelformats.formats.torch_loading import load_module
 from pytest_modelformats.schema import Converter
 
@@ -27,12 +28,11 @@ CONVERTER = Converter(
 def convert(job: ConversionJob) -> dict[str, Any]:
     """Trace the module on the example; symbolic dimensions stay dynamic."""
     import openvino
-    import torch
 
-    module = load_module(job.source)
+    module = onnx_export.positional(job, load_module(job.source))
 
     def trace() -> Any:
-        with onnx_export.without_attention_fastpath(), torch.no_grad():
+        with plain_kernels():
             return openvino.convert_model(
                 module,
                 example_input=onnx_export.example_arguments(job),

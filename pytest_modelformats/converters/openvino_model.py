@@ -63,11 +63,11 @@ def _name(model: Any, job: ConversionJob) -> None:
             wanted = ", ".join(s.name or "?" for s in specs)
             msg = f"OpenVINO's model of '{job.source.name}' has {len(ports)} {what}, the source {len(specs)} ({wanted})"
             raise ConvertError(msg)
-        if all(set(p.get_names()) & {s.name} for p, s in zip(ports, specs, strict=True)):
-            continue  # the frontend kept the names, possibly beside others of the same tensor
         for port, spec in zip(ports, specs, strict=True):
-            if spec.name:
-                port.get_tensor().set_names({spec.name})
+            port.get_tensor().set_names({spec.name} if spec.name else set())
+        for port, spec in zip(ports, specs, strict=True):
+            if spec.name and spec.name not in port.get_names():  # two ports share one tensor
+                port.get_tensor().add_names({spec.name})
 
 
 def fixed_dimension(job: ConversionJob, spec: TensorSpec, position: int, size: int) -> ConvertError:

@@ -63,8 +63,12 @@ def script(job: ConversionJob) -> dict[str, Any]:
         msg = f"torch.jit.script cannot compile the model: {first_line(error)}"
         raise Unsupported(msg) from error
     if job.precision == "fp32" and is_prefix(scripted, [spec.name for spec in job.inputs]):
-        with plain_kernels():
-            torch.jit.save(scripted, job.output)
+        try:
+            with plain_kernels():
+                torch.jit.save(scripted, job.output)
+        except RuntimeError as error:
+            msg = f"torch.jit.save cannot write the compiled model: {first_line(error)}"
+            raise ConvertError(msg) from error
         return {"torch": torch.__version__, "method": "script"}
     # Casts and other names come from a traced shell; the compiled code inside keeps its branches.
     return {**_trace(job, scripted), "method": "script in a traced shell"}
@@ -77,12 +81,12 @@ def _trace(job: ConversionJob, module: torch.nn.Module) -> dict[str, Any]:
     from pytest_modelformats.formats.torch_programs import first_line
 
     names = [spec.name for spec in job.inputs]
-    wrapped = contract_module(module, names, job.precision, flat=True)
     example = tuple(to_tensor(job.example[name]) for name in names)
     try:
         with plain_kernels(), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", torch.jit.TracerWarning)
             # The check would run the model twice more; parity, judged later on other inputs, says more.
+            wrapped = contract_module(module, names, job.precision, flat=True)
             traced = torch.jit.trace(wrapped, example, check_trace=False)
             torch.jit.save(traced, job.output)
     except (NotImplementedError, torch.jit.TracingCheckError, torch.jit.frontend.NotSupportedError) as error:

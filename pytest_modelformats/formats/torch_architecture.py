@@ -111,7 +111,8 @@ def by_reference(reference: str, search_path: Sequence[str] = ()) -> Architectur
         file = inspect.getsourcefile(constructor) or ""
     except TypeError:
         file = ""
-    inputs = stated.get("INPUTS", ())
+    # A constructor's own statement comes first: a file may hold several.
+    inputs = getattr(constructor, "INPUTS", stated.get("INPUTS", ()))
     data = stated.get("DATA", "")
     return Architecture(
         reference,

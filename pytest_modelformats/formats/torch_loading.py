@@ -86,7 +86,9 @@ def _load(source: Source) -> Loaded:
 def _build(architecture: Architecture, source: Source) -> torch.nn.Module:
     import torch
 
-    with importing_from(source.search_path):
+    # Every process that loads a factory must get the same weights, or the cells would differ from their reference.
+    with importing_from(source.search_path), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         try:
             module = architecture.build()
         except Exception as error:  # the user's own constructor: it may raise anything

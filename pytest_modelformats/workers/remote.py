@@ -108,7 +108,6 @@ class Server:
             "feeds": feeds,
             "rows": samples.rows,
             "origin": samples.origin,
-            "batch_symbol": samples.batch_symbol,
             "labels": labels[0] if labels else "",
         }
 

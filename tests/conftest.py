@@ -1,0 +1,133 @@
+"""Whole runs of the plugin in a pytest of their own, on models so small that starting a process is what costs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from inner_run import Ran, one_sentence, two_layers
+
+pytest_plugins = ["pytester"]
+
+NETS = '''
+"""The architecture of the tiny model, for sources that PyTorch evaluates."""
+INPUTS = ("x:float32[N,4]",)
+
+
+def build():
+    import torch
+
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+'''
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory):
+    """A folder for what several tests share: models, and the cache of everything converted from them."""
+    folder = tmp_path_factory.mktemp("shelf")
+    two_layers(folder / "tiny.onnx")
+    (folder / "tiny_nets.py").write_text(NETS)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def state_dict(shelf):
+    """The tiny PyTorch model's weights alone, as ``torch.save`` writes a state_dict."""
+    code = "import torch, tiny_nets; torch.save(tiny_nets.build().state_dict(), 'weights.pth')"
+    subprocess.run([sys.executable, "-c", code], cwd=shelf, check=True)
+    return shelf / "weights.pth"
+
+
+@pytest.fixture
+def tiny(shelf, pytester):
+    """``tiny.onnx`` in the inner run's folder."""
+    return Path(shutil.copy(shelf / "tiny.onnx", pytester.path))
+
+
+@pytest.fixture
+def nets(shelf, pytester):
+    """``tiny_nets.py`` in the inner run's folder, as ``tiny_nets:build``."""
+    shutil.copy(shelf / "tiny_nets.py", pytester.path)
+    return "tiny_nets:build"
+
+
+@pytest.fixture
+def run(shelf, pytester, monkeypatch):
+    """Run pytest in the inner folder with this plugin and those in ``plugins``; the cache is the session's."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+    def start(*args, plugins=(), cache=True, inprocess=False, timeout=120):
+        chosen = ["-p", "no:cacheprovider", *(a for p in ("modelformats", *plugins) for a in ("-p", p))]
+        shared = ["--mf-cache", str(shelf / "cache")] if cache else []
+        command = [*chosen, *map(str, args), *shared]
+        if inprocess:
+            return Ran(pytester.runpytest_inprocess(*command), pytester.path / "reports")
+        return Ran(pytester.runpytest_subprocess(*command, timeout=timeout), pytester.path / "reports")
+
+    return start
+
+
+@pytest.fixture
+def collected(run):
+    """The ids of the tests that a command line selects; nothing is run, so this needs no process of its own."""
+
+    def collect(*args, **kwargs):
+        ran = run(*args, "--collect-only", "-q", inprocess=True, **kwargs)
+        assert ran.status == pytest.ExitCode.OK, ran.text
+        return [line for line in ran.result.outlines if "::" in line]
+
+    return collect
+
+
+@pytest.fixture
+def cells(collected):
+    """The cells that a command line selects: those that run, in their order."""
+
+    def select(*args, **kwargs):
+        found = collected(*args, "--mf-suites", "parity", **kwargs)
+        return [line.partition("[")[2].rstrip("]") for line in found if "::parity::" in line]
+
+    return select
+
+
+@pytest.fixture
+def refusal(run):
+    """The one sentence in which a command line ends that nothing can be done with."""
+
+    def refuse(*args, cache=True):
+        return one_sentence(run(*args, cache=cache, inprocess=True))
+
+    return refuse
+
+
+@pytest.fixture
+def imaginary(pytester, monkeypatch):
+    """An installed package that registers the backend ``imaginary``: ONNX on a CPU with an unheard-of instruction.
+
+    Its runtime is whatever ``requires`` names; by default it is there, and the CPU is what lacks.
+    """
+
+    def install(requires="json"):
+        (pytester.path / "imaginary_backend.py").write_text(
+            f"""
+from pytest_modelformats.schema import Backend
+
+BACKEND = Backend(
+    name="imaginary", title="Imaginary", worker="imaginary", precisions={{("onnx", "fp32"): ("fp32",)}},
+    devices=("cpu",), entry="pytest_modelformats.backends.onnxruntime:open_session", requires=("{requires}",),
+    install="pip install imaginary", needs_cpu_flags={{"fp32": ("unheard_of",)}},
+)
+"""
+        )
+        info = pytester.path / "imaginary-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: imaginary\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text("[modelformats.backends]\nimaginary = imaginary_backend:BACKEND\n")
+        monkeypatch.setenv("PYTHONPATH", str(pytester.path))
+
+    return install

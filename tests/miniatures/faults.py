@@ -1,0 +1,284 @@
+"""One function per fault of a runtime; each opens the artifact as the faithful one does, but for its fault."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from miniatures import hazards, mini
+from miniatures.session import MiniatureSession, faithful
+from pytest_modelformats.errors import NoDevice, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import numpy as np
+
+    from pytest_modelformats.contract import Feed, SessionJob
+    from pytest_modelformats.schema import TensorSpec
+
+LOGITS, GATE, BEST = mini.OUTPUTS
+
+
+def _with(job: SessionJob, alter: Callable[[list], list], outputs: tuple[TensorSpec, ...] = mini.OUTPUTS):
+    """The faithful session with its outputs, and what it states of them, altered."""
+    return replace(faithful(job), alter=lambda results, _: alter(results), outputs=outputs)
+
+
+def _logits(job: SessionJob, alter: Callable[[np.ndarray], np.ndarray]) -> MiniatureSession:
+    return _with(job, lambda results: [alter(results[0]), *results[1:]])
+
+
+# --- the interface
+
+
+def drops_output(job):
+    """The last output is not there."""
+    return _with(job, lambda results: results[:2], (LOGITS, GATE))
+
+
+def drops_output_silently(job):
+    """The last output is stated and does not come."""
+    return _with(job, lambda results: results[:2])
+
+
+def adds_output(job):
+    """There is an output too many."""
+    return _with(job, lambda results: [*results, results[0]], (*mini.OUTPUTS, replace(LOGITS, name="hidden")))
+
+
+def swaps_outputs(job):
+    """Two outputs of one shape and dtype hold each other's values, under their own names."""
+    return _with(job, lambda results: [results[1], results[0], results[2]])
+
+
+def reorders_outputs(job):
+    """Two outputs change places, name and values together."""
+    return _with(job, lambda results: [results[1], results[0], results[2]], (GATE, LOGITS, BEST))
+
+
+def renames_output(job):
+    """An output has another name."""
+    return _with(job, list, (LOGITS, replace(GATE, name="Sigmoid_0"), BEST))
+
+
+def wrong_shape(job):
+    """An output has a dimension too many."""
+    return _logits(job, lambda y: y[:, None])
+
+
+def broadcastable_shape(job):
+    """An output has one column, which numpy would compare with all seven."""
+    return _logits(job, lambda y: y[:, :1])
+
+
+def int64_to_int32(job):
+    """Integers come out narrower, as many runtimes have it."""
+    import numpy as np
+
+    narrow = (LOGITS, GATE, replace(BEST, dtype="int32"))
+    return _with(job, lambda results: [*results[:2], results[2].astype(np.int32)], narrow)
+
+
+def int64_to_int32_silently(job):
+    """Integers come out narrower, and the runtime states that they do not."""
+    import numpy as np
+
+    return _with(job, lambda results: [*results[:2], results[2].astype(np.int32)])
+
+
+def fixes_batch(job):
+    """The batch is fixed at the size of the example."""
+    return _with(job, list, tuple(replace(s, shape=(2, *s.shape[1:])) for s in mini.OUTPUTS))
+
+
+# --- the numbers
+
+
+def off_by_one_unit(job):
+    """Every float is off by one unit in the last place: that is what rounding does, so it is right."""
+    import numpy as np
+
+    return _with(job, lambda results: [*(np.nextafter(y, np.float32(np.inf)) for y in results[:2]), results[2]])
+
+
+def off_by_fifty_units(job):
+    """Every logit is off by fifty units in the last place: rounding does not explain that."""
+    import numpy as np
+
+    return _logits(job, lambda y: y + 50 * np.spacing(y))
+
+
+def nan_in_one_element(job):
+    """One element is no number."""
+    return _logits(job, lambda y: _put(y, float("nan")))
+
+
+def infinity_in_one_element(job):
+    """One element is infinite."""
+    return _logits(job, lambda y: _put(y, float("-inf")))
+
+
+def one_element_wrong(job):
+    """One element is off by as much as 0.01 % of it."""
+    return _logits(job, lambda y: _put(y, y[-1, -1] * 1.0001))
+
+
+def _put(y, value):
+    y[-1, -1] = value
+    return y
+
+
+def constant_output(job):
+    """The logits are their own mean, everywhere."""
+    import numpy as np
+
+    return _logits(job, lambda y: np.full_like(y, y.mean()))
+
+
+def ignores_input(job):
+    """Every row is the first row."""
+    import numpy as np
+
+    return _logits(job, lambda y: np.repeat(y[:1], len(y), 0))
+
+
+def wrong_integer(job):
+    """One of the integers is off by one."""
+
+    def alter(results: list) -> list:
+        results[2][-1] += 1
+        return results
+
+    return _with(job, alter)
+
+
+def wrong_for_odd_batches(job):
+    """A kernel that works on two rows at a time forgets the last one of an odd batch."""
+
+    def alter(results: list) -> list:
+        odd = len(results[0]) % 2 and len(results[0]) > 1
+        return [_repeated(y) if odd else y for y in results]
+
+    return _with(job, alter)
+
+
+def _repeated(y):
+    y[-1] = y[-2]
+    return y
+
+
+def remembers_last_input(job):
+    """The second of two runs answers for the input of the first."""
+    state: dict[str, Feed] = {}
+
+    def stale(results: list, feed: Feed) -> list:
+        same = state.get("shape") == feed["x"].shape and "results" in state
+        state.update(shape=feed["x"].shape, results=state["results"] if same else results)
+        return state["results"]
+
+    return replace(faithful(job), alter=stale)
+
+
+_opened: Counter[str] = Counter()
+
+
+def differs_in_second_session(job):
+    """What an autotuner picks in a second session is another kernel, and that one is wrong."""
+    _opened["differs_in_second_session"] += 1
+    wrong = _opened["differs_in_second_session"] > 1
+    return _logits(job, lambda y: y * 1.001 if wrong else y)
+
+
+# --- the precision
+
+
+def claims_fp16_and_runs_fp32(job):
+    """Asked for fp16, and it computes in fp32."""
+    return replace(faithful(job), precision="fp32")
+
+
+def claims_fp32_and_runs_bf16(job):
+    """Asked for fp32, and it computes in bf16."""
+    return replace(faithful(job), precision="bf16")
+
+
+def claims_fp16_and_runs_bf16(job):
+    """Asked for fp16, and it computes in bf16."""
+    return replace(faithful(job), precision="bf16")
+
+
+# --- what it says of itself
+
+
+def raises_at_open(job):
+    """The artifact cannot be opened."""
+    raise ValueError("protobuf parsing failed")
+
+
+def raises_at_run(job):
+    """The runtime refuses the inputs."""
+
+    def alter(results: list) -> list:
+        raise RuntimeError("Got invalid dimensions for input: x")
+
+    return _with(job, alter)
+
+
+def lacks_operator(job):
+    """The runtime knows its limits."""
+    raise Unsupported("miniature 0.0 has no implementation of Tanh (opset 1)")
+
+
+def lacks_device(job):
+    """The runtime finds no device."""
+    raise NoDevice("miniature 0.0 finds no accelerator")
+
+
+# --- the process
+
+
+def segfaults(job):
+    """The runtime reads address 0 while it runs."""
+    return _with(job, lambda _: hazards.read_address_zero())
+
+
+def segfaults_at_open(job):
+    """The runtime reads address 0 while it opens the artifact."""
+    return hazards.read_address_zero()
+
+
+def exits_with_zero(job):
+    """The runtime ends the process as if all were well."""
+    return _with(job, lambda _: hazards.exit_with_zero())
+
+
+def hangs(job):
+    """The runtime never comes back, and neither does the process that it started."""
+    return _with(job, lambda _: hazards.hang("backend"))
+
+
+def allocates_without_end(job):
+    """The runtime takes all the memory that it can get."""
+    return _with(job, lambda _: hazards.allocate())
+
+
+def aborts_without_memory(job):
+    """The runtime ends as C++ does on a failed allocation."""
+    return _with(job, lambda _: hazards.abort_without_memory())
+
+
+def killed_by_kernel(job):
+    """The runtime is ended as the kernel does when memory runs out."""
+    return _with(job, lambda _: hazards.kill())
+
+
+def floods_stdout(job):
+    """The runtime prints 200 MB, and is right."""
+
+    def alter(results: list) -> list:
+        hazards.flood()
+        return results
+
+    return _with(job, alter)
