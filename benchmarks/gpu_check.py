@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from datetime import date
+from datetime import datetime, timezone
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +57,7 @@ def _keep(results: Path) -> None:
     header = json.loads(results.read_text(encoding="utf-8").splitlines()[0])
     gpus = header["machine"].get("gpu") or ["unknown-gpu"]
     name = "".join(c if c.isalnum() else "-" for c in str(gpus[0])).strip("-").lower()
-    target = ROOT / "reports" / "verified" / f"{date.today().isoformat()}-{name}.jsonl"
+    target = ROOT / "reports" / "verified" / f"{datetime.now(timezone.utc).date().isoformat()}-{name}.jsonl"
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(results, target)
     print(f"gpu-check: the record is {target.relative_to(ROOT)}")

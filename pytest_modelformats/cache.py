@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats.errors import CacheError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 METADATA = "metadata.json"
 _READ_BYTES = 1 << 20
@@ -76,6 +76,11 @@ class Cache:
             with contextlib.suppress(OSError):
                 probe.unlink()
             raise _unusable(folder, error) from None
+
+    def compiled(self, cpu_flags: Iterable[str]) -> Path:
+        """The absolute folder of what compilers inside the runtimes make: machine code, so one per kind of CPU."""
+        kind = hashlib.sha256(" ".join(cpu_flags).encode()).hexdigest()[:16]
+        return self.folder.absolute() / "compiled" / kind
 
     def get_or_make(self, key: str, provenance: Mapping[str, Any], make: Callable[[Path], Mapping[str, Any]]) -> Entry:
         """The entry for a key; ``make`` fills a folder and returns facts if there is none yet.

@@ -81,6 +81,7 @@ class Campaign:
                 memory_bytes=self.settings.memory_bytes,
                 threads=self.settings.threads,
                 isolate=self.settings.isolate,
+                compiled=str(cache.compiled(machine.machine()["cpu_flags"])),
             )
             data = source.find_data(self.settings)
             self.started_stages = Stages(self.settings, self.sources, data, pool, cache, self._progress())
@@ -92,11 +93,11 @@ class Campaign:
         from pytest_modelformats.schema import Environment
 
         wanted: dict[str, tuple[str, ...]] = {}
+        formats = {s.name: s.format for s in self.sources}
         for cell in cells:
             planned = self.cells[cell]
             if planned.decision.runs:
-                source_format = next(s.format for s in self.sources if s.name == planned.cell.model)
-                wanted.setdefault(RUNTIME, registry.formats()[source_format].requires)
+                wanted.setdefault(RUNTIME, registry.formats()[formats[planned.cell.model]].requires)
                 backend = registry.backends()[planned.cell.backend]
                 wanted.setdefault(backend.worker, backend.requires)
         if len(wanted) <= _MOST_AHEAD:

@@ -89,7 +89,10 @@ def cell_of(nodeid: str, campaign: Campaign) -> str | None:
     inside = nodeid[nodeid.index("[") + 1 : -1]
     if inside in campaign.cells:
         return inside
-    return next((c for c in campaign.cells if c in inside), None)
+    # The parameters of an id are joined by hyphens, and a cell's id is made of the same: the longest run of them.
+    parts = inside.split("-")
+    runs = ((i, i + size) for size in range(len(parts) - 1, 0, -1) for i in range(len(parts) - size + 1))
+    return next((c for c in ("-".join(parts[i:j]) for i, j in runs) if c in campaign.cells), None)
 
 
 def choose_tests(config: pytest.Config) -> None:

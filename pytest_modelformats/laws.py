@@ -68,13 +68,23 @@ def between_runs(
         for p, v in noise.items()
     }
     dtypes = [a.dtype.name for a in first[0]]
-    verdict = judge(names, first, other, wide, precision, dtypes=dtypes)
-    return but_for_precision(verdict)
-
-
-def but_for_precision(verdict: Verdict) -> Verdict:
-    """The verdict without what it says of the precision that ran: that is the parity check's to report."""
+    verdict = but_for_finer(judge(names, first, other, wide, precision, dtypes=dtypes), precision)
     if verdict.outcome is not Outcome.FALLBACK:
+        return verdict
+    apart = max(verdict.outputs, key=lambda o: o.noise_ratio or 0.0)
+    sentence = (
+        f"Output '{apart.name}': the two are {apart.error_rms or 0.0:.2g} rms apart, {apart.noise_ratio or 0.0:.3g} × "
+        f"what rounding at {precision.yardstick} explains; the limit is {precision.limit:g}."
+    )
+    return Verdict(Outcome.FAILED, FailureKind.NUMERIC, sentence, verdict.outputs)
+
+
+def but_for_finer(verdict: Verdict, precision: Precision) -> Verdict:
+    """The verdict without a fallback to a finer precision: equal results look like one, and parity has told of it.
+
+    A fallback to a coarser one stays: here it is seen in other runs than parity's.
+    """
+    if verdict.outcome is not Outcome.FALLBACK or (verdict.noise_ratio or 0.0) > precision.limit:
         return verdict
     return Verdict(Outcome.PASSED, None, "The results agree.", verdict.outputs)
 

@@ -321,7 +321,7 @@ class Stages:
             got = alone[0] if size == 1 else self.run(planned, self._rows(model, 0, size))
             truth = [t[:size] if has else t for t, has in zip(reference.truths[0], batched, strict=True)]
             verdict = judge(names, [truth], [got], reference.noise, precision, dtypes=dtypes)
-            verdicts[f"batch {size} against the source"] = laws.but_for_precision(verdict)
+            verdicts[f"batch {size} against the source"] = laws.but_for_finer(verdict, precision)
             if size > 1 and all(batched):
                 rows = [[o[i : i + 1] for o in got] for i in range(size)]
                 verdicts[f"rows of batch {size} against themselves alone"] = laws.between_runs(
@@ -414,7 +414,8 @@ class Stages:
         """Outputs in the source's order where the format holds names; a name that is missing is left to the verdict."""
         wanted = [s.name for s in self.description(planned.cell.model).outputs]
         names = [s.name for s in opened.outputs]
-        if registry.formats()[planned.cell.format].named_outputs and sorted(names) == sorted(wanted):
+        complete = len(arrays) == len(names) and sorted(names) == sorted(wanted)
+        if complete and registry.formats()[planned.cell.format].named_outputs:
             return [arrays[names.index(name)] for name in wanted]
         return arrays
 

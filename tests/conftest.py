@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from inner_run import Ran, one_sentence, two_layers
+from inner_run import ended, one_sentence, two_layers
+
+import pytest_modelformats
 
 pytest_plugins = ["pytester"]
 
@@ -20,9 +24,23 @@ INPUTS = ("x:float32[N,4]",)
 def build():
     import torch
 
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.out = torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.out(torch.tanh(self.hidden(x)))
+
     torch.manual_seed(0)
-    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    return Net()
 '''
+
+# pytest removes what a run in this process has imported, but not from the attributes of our package: what is
+# imported before stays whole. None of it is heavy.
+for _module in pkgutil.walk_packages(pytest_modelformats.__path__, "pytest_modelformats."):
+    if not _module.name.endswith(".bootstrap"):  # a script for execnet
+        importlib.import_module(_module.name)
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +84,8 @@ def run(shelf, pytester, monkeypatch):
         shared = ["--mf-cache", str(shelf / "cache")] if cache else []
         command = [*chosen, *map(str, args), *shared]
         if inprocess:
-            return Ran(pytester.runpytest_inprocess(*command), pytester.path / "reports")
-        return Ran(pytester.runpytest_subprocess(*command, timeout=timeout), pytester.path / "reports")
+            return ended(pytester.runpytest_inprocess(*command), pytester.path / "reports")
+        return ended(pytester.runpytest_subprocess(*command, timeout=timeout), pytester.path / "reports")
 
     return start
 

@@ -21,6 +21,7 @@ class Ran:
 
     result: pytest.RunResult
     reports: Path
+    folder: Path | None
 
     @property
     def status(self):
@@ -29,10 +30,6 @@ class Ran:
     @property
     def text(self):
         return "\n".join([*self.result.outlines, *self.result.errlines])
-
-    @property
-    def folder(self):
-        return max(self.reports.glob("*/results.jsonl"), key=lambda p: p.stat().st_mtime_ns).parent
 
     @property
     def lines(self):
@@ -58,9 +55,12 @@ class Ran:
     def footer(self):
         return self.lines[-1]
 
-    @property
-    def recorded(self):
-        return bool(list(self.reports.glob("*/results.jsonl")))
+
+def ended(result, reports):
+    """The run that has just ended."""
+    records = [p for p in reports.glob("*/results.jsonl") if not p.parent.is_symlink()]
+    newest = max(records, key=lambda p: p.stat().st_mtime_ns, default=None)
+    return Ran(result, reports, newest and newest.parent)
 
 
 def one_sentence(ran, *parts):
@@ -73,7 +73,7 @@ def one_sentence(ran, *parts):
     for part in parts:
         assert part in errors[0], f"{part!r} is not in: {errors[0]}"
     assert len(errors[0]) < 700, errors[0]
-    assert not ran.recorded
+    assert ran.folder is None
     return errors[0]
 
 

@@ -76,12 +76,16 @@ class InProcess:
 class Pool:
     """Hands out workers by (environment, runtime)."""
 
-    def __init__(self, *, memory_bytes: int, threads: int, isolate: str) -> None:
-        """Create the private folder that tensors travel through; no process yet."""
+    def __init__(self, *, memory_bytes: int, threads: int, isolate: str, compiled: str = "") -> None:
+        """Create the private folder that tensors travel through; no process yet.
+
+        ``compiled`` is a folder in which compilers inside the runtimes keep their work from run to run.
+        """
         self.folder = Path(tempfile.mkdtemp(prefix="modelformats-"))
         self._memory_bytes = memory_bytes
         self._threads = threads
         self._isolate = isolate
+        self._compiled = compiled
         self._workers: dict[tuple[str, str], Asked] = {}
         self.started = 0
 
@@ -109,7 +113,9 @@ class Pool:
         self.started += 1
         shipped = self._shipped() if environment.python else ""
         return Worker(
-            WorkerSettings(environment, runtime, str(self.folder), self._memory_bytes, self._threads, shipped)
+            WorkerSettings(
+                environment, runtime, str(self.folder), self._memory_bytes, self._threads, shipped, self._compiled
+            )
         )
 
     def _relieve(self) -> None:

@@ -23,13 +23,20 @@ if TYPE_CHECKING:
 
 _TAIL_CHUNKS = 16
 _CHUNK_BYTES = 4096
+# Written by us behind whatever a worker has printed: up to here it has been read.
+_END = b"\x04"
 _TICK_S = 0.5
+# Where compilers that run inside a runtime keep what they compiled, unless the user has chosen a folder.
+_COMPILER_CACHES = ("TORCHINDUCTOR_CACHE_DIR",)
 _FOREIGN_UNSET = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PYTHONSTARTUP")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How a worker is started. ``folder`` is private to this run; ``memory_bytes`` 0 means no limit."""
+    """How a worker is started.
+
+    ``folder`` is private to this run, ``compiled`` kept from run to run. ``memory_bytes`` 0 means no limit.
+    """
 
     environment: Environment
     runtime: str
@@ -37,6 +44,7 @@ class WorkerSettings:
     memory_bytes: int
     threads: int
     shipped: str
+    compiled: str = ""
 
 
 class WorkerFailure(ConvertError):
@@ -62,17 +70,21 @@ class _Output:
     def _read(self) -> None:
         while True:
             chunk = os.read(self._fd, _CHUNK_BYTES)
-            if not self._open:
-                return
             self._tail.append(chunk)
+            if not self._open and _END in chunk:
+                return
 
     def text(self) -> str:
-        return b"".join(self._tail).decode("utf-8", "replace")
+        return b"".join(self._tail).decode("utf-8", "replace").removesuffix(_END.decode())
+
+    def forget(self) -> None:
+        """Let go of what was printed so far: it belongs to an earlier request."""
+        self._tail.clear()
 
     def close(self) -> None:
         if self._open:
             self._open = False
-            os.write(self._fd, b"\n")
+            os.write(self._fd, _END)
             self._thread.join(1.0)
             os.close(self._fd)
 
@@ -122,6 +134,7 @@ class Worker:
         self.last_used = time.monotonic()
         started = time.monotonic()
         self._catch_up(started, timeout_s, progress)
+        self._output.forget()
         try:
             self._channel.send({"op": op, **arguments})
         except OSError:
@@ -171,15 +184,15 @@ class Worker:
     def _death(self, op: str, said: str = "") -> WorkerCrashed | OutOfMemory:
         """Name how the process ended."""
         status = _exit_status(self._process_id())
-        tail = (said or self._output.text()).strip()
         self.kill()
+        tail = (said or self._output.text()).strip()
         where = f"'{op}' in the {self.settings.runtime} worker"
         last = f"; it last printed: {tail.splitlines()[-1][:300]}" if tail else ""
         if status is not None and status < 0:
             name = signal.Signals(-status).name
             if -status == signal.SIGKILL:
                 return OutOfMemory(f"{where} was ended by SIGKILL, which the kernel sends when memory runs out{last}")
-            if "bad_alloc" in tail:
+            if -status == signal.SIGABRT and "bad_alloc" in tail:
                 return OutOfMemory(f"{where} was ended by {name} after a failed allocation{last}")
             return WorkerCrashed(f"{where} was ended by {name}{last}")
         how = f"exited with status {status}" if status is not None else "ended"
@@ -220,13 +233,15 @@ def _own_path() -> list[str]:
 
 
 def _gateway_spec(settings: WorkerSettings) -> str:
-    """The execnet specification: interpreter, thread limits, and for a foreign one nothing of ours."""
+    """The execnet specification: interpreter, threads, compilers' caches, and for a foreign one nothing of ours."""
     threads = [f"{name}={settings.threads}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")]
     command = ["env"]
     if settings.environment.python:
         for name in _FOREIGN_UNSET:
             command += ["-u", name]
     command += threads
+    if settings.compiled:
+        command += [f"{name}={settings.compiled}" for name in _COMPILER_CACHES if name not in os.environ]
     command += [settings.environment.python or sys.executable]
     if settings.environment.python:
         command += ["-E", "-s"]

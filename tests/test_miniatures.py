@@ -1,0 +1,291 @@
+"""Runtimes and converters that are wrong on purpose each end as they deserve, and their neighbours do not notice.
+
+One inner run has every miniature of ``tests/miniatures`` in one worker, each followed by a
+faithful backend; a second one has the faithful ones alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from miniatures import declarations, network
+
+PACKAGE = Path(__file__).parent / "miniatures"
+METADATA = "Metadata-Version: 2.1\nName: miniatures\nVersion: 0.0\n"
+SUITES = "contract,parity,batch,determinism"
+CHECKS = ("availability", *SUITES.split(","))
+# Enough for a worker to start on a busy machine; what hangs costs this much, twice.
+TIMEOUT_S = 20
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@dataclass(frozen=True)
+class End:
+    """How a cell is to end: its outcome and kind, the first check that sees it, and words of that check's sentence."""
+
+    outcome: str
+    kind: str | None = None
+    seen_by: str = ""
+    words: tuple[str, ...] = ()
+
+
+def contract(seen_by, *words):
+    return End("failed", "contract", seen_by, words)
+
+
+def numeric(seen_by, *words):
+    return End("failed", "numeric", seen_by, words)
+
+
+PASSED = End("passed")
+BACKENDS = {
+    "drops_output": contract("contract", "2 outputs (logits, gate) where the source has 3"),
+    "drops_output_silently": contract("parity", "2 outputs came back where the source has 3 (logits, gate, best)"),
+    "adds_output": contract("contract", "4 outputs (logits, gate, best, hidden) where the source has 3"),
+    "swaps_outputs": numeric("parity", "computes something else"),
+    "reorders_outputs": contract("contract", "output 0 is called 'gate' where the source says 'logits'"),
+    "renames_output": contract("contract", "output 1 is called 'Sigmoid_0' where the source says 'gate'"),
+    "wrong_shape": contract("parity", "'logits' has shape [8, 1, 7] where the source gives [8, 7]"),
+    "broadcastable_shape": contract("parity", "'logits' has shape [8, 1] where the source gives [8, 7]"),
+    "int64_to_int32": contract("contract", "output 'best' is int32 where the source has int64"),
+    "int64_to_int32_silently": contract("parity", "'best' has dtype int32 where the source gives int64"),
+    "fixes_batch": contract("contract", "dimension 0 of output 'logits' was dynamic (N) and is now fixed at 2"),
+    "off_by_one_unit": PASSED,
+    "off_by_fifty_units": numeric("parity", "'logits'", "the limit is 4"),
+    "nan_in_one_element": End("failed", "nan", "parity", ("1 of 56 elements",)),
+    "infinity_in_one_element": End("failed", "nan", "parity", ("1 of 56 elements",)),
+    "one_element_wrong": numeric("parity", "'logits'"),
+    "constant_output": End("failed", "degenerate", "parity", ("'logits'", "does not depend on its input")),
+    "ignores_input": End("failed", "degenerate", "parity", ("'logits'", "does not depend on its input")),
+    "wrong_integer": numeric("parity", "'best' (int64) must be exact and differs in 1 of 8 elements"),
+    "wrong_for_odd_batches": numeric("batch", "batch 3 against the source"),
+    "remembers_last_input": numeric("batch", "batch"),
+    "differs_in_second_session": numeric("determinism", "a fresh session"),
+    "claims_fp16_and_runs_fp32": End("fallback", None, "parity", ("asked for fp16, fp32 is what ran",)),
+    "claims_fp16_and_runs_bf16": End("fallback", None, "parity", ("asked for fp16, bf16 is what ran",)),
+    "claims_fp32_and_runs_bf16": End("fallback", None, "parity", ("asked for fp32, bf16 is what ran",)),
+    "raises_at_open": End("failed", None, "contract", ("could not open the artifact", "protobuf parsing failed")),
+    "raises_at_run": End("failed", None, "parity", ("RuntimeError: Got invalid dimensions for input: x",)),
+    "lacks_operator": End("unsupported", None, "contract", ("no implementation of Tanh",)),
+    "lacks_device": End("no-device", None, "contract", ("finds no accelerator",)),
+    "segfaults": End("crashed", None, "parity", ("'run' in the miniature worker was ended by SIGSEGV",)),
+    "segfaults_at_open": End("crashed", None, "contract", ("'open' in the miniature worker was ended by SIGSEGV",)),
+    "exits_with_zero": End("crashed", None, "parity", ("exited with status 0 without answering",)),
+    "hangs": End("timeout", None, "parity", (f"no answer within {TIMEOUT_S} s", "--mf-timeout")),
+    "allocates_without_end": End("out-of-memory", None, "parity", ("--mf-memory",)),
+    "aborts_without_memory": End("out-of-memory", None, "parity", ("SIGABRT", "failed allocation")),
+    "killed_by_kernel": End("out-of-memory", None, "parity", ("SIGKILL",)),
+    "floods_stdout": PASSED,
+}
+CONVERTERS = {
+    "rounds_one_weight_to_fp16": numeric("parity", "computes something else"),
+    # The largest of three matrices at fp16 costs a third of what all of it at fp16 does, so that is what is named.
+    "rounds_one_tensor_to_fp16": End("fallback", None, "parity", ("asked for fp32, fp16 is what ran",)),
+    "zeroes_one_weight": numeric("parity", "computes something else"),
+    "swaps_activation": numeric("parity", "computes something else"),
+    "lacks_operator": End("unsupported", None, "contract", ("minicopy has no operator Tanh",)),
+    "raises": End("convert-error", None, "contract", ("KeyError", "no rule for model.minicopy.npz")),
+    "writes_nothing": End("convert-error", None, "contract", ("No such file",)),
+    "forgets_weights": End("convert-error", None, "contract", ("the artifact lacks b2",)),
+    "segfaults": End("crashed", None, "contract", ("'convert' in the convert worker was ended by SIGSEGV",)),
+    "exits_with_zero": End("crashed", None, "contract", ("exited with status 0 without answering",)),
+    "hangs": End("timeout", None, "contract", ("'convert'", f"no answer within {TIMEOUT_S} s")),
+    "allocates_without_end": End("out-of-memory", None, "contract", ("--mf-memory",)),
+}
+
+
+def cell_of_backend(fault):
+    precision = "fp16" if declarations.FAULTS[fault] is declarations.FP16 else "fp32"
+    return f"net-mini-{precision}-{fault.replace('_', '-')}@cpu"
+
+
+NOT_INSTALLED = "net-mini-fp32-not-installed@cpu"
+EXPECTED = {
+    **{cell_of_backend(fault): end for fault, end in BACKENDS.items()},
+    **{f"net-minicopy.{function}-fp32-faithful@cpu": end for function, end in CONVERTERS.items()},
+    NOT_INSTALLED: End("missing-dependency", None, "availability", ("miniature_runtime_that_nobody_has",)),
+}
+FAITHFUL = {
+    *(f"net-mini-{precision}-faithful@cpu" for precision in ("fp32", "fp16", "bf16")),
+    "net-minicopy-fp32-faithful@cpu",
+    *(f"net-mini-fp32-beside-{fault.replace('_', '-')}@cpu" for fault in BACKENDS),
+}
+
+
+@dataclass(frozen=True)
+class Ran:
+    """An inner run and its record."""
+
+    ended: subprocess.CompletedProcess
+    lines: list
+    folder: Path
+
+    def of(self, kind):
+        return [line for line in self.lines if line["kind"] == kind]
+
+    def checks(self, cell):
+        """check -> line of a cell, in the order of the suites."""
+        found = {line["check"]: line for line in self.of("check") if line["cell"] == cell}
+        return {name: found[name] for name in CHECKS if name in found}
+
+    @property
+    def footer(self):
+        return self.lines[-1]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder that holds the package as an installer leaves it."""
+    site = tmp_path_factory.mktemp("site")
+    shutil.copytree(PACKAGE, site / "miniatures", ignore=shutil.ignore_patterns("__pycache__"))
+    info = site / "miniatures-0.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(METADATA)
+    (info / "entry_points.txt").write_text(declarations.entry_points())
+    return site
+
+
+def run(folder, site, *selection):
+    network.write(folder / "net.npz", seed=3)
+    command = [
+        sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "--mf-model", "net.npz",
+        "--mf-suites", SUITES, "--mf-timeout", str(TIMEOUT_S), "--mf-memory", "1GB", "--mf-cache", "cache", *selection,
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(site), "MINIATURES_FOLDER": str(folder)}
+    environment.pop("PYTEST_ADDOPTS", None)
+    ended = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False
+    )
+    record = folder / "reports" / "latest" / "results.jsonl"
+    assert record.exists(), ended.stdout[-4000:] + ended.stderr[-4000:]
+    return Ran(ended, [json.loads(line) for line in record.read_text().splitlines()], folder)
+
+
+@pytest.fixture(scope="module")
+def everything(site, tmp_path_factory):
+    """The run with every miniature."""
+    return run(tmp_path_factory.mktemp("everything"), site, "--mf-all-routes")
+
+
+@pytest.fixture(scope="module")
+def faithful(site, tmp_path_factory):
+    """The run with the faithful backends alone, and a cache of its own."""
+    names = [f"beside-{fault.replace('_', '-')}" for fault in BACKENDS]
+    return run(tmp_path_factory.mktemp("faithful"), site, "--mf-backends", ",".join(["faithful", *names]))
+
+
+def test_every_miniature_is_expected_to_end_somehow():
+    """No miniature is registered without an end being written down for it."""
+    assert set(BACKENDS) == set(declarations.FAULTS)
+    assert {"copies", *CONVERTERS} == set(declarations.CONVERTERS)
+
+
+@pytest.mark.parametrize("cell", EXPECTED)
+def test_miniature_ends_as_it_deserves(everything, cell):
+    """The cell's outcome, its kind, the check that saw it and the sentence are the right ones.
+
+    ``off_by_one_unit`` passes: a result that is one unit in the last place away, everywhere, is
+    what another order of summation gives; rounding explains it, so nothing is wrong with it.
+    ``floods_stdout`` passes too: its numbers are right.
+    """
+    expected, checks = EXPECTED[cell], everything.checks(cell)
+    assert everything.footer["cells"][cell] == expected.outcome, {c: x["sentence"] for c, x in checks.items()}
+    if expected is PASSED:
+        assert {line["outcome"] for line in checks.values()} == {"passed"}
+        return
+    first = next(line for line in checks.values() if line["outcome"] != "passed")
+    assert (first["outcome"], first["failure_kind"]) == (expected.outcome, expected.kind), first["sentence"]
+    assert first["check"] == expected.seen_by, first["sentence"]
+    for words in expected.words:
+        assert words in first["sentence"]
+
+
+def test_nothing_else_is_planned(everything):
+    """The plan is the miniatures and the faithful cells, no more and no less."""
+    assert {line["cell"] for line in everything.of("cell")} == {*EXPECTED, *FAITHFUL}
+
+
+def test_totals_add_up(everything):
+    """Every planned cell has exactly one outcome, the totals add up to the plan, and the run is complete and failed."""
+    planned = [line["cell"] for line in everything.of("cell")]
+    footer = everything.footer
+    assert footer["complete"]
+    assert sorted(footer["cells"]) == sorted(planned)
+    assert len(planned) == len(set(planned)) == sum(footer["totals"].values())
+    expected = Counter(end.outcome for end in EXPECTED.values()) + Counter({"passed": len(FAITHFUL)})
+    assert footer["totals"] == expected
+    assert everything.ended.returncode == pytest.ExitCode.TESTS_FAILED
+    assert footer["exitstatus"] == pytest.ExitCode.TESTS_FAILED
+
+
+def test_every_check_of_every_cell_is_on_record(everything):
+    """A cell that runs has one line per suite, whatever became of its worker; one that does not run has one."""
+    for cell in (*EXPECTED, *FAITHFUL):
+        names = ["availability"] if cell == NOT_INSTALLED else SUITES.split(",")
+        assert [line["check"] for line in everything.of("check") if line["cell"] == cell] == names, cell
+
+
+def test_missing_dependency_comes_with_its_install_line(everything):
+    """What is not installed is a skip that says what to type."""
+    line = next(line for line in everything.of("cell") if line["cell"] == NOT_INSTALLED)
+    assert (line["decision"], line["install"]) == ("missing-dependency", declarations.INSTALL)
+    assert declarations.INSTALL in everything.ended.stdout
+
+
+@pytest.mark.parametrize("cell", sorted(FAITHFUL))
+def test_faithful_cell_passes_beside_them(everything, cell):
+    """Every check of every faithful cell passes, although its worker has just died, hung or been flooded."""
+    checks = everything.checks(cell)
+    assert {name: line["sentence"] for name, line in checks.items() if line["outcome"] != "passed"} == {}
+
+
+def test_faithful_verdicts_do_not_depend_on_the_faults(everything, faithful):
+    """Without the faults, the faithful cells have the same outcomes, noise ratios and sentences."""
+    assert set(faithful.footer["cells"]) == FAITHFUL
+    assert faithful.footer["totals"] == {"passed": len(FAITHFUL)}
+    assert faithful.ended.returncode == pytest.ExitCode.OK, faithful.ended.stdout[-4000:]
+    said = ("outcome", "failure_kind", "sentence", "data")
+    for cell in FAITHFUL:
+        beside = {name: {key: line[key] for key in said} for name, line in everything.checks(cell).items()}
+        alone = {name: {key: line[key] for key in said} for name, line in faithful.checks(cell).items()}
+        assert beside == alone, cell
+
+
+def test_faithful_ratios_are_real(faithful):
+    """The faithful runtime is differently rounded, not equal: its noise ratio is neither 0 nor exactly 1."""
+    found = {cell: faithful.checks(cell)["parity"]["data"]["noise_ratio"] for cell in FAITHFUL}
+    assert all(0.05 < ratio < 2 for ratio in found.values()), found
+    assert found["net-mini-fp32-faithful@cpu"] != 1
+
+
+@pytest.mark.parametrize("who", ["backend", "converter"])
+def test_what_hangs_is_killed_with_its_children(everything, who):
+    """A timeout ends the worker and the process that the worker started."""
+    for pid in (everything.folder / f"{who}.pids").read_text().split():
+        status = Path(f"/proc/{pid}/status")
+        # Where nobody reaps orphans, what was killed stays as a zombie.
+        assert not status.exists() or "State:\tZ" in status.read_text(), status.read_text()
+
+
+def test_flood_leaves_no_trace(everything):
+    """200 MB on stdout neither reach the terminal nor the record, and take seconds at most."""
+    checks = everything.checks(cell_of_backend("floods_stdout"))
+    assert sum(line["duration_s"] for line in checks.values()) < TIMEOUT_S
+    assert len(everything.ended.stdout) < 500_000
+    kept = sum(path.stat().st_size for path in everything.folder.rglob("*") if path.is_file())
+    assert kept < 20_000_000
+
+
+def test_one_fault_in_608_weights_is_seen_from_afar(everything):
+    """One weight rounded to fp16 is far beyond the limit, not at its edge."""
+    line = everything.checks("net-minicopy.rounds_one_weight_to_fp16-fp32-faithful@cpu")["parity"]
+    assert line["data"]["noise_ratio"] > 10
