@@ -5,6 +5,7 @@ folder to write to, the threads, the number of samples of parity, and per lane h
 the numbers that the tool itself took, so that both sides measure as often. Nothing of the tool is imported.
 """
 
+# ruff: noqa: ANN, D102, D103, D105, D107, SLF001, FBT003, PERF401 - what one writes for oneself, once, has no annotations
 from __future__ import annotations
 
 import copy
@@ -69,7 +70,7 @@ class HalfInside(torch.nn.Module):
         # Tracing and exporting name their inputs after the parameters of forward.
         source = f"def forward(self, {', '.join(names)}):\n    return self.compute({', '.join(names)})"
         scope = {}
-        exec(source, scope)  # noqa: S102
+        exec(source, scope)
         self.forward = MethodType(scope["forward"], self)
 
     def compute(self, *args):
@@ -99,7 +100,9 @@ def one_model(entry, folder, threads):
     feed = samples(recipe, shape, dtype, high, entry["rows"])
     truth, noise = reference(module, feed)
     example = feed[:2].copy()
-    artifacts = convert_all(module, name, torch.from_numpy(example), folder, {(c["format"], c["precision"]) for c in entry["cells"]})
+    artifacts = convert_all(
+        module, name, torch.from_numpy(example), folder, {(c["format"], c["precision"]) for c in entry["cells"]}
+    )
     results = []
     for cell in entry["cells"]:
         results.append({**cell, **check(cell, module, name, artifacts, feed, truth, noise, threads)})
@@ -186,7 +189,9 @@ def half_inside(module, precision, name):
 def to_pt2(module, precision, name, example, path):
     with torch.no_grad():
         dims = ({0: torch.export.Dim("N", min=1)},)
-        torch.export.save(torch.export.export(half_inside(module, precision, name), (example,), dynamic_shapes=dims), path)
+        torch.export.save(
+            torch.export.export(half_inside(module, precision, name), (example,), dynamic_shapes=dims), path
+        )
     torch.export.load(path).graph_module.graph.lint()
     return path
 

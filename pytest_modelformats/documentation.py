@@ -7,6 +7,7 @@ stands between the two is replaced. The tests hold that every committed document
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import sys
 from pathlib import Path
@@ -63,6 +64,32 @@ def limits_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def suites_table() -> str:
+    """The shipped suites with the law that each holds a cell to."""
+    from pytest_modelformats.shipped import suites
+
+    lines = ["| suite | what it asserts |", "|---|---|"]
+    for name, path in suites().items():
+        laws = [law for function, law in _functions(path) if function.startswith("test_")]
+        lines.append(f"| `{name}` | {' '.join(laws)} |")
+    return "\n".join(lines) + "\n"
+
+
+def fixtures_table() -> str:
+    """The fixtures that a test of the user's own may take."""
+    lines = ["| fixture | what a test gets |", "|---|---|"]
+    found = _functions(Path(__file__).with_name("plugin.py"))
+    lines += [f"| `{name}` | {_text(law)} |" for name, law in found if name.startswith("mf_")]
+    return "\n".join(lines) + "\n"
+
+
+def _functions(path: Path) -> list[tuple[str, str]]:
+    """The functions of a file with the first line of their docstrings; nothing is imported."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    return [(node.name, (ast.get_docstring(node) or "").partition("\n")[0]) for node in functions]
+
+
 def finding(root: Path) -> str:
     """What failed in the example report, as the report itself says it."""
     from pytest_modelformats.report import lines, markdown
@@ -83,6 +110,8 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
         "options": options_table,
         "support": support_table,
         "limits": limits_table,
+        "suites": suites_table,
+        "fixtures": fixtures_table,
         "finding": lambda: finding(root),
         "configuration": lambda: configuration(root),
     }

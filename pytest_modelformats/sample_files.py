@@ -75,6 +75,8 @@ def _from_callable(module: str, attribute: str, search_path: Sequence[str]) -> d
             for part in attribute.split("."):
                 target = getattr(target, part)
             arrays = target()
+        except MemoryError:
+            raise  # an outcome of its own
         except Exception as error:  # the user's own code may raise anything
             msg = f"the samples of {name} could not be loaded: {type(error).__name__}: {error}"
             raise SourceError(msg) from error

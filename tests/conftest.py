@@ -81,7 +81,7 @@ def run(shelf, pytester, monkeypatch):
 
     def start(*args, plugins=(), cache=True, inprocess=False, timeout=120):
         chosen = ["-p", "no:cacheprovider", *(a for p in ("modelformats", *plugins) for a in ("-p", p))]
-        shared = ["--mf-cache", str(shelf / "cache")] if cache else []
+        shared = [f"--mf-cache={shelf / 'cache'}"] if cache else []  # with "=", or pytest takes it for a test path
         command = [*chosen, *map(str, args), *shared]
         if inprocess:
             return ended(pytester.runpytest_inprocess(*command), pytester.path / "reports")

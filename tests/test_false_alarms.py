@@ -51,6 +51,7 @@ def run(folder, models, suites, *more):
     command = [
         sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "-k", chosen, *named,
         "--mf-formats", "onnx.legacy,openvino,torchscript,pt2,pytorch", "--mf-devices", "cpu",
+        "--mf-backends", "torch,torch-export,torchscript,onnxruntime,openvino",
         "--mf-suites", suites, "--mf-cache", str(folder.parent / "cache"), *more,
     ]  # fmt: skip
     folder.mkdir()
@@ -61,8 +62,14 @@ def run(folder, models, suites, *more):
 
 
 @pytest.fixture(scope="module")
-def parity(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("alarms") / "parity", MODELS, "parity")
+def folder(tmp_path_factory):
+    """Holds both runs and the cache that they share."""
+    return tmp_path_factory.mktemp("alarms")
+
+
+@pytest.fixture(scope="module")
+def parity(folder):
+    return run(folder / "parity", MODELS, "parity")
 
 
 def ratios(lines):
@@ -122,10 +129,10 @@ def test_ratios_are_measured_and_leave_room(parity):
             assert point_ratio <= ROOM * point, cell
 
 
-def test_other_laws_accuse_no_faithful_cell(tmp_path):
+def test_other_laws_accuse_no_faithful_cell(parity, folder):
     """Contract, batch and determinism hold for a network of every family in every lane."""
     models = [f"{family}_0" for family in FAMILIES]
-    ended, lines = run(tmp_path / "laws", models, "contract,batch,determinism")
+    ended, lines = run(folder / "laws", models, "contract,batch,determinism")
     checks = [line for line in lines if line["kind"] == "check"]
     accused = {(line["cell"], line["check"]): line["sentence"] for line in checks if line["outcome"] != "passed"}
     assert not accused

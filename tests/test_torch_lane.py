@@ -647,3 +647,24 @@ def test_torchscript_that_writes_files_needs_trust(tmp_path):
         torch.jit.script(Writer()).save(path)
     with pytest.raises(TrustError, match="add --mf-trust"):
         torchscript.describe(file_source(path, "torchscript", "torchscript"))
+
+
+def test_torch_compile_without_a_compiler_is_a_missing_dependency(tmp_path, monkeypatch):
+    import torch._inductor.config as inductor
+
+    from pytest_modelformats.backends import torch_compile
+    from pytest_modelformats.errors import MissingDependency
+
+    monkeypatch.setattr(inductor.cpp, "cxx", (None, str(tmp_path / "no-such-compiler")))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
+    monkeypatch.setattr(inductor, "force_disable_caches", True)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "plain_net.py").write_text(
+        "import torch\ndef build():\n    return torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.GELU())\n"
+    )
+    spec = TensorSpec.parse("input:float32[N,3]")
+    source = Source("plain", "plain_net:build", "factory", "pytorch", inputs=(spec,), search_path=(str(tmp_path),))
+    job = SessionJob(source, tmp_path, "pytorch", "fp32", "fp32", "cpu", 1, (spec,), ())
+    session = torch_compile.open_session(job)
+    with pytest.raises(MissingDependency, match=r"install g\+\+"):
+        session.run({"input": np.ones((2, 3), np.float32)})

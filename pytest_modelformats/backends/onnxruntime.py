@@ -25,6 +25,7 @@ BACKEND = Backend(
     requires=("onnxruntime",),
     install="pip install 'pytest-modelformats[onnxruntime]'",
     libraries=("onnxruntime",),
+    verified={"cpu": "x86-64 with AVX-512"},
 )
 LEVELS = {
     "disable": "ORT_DISABLE_ALL",

@@ -28,6 +28,7 @@ BACKEND = Backend(
     requires=("openvino",),
     install="pip install 'pytest-modelformats[openvino]'",
     libraries=("openvino",),
+    verified={"cpu": "x86-64 with AVX-512"},
     opt_in_precisions=("default",),
 )
 # "default" gives no hint: the plugin then picks bf16 on machines with bf16 units, which the verdict sees.

@@ -5,7 +5,14 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.errors import ModelFormatsError, NoDevice, OutOfMemory, RunError, Unsupported
+from pytest_modelformats.errors import (
+    MissingDependency,
+    ModelFormatsError,
+    NoDevice,
+    OutOfMemory,
+    RunError,
+    Unsupported,
+)
 from pytest_modelformats.formats.torch_calling import arguments, flatten, to_numpy, to_tensor
 from pytest_modelformats.formats.torch_programs import first_line
 
@@ -101,6 +108,12 @@ def _guarded(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> A
         if isinstance(error, NotImplementedError) or "not implemented for" in str(error):
             msg = f"PyTorch has no kernel for it: {first_line(error)}"
             raise Unsupported(msg) from error
+        if "InvalidCxxCompiler" in str(error) or "Python.h" in str(error):
+            msg = (
+                "torch.compile builds C++ on this machine and finds no working compiler with Python's headers; "
+                "install g++ and the Python headers (Debian: apt-get install g++ python3-dev)"
+            )
+            raise MissingDependency(msg) from error
         msg = f"PyTorch raised while running the model ({type(error).__name__}): {first_line(error)}"
         raise RunError(msg) from error
 

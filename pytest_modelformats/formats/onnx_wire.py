@@ -50,7 +50,7 @@ def sniff_onnx(path: Path, head: bytes) -> str | None:
     except _NotProtobufError:
         trouble = _looks_like(head)
     if trouble and claims:
-        msg = f"'{path.name}' is not an ONNX model: {trouble}"
+        msg = f"'{path.name}' is not an ONNX model: {trouble}; export or copy it again"
         raise SourceError(msg)
     return None if trouble else "onnx"
 

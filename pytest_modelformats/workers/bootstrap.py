@@ -25,6 +25,8 @@ try:
         handle.write("1000")
 except (ImportError, OSError, ValueError):
     pass  # a platform without these limits is served without them
+if setup["shipped"]:
+    sys.path[:] = [p for p in sys.path if p]  # the folder that pytest was started in is ours, not this interpreter's
 sys.path[:0] = setup["path"]
 sys.dont_write_bytecode = bool(setup["shipped"])
 

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.workers.process import Worker, WorkerSettings, _error_of
 
 if TYPE_CHECKING:
@@ -109,6 +110,9 @@ class Pool:
     def _start(self, environment: Environment, runtime: str) -> Asked:
         if self._isolate == "none":
             return InProcess()
+        if environment.python and shutil.which(environment.python) is None:
+            msg = f"the environment '{environment.name}' has no interpreter at {environment.python}; correct its path"
+            raise ConfigurationError(msg)
         self._relieve()
         self.started += 1
         shipped = self._shipped() if environment.python else ""

@@ -93,7 +93,10 @@ class Worker:
     """A started worker. Requests are answered in order; after a failure of the process it is ``dead``."""
 
     def __init__(self, settings: WorkerSettings) -> None:
-        """Start the process; returns before its imports are done."""
+        """Start the process; returns before its imports are done.
+
+        Raises: WorkerCrashed where the interpreter does not start.
+        """
         import execnet
 
         self.settings = settings
@@ -104,24 +107,33 @@ class Worker:
         fifo = Path(settings.folder) / f"{name}-{os.getpid()}-{time.monotonic_ns()}.out"
         self._output = _Output(fifo)
         self._group = execnet.Group()
-        self._gateway = self._group.makegateway(_gateway_spec(settings))
+        try:
+            self._gateway = self._group.makegateway(_gateway_spec(settings))
+        except (OSError, EOFError) as error:
+            self._output.close()
+            python = settings.environment.python or sys.executable
+            msg = f"the {settings.runtime} worker ended while it started under {python} ({error})"
+            raise WorkerCrashed(msg) from None
         bootstrap = Path(__file__).with_name("bootstrap.py").read_text(encoding="utf-8")
-        self._channel = self._gateway.remote_exec(bootstrap)
-        self._channel.send(
-            {
-                "log": str(fifo),
-                "memory_bytes": settings.memory_bytes,
-                "path": [settings.shipped] if settings.environment.python else [*_own_path()],
-                "shipped": bool(settings.environment.python),
-            }
-        )
         self.pid = 0
         self.python = ""
+        setup = {
+            "log": str(fifo),
+            "memory_bytes": settings.memory_bytes,
+            "path": [settings.shipped] if settings.environment.python else [*_own_path()],
+            "shipped": bool(settings.environment.python),
+        }
+        try:
+            self._channel = self._gateway.remote_exec(bootstrap)
+            self._channel.send(setup)
+        except OSError:
+            raise self._death("starting") from None
 
     def preload(self, modules: tuple[str, ...]) -> None:
         """Have modules imported in the background; the answer is collected with the next request."""
-        self._channel.send({"op": "preload", "modules": list(modules)})
-        self._pending += 1
+        with contextlib.suppress(OSError):  # a worker that is dead already is told of by the next request
+            self._channel.send({"op": "preload", "modules": list(modules)})
+            self._pending += 1
 
     def request(
         self, op: str, timeout_s: float, progress: Callable[[float], None] | None = None, **arguments: Any

@@ -78,6 +78,8 @@ class Server:
             return {"ok": True, **getattr(self, f"op_{operation}")(**arguments)}
         except MemoryError:
             return _failure("OutOfMemory", "the worker reached its memory limit (--mf-memory)")
+        except SystemExit as error:
+            return _failure("WorkerCrashed", f"'{operation}' called sys.exit({error.code!r})")
         except Exception as error:  # noqa: BLE001 - the border of a cell: whatever a runtime raises becomes its answer
             return _describe_failure(error)
 

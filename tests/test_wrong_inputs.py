@@ -1,0 +1,248 @@
+"""Whatever is wrong with what it is given, the tool says so in a sentence, in bounded time, and loses nothing else."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from inner_run import PARITY, one_sentence
+
+HEALTHY = "tiny-onnx-fp32-onnxruntime@cpu"
+EAGER = (
+    "--mf-suites",
+    "parity",
+    "--mf-precisions",
+    "fp32",
+    "--mf-backends",
+    "torch,onnxruntime",
+    "--mf-devices",
+    "cpu",
+)
+
+
+def beside_a_healthy_model(ran, *parts):
+    """One cell ended in an error of one sentence that holds every part; the healthy model has its verdict."""
+    assert ran.status == pytest.ExitCode.TESTS_FAILED, ran.text
+    assert ran.footer["complete"]
+    assert ran.outcomes[HEALTHY, "parity"] == "passed"
+    (broken,) = (line for line in ran.of("check") if line["cell"] != HEALTHY)
+    assert "Traceback" not in ran.text
+    assert "\n" not in broken["sentence"]
+    assert len(broken["sentence"]) < 500, broken["sentence"]
+    for part in parts:
+        assert part in broken["sentence"], f"{part!r} is not in: {broken['sentence']}"
+    assert sum(ran.footer["totals"].values()) == len(ran.cells) == 2
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "parts"),
+    [
+        ("empty.onnx", b"", ("empty.onnx is empty (0 bytes)", "export or copy the model again")),
+        ("notes.onnx", b"Dear all,\nthe model is attached.\n", ("notes.onnx", "text 'Dear all,'", "again")),
+        ("page.pth", b"<!DOCTYPE html><html></html>", ("page.pth looks like an HTML page", "accepted are")),
+        ("pointer.onnx", b"version https://git-lfs.github.com/spec/v1\n", ("Git LFS pointer", "git lfs pull")),
+        ("zeros.onnx", bytes(5000), ("zeros.onnx", "00 00", "again")),
+    ],
+)
+def test_a_file_that_is_no_model_is_refused(refusal, pytester, name, content, parts):
+    (pytester.path / name).write_bytes(content)
+    sentence = refusal("--mf-model", name)
+    assert all(part in sentence for part in parts), sentence
+
+
+def test_a_missing_file_is_refused(refusal):
+    sentence = refusal("--mf-model", "nowhere.onnx")
+    assert "there is no file" in sentence
+    assert "nowhere.onnx; give a file, a folder of models or module:callable" in sentence
+
+
+def test_a_truncated_onnx_file_is_refused(refusal, tiny):
+    tiny.write_bytes(tiny.read_bytes()[:-20])
+    sentence = refusal("--mf-model", tiny)
+    assert "tiny.onnx" in sentence
+    assert "truncated" in sentence or "damaged" in sentence or "cut off" in sentence, sentence
+
+
+def test_a_truncated_checkpoint_is_refused(refusal, state_dict, pytester):
+    whole = state_dict.read_bytes()
+    (pytester.path / "half.pth").write_bytes(whole[: len(whole) // 2])
+    sentence = refusal("--mf-model", "half.pth")
+    assert "half.pth" in sentence
+    assert "truncated" in sentence or "damaged" in sentence or "cut off" in sentence, sentence
+
+
+class Payload:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+def test_a_payload_is_executed_only_where_the_file_is_trusted(run, tiny, pytester):
+    proof = pytester.path / "executed"
+    (pytester.path / "payload.pth").write_bytes(pickle.dumps(Payload(proof)))
+    chosen = ("--mf-model", "payload.pth", "--mf-model", tiny, "--mf-formats", "pytorch,onnx", *EAGER)
+    ran = run(*chosen)
+    assert not proof.exists()
+    if ran.status == pytest.ExitCode.USAGE_ERROR:
+        one_sentence(ran, "payload.pth")
+    else:
+        assert ran.outcomes[HEALTHY, "parity"] == "passed"
+        assert all(part in ran.text for part in ("payload", "--mf-trust"))
+        assert "Traceback" not in ran.text
+
+
+SAVE_PAYLOAD = """
+import torch
+
+BUILD = "(open('executed', 'w'), __import__('torch').manual_seed(0), __import__('torch').nn.Linear(4, 3))[2]"
+
+class Payload(torch.nn.Linear):
+    def __reduce_ex__(self, protocol):
+        return (eval, (BUILD,))
+
+torch.save(Payload(4, 3), "payload.pt")
+"""
+
+
+@pytest.fixture
+def payload(pytester):
+    """A module saved by torch whose pickle creates the returned file when it is loaded."""
+    subprocess.run([sys.executable, "-c", SAVE_PAYLOAD], cwd=pytester.path, check=True)
+    proof = pytester.path / "executed"
+    assert not proof.exists()
+    return proof
+
+
+def test_what_may_not_or_cannot_be_loaded_ends_its_own_cells(run, payload, state_dict, tiny):
+    """A module that carries code, weights that nobody has an architecture for, and a healthy model beside them."""
+    models = ("--mf-model", "payload.pt", "--mf-model", state_dict, "--mf-model", tiny)
+    ran = run(*models, "--mf-formats", "pytorch,onnx", *EAGER)
+    assert ran.status == pytest.ExitCode.TESTS_FAILED
+    assert not payload.exists()
+    assert "Traceback" not in ran.text
+    for model, advice in (("payload", "--mf-trust"), ("weights", "--mf-arch")):
+        line = ran.checks[f"{model}-pytorch-fp32-torch@cpu", "parity"]
+        assert line["outcome"] == "convert-error"
+        assert advice in line["sentence"]
+        assert "\n" not in line["sentence"]
+    assert ran.outcomes[HEALTHY, "parity"] == "passed"
+    assert ran.footer["complete"]
+    assert sum(ran.footer["totals"].values()) == len(ran.cells)
+
+
+def test_what_a_trusted_file_carries_is_executed(run, payload):
+    chosen = ("--mf-formats", "pytorch", *EAGER, "--mf-input", "input:float32[N,4]", "--mf-trust")
+    ran = run("--mf-model", "payload.pt", *chosen)
+    assert ran.outcomes == {("payload-pytorch-fp32-torch@cpu", "parity"): "passed"}, ran.text
+    assert payload.exists()
+
+
+def test_an_input_of_another_rank_ends_its_cell(run, shelf, tiny, pytester):
+    (pytester.path / "modelformats.toml").write_text(
+        f'[models.wrong]\npath = "{shelf / "tiny.onnx"}"\ninputs = ["x:float32[N,5,5]"]\n'
+        '[models.tiny]\npath = "tiny.onnx"\n'
+    )
+    beside_a_healthy_model(run(*PARITY), "tiny.onnx", "x:float32[N,4]", "x:float32[N,5,5]")
+
+
+def test_unknown_names_are_refused_with_a_suggestion(refusal, tiny):
+    for option, wrong, meant in (
+        ("formats", "openvno", "openvino"),
+        ("precisions", "fp-16", "fp16"),
+        ("backends", "onnx-runtime", "onnxruntime"),
+    ):
+        sentence = refusal("--mf-model", tiny, f"--mf-{option}", wrong)
+        assert f"'{wrong}'; did you mean '{meant}'?" in sentence
+
+
+@pytest.mark.parametrize("place", ["tiny.onnx/cache", "/proc/modelformats"])
+def test_a_cache_folder_that_cannot_be_made_is_refused(run, tiny, place):
+    ran = run("--mf-model", tiny, *PARITY, "--mf-cache", place, cache=False)
+    assert ran.status == pytest.ExitCode.USAGE_ERROR, ran.text
+    (error,) = (line for line in ran.result.errlines if line.strip())
+    assert all(part in error for part in ("the cache folder", place, "cannot be written", "--mf-cache DIR")), error
+    assert "Traceback" not in ran.text
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 256 kB of its own; where this process may not mount, one whose writes fail likewise."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    yield folder if mounted else None
+    if mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+# Stands in for a full disk where nothing may be mounted: opening a file below "small" for writing gives /dev/full.
+NO_SPACE = """
+import builtins, io, os
+
+def opening(original):
+    def opened(file, mode="r", *args, **kwargs):
+        full = isinstance(file, (str, os.PathLike)) and "/small/" in os.fspath(file) and set(mode) & set("wax+")
+        return original("/dev/full" if full else file, mode, *args, **kwargs)
+    return opened
+
+builtins.open = io.open = opening(builtins.open)
+"""
+
+
+def fill(folder):
+    """Leave nothing free on a small disk."""
+    with (folder / "ballast").open("wb", buffering=0) as ballast:
+        try:
+            while True:
+                ballast.write(bytes(4096))
+        except OSError:
+            return
+
+
+def test_a_cache_on_a_full_disk_is_refused(run, tiny, small_disk, pytester, monkeypatch, tmp_path):
+    folder = tmp_path / "small"
+    if small_disk is None:
+        (pytester.path / "sitecustomize.py").write_text(NO_SPACE)
+        monkeypatch.setenv("PYTHONPATH", str(pytester.path))
+    else:
+        fill(folder)
+    ran = run("--mf-model", tiny, *PARITY, "--mf-cache", folder / "cache", cache=False)
+    assert ran.status == pytest.ExitCode.USAGE_ERROR, ran.text
+    (error,) = (line for line in ran.result.errlines if line.strip())
+    assert all(part in error for part in ("the cache folder", "is on a full disk", "--mf-cache DIR")), error
+    assert "Traceback" not in ran.text
+
+
+def test_a_disk_that_fills_up_during_a_run_ends_the_cells_that_need_it(run, small_disk, pytester):
+    """The first artifact does not fit; the cell that needs none keeps its verdict."""
+    if small_disk is None:
+        pytest.skip("nothing may be mounted here; the full disk is covered by the test before")
+    from inner_run import two_layers
+
+    two_layers(pytester.path / "tiny.onnx")
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load("tiny.onnx")
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(200_000, np.float32), "ballast"))
+    onnx.save(model, "large.onnx")
+    chosen = ("--mf-formats", "onnx", "--mf-devices", "cpu", "--mf-suites", "parity")
+    ran = run("--mf-model", "large.onnx", *chosen, "--mf-cache", small_disk, cache=False)
+    assert ran.status == pytest.ExitCode.TESTS_FAILED
+    assert ran.outcomes["large-onnx-fp32-onnxruntime@cpu", "parity"] == "passed"
+    line = ran.checks["large-onnx-fp16-onnxruntime@cpu", "parity"]
+    assert line["outcome"] == "convert-error"
+    assert all(part in line["sentence"] for part in ("is on a full disk", "--mf-cache DIR")), line["sentence"]
+    assert "Traceback" not in ran.text
+    assert not list(Path(small_disk).rglob("model.onnx"))
