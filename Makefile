@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := .demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types bench gpu-check wheel example constraints clean
+.PHONY: help venv demo test lint types bench gpu-check wheel docs constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ gpu-check: ## prove the GPU lanes on this machine: make gpu-check PYTHON=python3
 
 wheel: venv ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
+
+docs: venv ## write the generated parts of the README and CONTRIBUTING again
+	$(BIN)/python -m pytest_modelformats.documentation --write README.md CONTRIBUTING.md
 
 constraints: venv ## write the versions that are installed into constraints.txt
 	@echo "# Exact versions of everything that 'make venv' installs, by name. Made by: make constraints" > constraints.txt

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import platform
-import resource
 import shutil
 import subprocess
 import sys
@@ -179,16 +178,15 @@ def timed(command: list[str], folder: Path, what: str, extra: dict[str, str]) ->
     Path(extra["TMPDIR"]).mkdir(exist_ok=True)
     env = {k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_CACHE_DIR"} | extra
     log = folder / f"{what}.log"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started = time.perf_counter()
+    before, started = cells.children_cpu_s(), time.perf_counter()
     with log.open("w", encoding="utf-8") as stream:
         done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=env, cwd=folder, check=False)
     elapsed = time.perf_counter() - started
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = cells.children_cpu_s() - before
     # pytest ends with 1 when a cell fails, as OpenVINO's fp16 does on processors that run it as bf16.
     if done.returncode not in {0, 1} or (what == "hand" and done.returncode):
         raise SystemExit(f"{what} ended with status {done.returncode}:\n{log.read_text('utf-8')[-3000:]}")
-    return Spent(elapsed, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return Spent(elapsed, cpu)
 
 
 def warm_up_the_disk() -> None:
@@ -208,7 +206,7 @@ def cells_part(chosen: argparse.Namespace, work: Path, found: dict[str, Any]) ->
             f"(c) {r['items']:,} cells: plan and collection / bare",
             r["tool_s"] / r["bare_s"],
             (0, 2),
-            f"{r['tool_s']:.2f} s / {r['bare_s']:.2f} s, {r['models']:,} models",
+            f"{r['tool_s']:.2f} s / {r['bare_s']:.2f} s, CPU {r['tool_cpu_s'] / r['bare_cpu_s']:.2f}; {r['models']:,} models",
         )
         for r in results
     ]
@@ -216,9 +214,9 @@ def cells_part(chosen: argparse.Namespace, work: Path, found: dict[str, Any]) ->
         rows.append(
             Row(
                 "(c) cost of one more cell, many over few",
-                cells.linearity(results, "tool_s"),
+                cells.linearity(results, "tool_cpu_s"),
                 (0, 1.5),
-                f"1 is linear; bare pytest has {cells.linearity(results, 'bare_s'):.2f}",
+                f"in CPU seconds; 1 is linear, bare pytest has {cells.linearity(results, 'bare_cpu_s'):.2f}",
             )
         )
     return rows
@@ -263,12 +261,13 @@ def show(rows: list[Row], found: dict[str, Any]) -> None:
         target = f"{low:g} to {high:g}" if low else f"at most {high:g}"
         met = "yes" if low <= row.figure <= high else "NO"
         print(f"{row.what:{width}}  {row.figure:6.3f}  {target:<11}  {met:<3}  {row.how}")
-    machine, versions = found.get("machine", {}), found.get("versions", {})
+    machine = found.get("machine", {})
     if machine:
         print(
             f"\n{machine['cpu']}, {machine['cores']} cores, {THREADS} thread; {machine['os']}; Python {machine['python']}"
         )
-    print(", ".join(f"{name} {version}" for name, version in {"Python": platform.python_version(), **versions}.items()))
+    versions = {"Python": platform.python_version(), **found.get("versions", {})}
+    print(", ".join(f"{name} {version}" for name, version in versions.items()))
     print(f"load of the machine before and after: {found['load_before'][0]:.1f}, {found['load_after'][0]:.1f}")
     folder = HERE.parent / "reports"
     folder.mkdir(exist_ok=True)

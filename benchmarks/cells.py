@@ -7,6 +7,7 @@ test with the same ids. Both are ``pytest --collect-only -q`` with the output di
 
 from __future__ import annotations
 
+import resource
 import shutil
 import subprocess
 import sys
@@ -22,7 +23,7 @@ SAVE = "import sys, torch; torch.save(torch.nn.Linear(4, 2).state_dict(), sys.ar
 
 
 def measure(counts: list[int], repetitions: int, folder: Path) -> list[dict[str, float]]:
-    """Per count the median seconds of both sides, taken in alternation, and how many items there were."""
+    """Per count the median seconds (by the clock, and of CPU) of both sides, taken in alternation, and how many items there were."""
     seed = folder / "net.pth"
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, "-c", SAVE, str(seed)], check=True)
@@ -31,19 +32,20 @@ def measure(counts: list[int], repetitions: int, folder: Path) -> list[dict[str,
     for count in counts:
         models = -(-count // len(lanes))
         tool, bare = _tool(seed, models, folder), _bare(lanes, models, folder)
-        taken: dict[str, list[float]] = {"tool": [], "bare": []}
+        taken: dict[str, list[tuple[float, float]]] = {"tool": [], "bare": []}
         for turn in range(repetitions):
             order = [("tool", tool), ("bare", bare)]
             for name, command in order if turn % 2 == 0 else order[::-1]:
                 taken[name].append(_collect(command, models * len(lanes), folder))
-        results.append(
-            {"items": models * len(lanes), "models": models, **{f"{k}_s": median(v) for k, v in taken.items()}}
-        )
+        result: dict[str, float] = {"items": models * len(lanes), "models": models}
+        for name, pairs in taken.items():
+            result[f"{name}_s"], result[f"{name}_cpu_s"] = (median(values) for values in zip(*pairs, strict=True))
+        results.append(result)
     return results
 
 
 def linearity(results: list[dict[str, float]], side: str) -> float:
-    """The cost of one more item at the largest count over that at the smallest: 1 is linear, without the start-up."""
+    """The cost of one more item at the largest counts over that at the smallest; the start-up does not enter."""
     small, middle, large = results[0], results[-2], results[-1]
     late = (large[side] - middle[side]) / (large["items"] - middle["items"])
     return late / ((middle[side] - small[side]) / (middle["items"] - small["items"]))
@@ -81,14 +83,20 @@ def _lanes(seed: Path, folder: Path) -> list[str]:
     return [line.split("[net-", 1)[1].rstrip("]") for line in shown.splitlines() if "[net-" in line]
 
 
-def _collect(command: list[str], expected: int, folder: Path) -> float:
-    """The seconds of a collection with its output discarded; the number of items is verified by its exit line."""
+def children_cpu_s() -> float:
+    """The CPU seconds of every process that this one has waited for."""
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
+def _collect(command: list[str], expected: int, folder: Path) -> tuple[float, float]:
+    """The seconds of a collection, by the clock and of CPU; the number of items is verified by its last line."""
     log = folder / "collected.txt"
     with log.open("w", encoding="utf-8") as stream:
-        started = time.perf_counter()
+        before, started = children_cpu_s(), time.perf_counter()
         done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, check=False, cwd=folder)
-        elapsed = time.perf_counter() - started
+        elapsed, cpu = time.perf_counter() - started, children_cpu_s() - before
     last = log.read_text(encoding="utf-8").strip().splitlines()[-1]
     if done.returncode or f"{expected} test" not in last:
         raise SystemExit(f"{' '.join(command)}: expected {expected} items, and pytest said: {last}")
-    return elapsed
+    return elapsed, cpu

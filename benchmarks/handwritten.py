@@ -5,7 +5,8 @@ folder to write to, the threads, the number of samples of parity, and per lane h
 the numbers that the tool itself took, so that both sides measure as often. Nothing of the tool is imported.
 """
 
-# ruff: noqa: ANN, D102, D103, D105, D107, SLF001, FBT003, PERF401 - what one writes for oneself, once, has no annotations
+# What one writes for oneself, to run it once, has no annotations.
+# ruff: noqa: ANN001, ANN002, ANN201, ANN202, ANN204, D102, D103, D105, D107, SLF001, FBT003, PERF401
 from __future__ import annotations
 
 import copy

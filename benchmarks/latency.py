@@ -73,8 +73,8 @@ def bare_loop(job: dict[str, Any]) -> float:
     gc.collect()
     gc.disable()
     # Every thread of the process, those of the runtime too.
-    for thread in os.listdir("/proc/self/task"):
-        os.sched_setaffinity(int(thread), sorted(os.sched_getaffinity(0))[: job["threads"]])
+    for thread in Path("/proc/self/task").iterdir():
+        os.sched_setaffinity(int(thread.name), sorted(os.sched_getaffinity(0))[: job["threads"]])
     for _ in range(1 + job["warmup"]):
         call()
     taken = []

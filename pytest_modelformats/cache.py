@@ -111,7 +111,7 @@ class Cache:
             for name, digest in metadata["files"].items():
                 if sha256_of(folder / name) != digest:
                     return None, f"{name} does not have the content it was written with"
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return None, f"{type(error).__name__}: {error}"
         return Entry(key, folder, metadata, made=False), ""
 

@@ -10,10 +10,14 @@ Constants and where they come from
 ``PRECISIONS[p].limit`` is k(p). fp32: 4, because over 240 faithful fp32 cells (60 random
 networks × four runtimes) r had median 1.15, 95th percentile 1.9 and maximum 3.34. fp16 and
 bf16: 2, because over 120 faithful cells r was 0.11 to 0.92 (runtimes keep wider
-accumulators than the reference). The faults to be found give 7 to 5·10⁴.
+accumulators than the reference). Over the 360 faithful cells of ``tests/test_false_alarms.py``
+(45 networks of nine families × eight lanes) the maximum of r was 2.52 at fp32, 0.94 at fp16,
+1.62 at bf16 and 1.31 with fp16 weights. The faults to be found give 7 to 5·10⁴.
 
 ``POINT_LIMIT``: the largest element error over the largest rounding error; the ratio of two
-maxima over few elements scatters more than that of two rms values, so it is wider.
+maxima over few elements scatters more than that of two rms values, so it is wider than k.
+Over the same 360 cells its maximum was 2.67 at fp32, 1.12 at fp16, 1.35 at bf16 and 1.32
+with fp16 weights; the limits are about twice that.
 
 ``FAITHFUL_LOW``: an error below this share of the asked precision's noise (half of the
 smallest seen in a faithful cell) was not made at that precision.
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-POINT_LIMIT = {"fp32": 12.0, "fp16": 6.0, "bf16": 6.0, "fp16-weights": 6.0}
+POINT_LIMIT = {"fp32": 6.0, "fp16": 3.0, "bf16": 3.0, "fp16-weights": 3.0}
 FAITHFUL_LOW = 0.05
 PLAUSIBLE = (0.1, 2.0)
 # Design §5: accuracy loss against the source below 1 % for fp16 and bf16.
@@ -278,8 +282,9 @@ def _judge_exact(
     changed = sum(int((t != y).sum()) for t, y in zip(truth, got, strict=True))
     flips = changed / size if size else 0.0
     floor = noise.get(precision.yardstick)
-    allowed = precision.limit * floor.flips if floor else 0.0
-    if flips <= allowed:
+    # Where the source itself flips, one element more is no evidence in a small batch.
+    allowed = math.ceil(precision.limit * floor.flips * size) if floor else 0
+    if changed <= allowed:
         sentence = f"Output '{name}' is equal in every element."
         if changed:
             sentence = (

@@ -98,7 +98,9 @@ def conclude(
     if expected is not None and outcome not in SKIPPED_OUTCOMES:
         _expect(report, line, outcome, expected)
     properties = {"mf_cell": planned.cell.id, "mf_outcome": line["outcome"], **note.properties}
-    report.user_properties.extend((k, plain(v)) for k, v in properties.items() if v is not None)
+    found = [(k, plain(v)) for k, v in properties.items() if v is not None]
+    report.user_properties.extend(found)
+    item.user_properties.extend(found)  # JUnit's XML takes them from the report of the teardown, still to come
     # An attribute of the report is what pytest-xdist carries to the controller.
     report.__dict__["mf_lines"] = [record.dumps(x) for x in (*note.lines, line)]
     item.stash[NOTE] = Note()
@@ -110,6 +112,8 @@ def _outcome(
     note = note_of(item)
     if report.passed:
         return Outcome.PASSED, None, note.sentence
+    if report.skipped and hasattr(report, "wasxfail"):
+        return Outcome.EXPECTED_FAILURE, None, f"{note.sentence} Expected: {report.wasxfail or 'marked xfail'}".strip()
     if report.skipped:
         reason = report.longrepr[2].removeprefix("Skipped: ") if isinstance(report.longrepr, tuple) else ""
         skipped = note.outcome if note.outcome in SKIPPED_OUTCOMES else Outcome.NOT_MEASURED

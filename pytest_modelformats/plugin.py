@@ -123,6 +123,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         hooks.finish(session, int(exitstatus))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Show the matrix and where the report is."""
     if KEEPER in config.stash:

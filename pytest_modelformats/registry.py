@@ -66,7 +66,7 @@ def resolve(reference: str) -> Any:
 def suggest(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` or, without a near match, the list of what is known."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(names)}"
 
 

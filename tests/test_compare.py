@@ -192,6 +192,11 @@ def test_what_the_source_does_too_is_not_degenerate(truth):
     assert result(truth.copy(), truth=truth) != DEGENERATE
 
 
+def test_a_single_constant_row_is_degenerate():
+    """With one row there is nothing to compare rows with, but its elements."""
+    assert result(np.full_like(TRUTH[:1], 0.5), truth=TRUTH[:1]) == DEGENERATE
+
+
 def test_one_row_or_element_is_not_degenerate():
     """One element is always constant, one row always the same as itself."""
     assert result(off_by(1e-6, TRUTH[:1]), truth=TRUTH[:1]) == PASSED
@@ -310,7 +315,7 @@ def test_every_precision_has_its_guard():
 @pytest.mark.parametrize("asked", [FP32, FP16, BF16, DEFAULT], ids=lambda p: p.name)
 @pytest.mark.parametrize("ran", RMS)
 def test_the_precision_that_ran_is_named(asked, ran):
-    """Asked for one precision and measured another's noise is a fallback in both directions; bf16 holds fp16 (r 0.125)."""
+    """Asked for one precision and measured another's noise is a fallback both ways; bf16 holds fp16 (r 0.125)."""
     found = verdict(off_by(RMS[ran]), asked)
     if ran == asked.yardstick or (asked is BF16 and ran == "fp16"):
         assert found.passed
@@ -347,6 +352,19 @@ def test_exact_outputs_tell_no_precision():
     unit = float(np.sqrt(np.mean(truth**2))) * 2.0**-11 / math.sqrt(3)
     noise = {"fp32": [Noise(unit / 2**13, unit / 2**12, 0.0)], "fp16": [Noise(unit, 2 * unit, 0.0)]}
     assert result(truth.copy(), FP16, truth=truth, noise=noise) == PASSED
+
+
+def test_constants_stand_where_the_measurements_leave_room():
+    """Each constant lies between what faithful cells and what faults were measured at; ``compare`` says where."""
+    lowest_faithful_ratio, highest_faithful = 0.11, {"fp32": 3.34, "fp16": 0.94, "bf16": 1.63}
+    assert 0.02 <= FAITHFUL_LOW <= lowest_faithful_ratio / 2 + 1e-9
+    one_tensor_of_54_at_fp16 = 0.07
+    assert one_tensor_of_54_at_fp16 < PLAUSIBLE[0] <= 0.2
+    assert max(highest_faithful.values()) / 2 < PLAUSIBLE[1] <= 2
+    smallest_fault = 7
+    for name, highest in highest_faithful.items():
+        assert highest < PRECISIONS[name].limit < smallest_fault
+        assert POINT_LIMIT[name] <= 3 * PRECISIONS[name].limit
 
 
 # --- integers
@@ -395,7 +413,9 @@ def test_decision_flips_are_reported_for_classifiers():
     assert verdict(got, truth=truth, noise=noise).outputs[0].flips is None
 
 
-@pytest.mark.parametrize(("lost", "rows", "fails"), [(0, 100, False), (2, 100, True), (2, 99, False), (9, 1000, False), (11, 1000, True)])
+@pytest.mark.parametrize(
+    ("lost", "rows", "fails"), [(0, 100, False), (2, 100, True), (2, 99, False), (9, 1000, False), (11, 1000, True)]
+)
 def test_accuracy_loss_has_a_limit(lost, rows, fails):
     """More than one per cent of the labelled rows may not be lost; below a hundred rows that says nothing."""
     labels = np.arange(rows) % 2

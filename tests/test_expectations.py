@@ -12,7 +12,7 @@ WRONG = "tiny~wrong-onnx-fp32-onnxruntime@cpu"
 @pytest.fixture
 def judged(run, tiny, pytester):
     """Judge the tiny model and a copy with one weight changed, under the given expectations."""
-    two_layers(pytester.path / "wrong.onnx", change=0.01)
+    two_layers(pytester.path / "wrong.onnx", change=1.0)
 
     def judge(expectations, *args, **kwargs):
         (pytester.path / "known.txt").write_text(expectations)
@@ -45,7 +45,7 @@ def test_an_unexpected_pass_fails(judged):
 
 def test_a_line_that_matches_nothing_fails_a_whole_run(judged):
     every = ("--mf-formats", "onnx", "--mf-precisions", "fp32", "--mf-time-budget", "0.02")
-    ran = judged("tiny~wrong-*@cpu  [pbd]*  # known\ntiny~rong-*  parity  # mistyped\n", *every)
+    ran = judged("tiny~wrong-*@cpu  [pb]a*  # known\ntiny~rong-*  parity  # mistyped\n", *every)
     assert ran.status == 1
     assert "known.txt:2 expects 'tiny~rong-* parity' to fail and nothing did; delete the line" in ran.text
     assert "known.txt:1 expects" not in ran.text
@@ -113,7 +113,7 @@ def test_a_budget_is_held(run, tiny, pytester, key, value, outcome):
     assert ran.status == (outcome == "failed")
 
 
-@pytest.mark.parametrize(("atol", "outcome"), [("0.5", "passed"), ("1e-9", "failed")])
+@pytest.mark.parametrize(("atol", "outcome"), [("5.0", "passed"), ("1e-9", "failed")])
 def test_a_chosen_tolerance_takes_the_place_of_the_measured_noise(judged, pytester, atol, outcome):
     (pytester.path / "modelformats.toml").write_text(f'[tolerances."tiny~wrong-*"]\natol = {atol}\noutputs = ["y"]\n')
     ran = judged("")

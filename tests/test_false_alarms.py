@@ -24,8 +24,8 @@ for needed in ("torch", "onnx", "onnxruntime", "openvino", "onnxconverter_common
 
 NETWORKS = Path(__file__).parent.parent / "fixtures" / "random_networks.py"
 FAMILIES = ("cnn", "depthwise", "residual", "groupnorm", "mlp", "mlpnorm", "attention", "lstm", "gru")
-MODELS = tuple(f"{family}_{seed}" for family in FAMILIES for seed in range(3))
-# Eight lanes: what runs on PyTorch's own kernels at the source's own precision is left out where it proves little.
+MODELS = tuple(f"{family}_{seed}" for family in FAMILIES for seed in range(5))
+# The last three run PyTorch's own kernels, so their ratio is mostly 1: the first five alone are more than 200 cells.
 LANES = (
     "onnx.legacy-fp32-onnxruntime@cpu",
     "onnx.legacy-fp16-onnxruntime@cpu",
@@ -38,8 +38,6 @@ LANES = (
 )
 CELLS = frozenset(f"{model}-{lane}" for model in MODELS for lane in LANES)
 FEWEST = 200
-# The largest share of a limit that a faithful cell may use up before the limit is called too tight.
-ROOM = 1.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(850)]
 
@@ -85,7 +83,8 @@ def ratios(lines):
 
 def table(found):
     """The distribution as text, one line per precision and ratio."""
-    rows = [f"{'precision':14} {'ratio':6} {'cells':>5} {'min':>7} {'median':>7} {'p95':>7} {'max':>7} {'limit':>6}  worst"]
+    heads = "".join(f"{name:>8}" for name in ("min", "median", "p95", "max"))
+    rows = [f"{'precision':14} {'ratio':6} {'cells':>5}{heads} {'limit':>6}  worst"]
     for precision, values in sorted(found.items()):
         limits = PRECISIONS[precision].limit, POINT_LIMIT[PRECISIONS[precision].yardstick]
         for index, what in enumerate(("noise", "point")):
@@ -103,7 +102,7 @@ def test_no_faithful_cell_is_accused(parity):
     """Every one of more than 200 faithful cells passes parity."""
     ended, lines = parity
     checks = [line for line in lines if line["kind"] == "check"]
-    print("\n" + table(ratios(lines)))
+    sys.stdout.write(f"\n{table(ratios(lines))}\n")
     accused = {line["cell"]: line["sentence"] for line in checks if line["outcome"] != "passed"}
     assert not accused
     assert {line["cell"] for line in checks} == CELLS
@@ -119,14 +118,14 @@ def test_totals_add_up(parity):
     assert set(footer["cells"]) == CELLS
 
 
-def test_ratios_are_measured_and_leave_room(parity):
+def test_ratios_are_measured(parity):
     """Both ratios are finite numbers in every cell, below their limits, and above what would look too precise."""
     for precision, values in ratios(parity[1]).items():
         limit, point = PRECISIONS[precision].limit, POINT_LIMIT[PRECISIONS[precision].yardstick]
         for noise_ratio, point_ratio, cell in values:
             assert math.isfinite(noise_ratio), cell
-            assert FAITHFUL_LOW <= noise_ratio <= ROOM * limit, cell
-            assert point_ratio <= ROOM * point, cell
+            assert FAITHFUL_LOW <= noise_ratio <= limit, cell
+            assert point_ratio <= point, cell
 
 
 def test_other_laws_accuse_no_faithful_cell(parity, folder):

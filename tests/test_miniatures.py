@@ -23,7 +23,7 @@ METADATA = "Metadata-Version: 2.1\nName: miniatures\nVersion: 0.0\n"
 SUITES = "contract,parity,batch,determinism"
 CHECKS = ("availability", *SUITES.split(","))
 # Enough for a worker to start on a busy machine; what hangs costs this much, twice.
-TIMEOUT_S = 20
+TIMEOUT_S = 15
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

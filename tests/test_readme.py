@@ -246,7 +246,8 @@ def test_the_example_report_renders_in_every_form(example):
     assert example.complete
     assert "digits_cnn" in html.render(example)
     assert "digits_cnn" in terminal.render(example, 100, color=False)
-    assert markdown.render(example) == (EXAMPLE / "report.md").read_text(encoding="utf-8")
+    written = (EXAMPLE / "report.md").read_text(encoding="utf-8")
+    assert markdown.render(example) == written, "run: modelformats report reports/example -o reports/example/report.md"
 
 
 def test_the_example_report_is_a_real_run_of_every_format(example):

@@ -83,8 +83,10 @@ def distinct_artifacts(ran):
     return len({chain[: i + 1] for chain in chains for i in range(len(chain))})
 
 
+@pytest.mark.slow
 def test_four_processes_convert_once_and_find_what_one_finds(run, tiny, pytester):
-    chosen = ("--mf-model", tiny, *ON_CPU, "--mf-time-budget", "0.05")
+    chosen = ("--mf-model", tiny, *ON_CPU, "--mf-precisions", "fp32,fp16", "--mf-suites", "parity,batch,latency")
+    chosen = (*chosen, "--mf-time-budget", "0.05")
     alone = run(*chosen, "--mf-cache", "alone", cache=False)
     four = run(*chosen, "--mf-cache", "four", "-n", "4", plugins=["xdist"], cache=False)
     assert outcomes(four) == outcomes(alone)

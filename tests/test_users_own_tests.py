@@ -141,6 +141,22 @@ def test_a_failing_test_of_the_users_is_on_record(run, tiny, pytester):
     assert ran.footer["totals"] == {"failed": 1}
 
 
+def test_a_failure_that_the_user_marked_as_expected_is_one_on_record(run, tiny, pytester):
+    pytester.makepyfile(
+        test_own="""
+        import pytest
+
+        @pytest.mark.xfail(reason="nets#7")
+        def test_it(mf_outputs): assert not len(mf_outputs)
+        """
+    )
+    ran = run("test_own.py", "--mf-model", tiny, *ONE_CELL)
+    ran.result.assert_outcomes(xfailed=1)
+    assert ran.checks[CELL, "test_it"]["outcome"] == "expected-failure"
+    assert "nets#7" in ran.checks[CELL, "test_it"]["sentence"]
+    assert ran.footer["totals"] == {"expected-failure": 1}
+
+
 def test_a_cell_without_a_model_is_a_usage_error(run, pytester):
     pytester.makepyfile(test_own="def test_it(mf_parity): pass\n\ndef test_other(): pass")
     one_sentence(run(inprocess=True), "test_own.py::test_it takes a cell", "--mf-model FILE", "modelformats.toml")

@@ -1,4 +1,4 @@
-"""The process border: how a worker dies is named, what it started dies with it, and a foreign interpreter stays foreign."""
+"""The process border: how a worker dies is named, what it started dies too, a foreign interpreter stays foreign."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ def test_what_an_earlier_request_printed_explains_nothing(pool, tmp_path):
     """A caught bad_alloc of an earlier cell makes a later SIGSEGV no want of memory."""
     worker = pool.get(Environment(), "probe")
     run(worker, "open_whisper", tmp_path)
-    with pytest.raises(WorkerCrashed, match="SIGSEGV$"):
+    with pytest.raises(WorkerCrashed, match=r"SIGSEGV$"):
         run(worker, "open_segfault", tmp_path)
 
 

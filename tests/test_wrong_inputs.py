@@ -6,10 +6,12 @@ import os
 import pickle
 import subprocess
 import sys
-from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from inner_run import PARITY, one_sentence
+from onnx import numpy_helper
 
 HEALTHY = "tiny-onnx-fp32-onnxruntime@cpu"
 EAGER = (
@@ -139,6 +141,7 @@ def test_what_may_not_or_cannot_be_loaded_ends_its_own_cells(run, payload, state
     assert sum(ran.footer["totals"].values()) == len(ran.cells)
 
 
+@pytest.mark.slow
 def test_what_a_trusted_file_carries_is_executed(run, payload):
     chosen = ("--mf-formats", "pytorch", *EAGER, "--mf-input", "input:float32[N,4]", "--mf-trust")
     ran = run("--mf-model", "payload.pt", *chosen)
@@ -173,25 +176,13 @@ def test_a_cache_folder_that_cannot_be_made_is_refused(run, tiny, place):
     assert "Traceback" not in ran.text
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A folder on a disk of 256 kB of its own; where this process may not mount, one whose writes fail likewise."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
-    yield folder if mounted else None
-    if mounted:
-        subprocess.run(["umount", "-l", str(folder)], check=False)
-
-
-# Stands in for a full disk where nothing may be mounted: opening a file below "small" for writing gives /dev/full.
+# Stands in for a full disk where nothing may be mounted: what is opened for writing below a folder is /dev/full.
 NO_SPACE = """
 import builtins, io, os
 
 def opening(original):
     def opened(file, mode="r", *args, **kwargs):
-        full = isinstance(file, (str, os.PathLike)) and "/small/" in os.fspath(file) and set(mode) & set("wax+")
+        full = isinstance(file, (str, os.PathLike)) and "{below}" in os.fspath(file) and set(mode) & set("wax+")
         return original("/dev/full" if full else file, mode, *args, **kwargs)
     return opened
 
@@ -199,23 +190,29 @@ builtins.open = io.open = opening(builtins.open)
 """
 
 
-def fill(folder):
-    """Leave nothing free on a small disk."""
-    with (folder / "ballast").open("wb", buffering=0) as ballast:
-        try:
-            while True:
-                ballast.write(bytes(4096))
-        except OSError:
-            return
-
-
-def test_a_cache_on_a_full_disk_is_refused(run, tiny, small_disk, pytester, monkeypatch, tmp_path):
+@pytest.fixture
+def small_disk(tmp_path, pytester, monkeypatch):
+    """A folder on a disk of 256 kB; where this process may not mount one, writes below ``pretend`` of it fail."""
     folder = tmp_path / "small"
-    if small_disk is None:
-        (pytester.path / "sitecustomize.py").write_text(NO_SPACE)
-        monkeypatch.setenv("PYTHONPATH", str(pytester.path))
-    else:
-        fill(folder)
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True, check=False).returncode == 0
+
+    def prepare(pretend, ballast=0):
+        if mounted:
+            (folder / "ballast").write_bytes(bytes(ballast))
+        else:
+            (pytester.path / "sitecustomize.py").write_text(NO_SPACE.format(below=f"/small/{pretend}"))
+            monkeypatch.setenv("PYTHONPATH", str(pytester.path))
+        return folder
+
+    yield prepare
+    if mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def test_a_cache_on_a_full_disk_is_refused(run, tiny, small_disk):
+    folder = small_disk("cache", ballast=256 * 1024)
     ran = run("--mf-model", tiny, *PARITY, "--mf-cache", folder / "cache", cache=False)
     assert ran.status == pytest.ExitCode.USAGE_ERROR, ran.text
     (error,) = (line for line in ran.result.errlines if line.strip())
@@ -223,26 +220,18 @@ def test_a_cache_on_a_full_disk_is_refused(run, tiny, small_disk, pytester, monk
     assert "Traceback" not in ran.text
 
 
-def test_a_disk_that_fills_up_during_a_run_ends_the_cells_that_need_it(run, small_disk, pytester):
-    """The first artifact does not fit; the cell that needs none keeps its verdict."""
-    if small_disk is None:
-        pytest.skip("nothing may be mounted here; the full disk is covered by the test before")
-    from inner_run import two_layers
-
-    two_layers(pytester.path / "tiny.onnx")
-    import numpy as np
-    import onnx
-    from onnx import numpy_helper
-
-    model = onnx.load("tiny.onnx")
+def test_a_disk_that_fills_up_during_a_run_ends_the_cells_that_need_it(run, tiny, small_disk, pytester):
+    """The artifact does not fit; the cell that needs none keeps its verdict."""
+    model = onnx.load(str(tiny))
     model.graph.initializer.append(numpy_helper.from_array(np.zeros(200_000, np.float32), "ballast"))
-    onnx.save(model, "large.onnx")
-    chosen = ("--mf-formats", "onnx", "--mf-devices", "cpu", "--mf-suites", "parity")
-    ran = run("--mf-model", "large.onnx", *chosen, "--mf-cache", small_disk, cache=False)
+    onnx.save(model, str(pytester.path / "large.onnx"))
+    folder = small_disk("tmp")
+    chosen = ("--mf-formats", "onnx", "--mf-devices", "cpu", "--mf-suites", "contract")
+    ran = run("--mf-model", "large.onnx", *chosen, "--mf-cache", folder, cache=False)
     assert ran.status == pytest.ExitCode.TESTS_FAILED
-    assert ran.outcomes["large-onnx-fp32-onnxruntime@cpu", "parity"] == "passed"
-    line = ran.checks["large-onnx-fp16-onnxruntime@cpu", "parity"]
+    assert ran.outcomes["large-onnx-fp32-onnxruntime@cpu", "contract"] == "passed"
+    line = ran.checks["large-onnx-fp16-onnxruntime@cpu", "contract"]
     assert line["outcome"] == "convert-error"
     assert all(part in line["sentence"] for part in ("is on a full disk", "--mf-cache DIR")), line["sentence"]
     assert "Traceback" not in ran.text
-    assert not list(Path(small_disk).rglob("model.onnx"))
+    assert not list(folder.rglob("model.onnx"))

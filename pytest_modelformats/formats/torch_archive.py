@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickletools
 import re
 import zipfile
+from functools import lru_cache
 from typing import IO, TYPE_CHECKING
 
 from pytest_modelformats.errors import SourceError
@@ -46,8 +47,8 @@ def zip_entries(path: Path, head: bytes) -> frozenset[str] | None:
     if not head.startswith(ZIP_MAGIC):
         return None
     try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
+        status = path.stat()
+        infos = _listed(path, status.st_size, status.st_mtime_ns)
         if infos and min(info.header_offset for info in infos) > 0:
             # A .pt2 file has zips inside: cut off, the last of them is what is found when reading from the end.
             msg = "its list of entries is missing"
@@ -66,6 +67,13 @@ def zip_entries(path: Path, head: bytes) -> frozenset[str] | None:
         )
         raise SourceError(msg)
     return frozenset(name.partition("/")[2] or name for name in names)
+
+
+@lru_cache(maxsize=1)
+def _listed(path: Path, _size: int, _mtime_ns: int) -> list[zipfile.ZipInfo]:
+    """List a zip's entries; the last answer is kept, because three formats ask for it one after another."""
+    with zipfile.ZipFile(path) as archive:
+        return archive.infolist()
 
 
 def _looks_like_torch(path: Path, head: bytes) -> bool:

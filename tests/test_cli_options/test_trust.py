@@ -5,10 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 SAVE = "import torch; torch.manual_seed(0); torch.save(torch.nn.Linear(4, 3), 'module.pt')"
 EAGER = ("--mf-suites", "parity", "--mf-formats", "pytorch", "--mf-precisions", "fp32", "--mf-backends", "torch")
 
 
+@pytest.mark.slow
 def test_a_pickled_module_is_loaded_where_it_is_trusted(run, pytester):
     subprocess.run([sys.executable, "-c", SAVE], cwd=pytester.path, check=True)
     chosen = ("--mf-model", "module.pt", "--mf-input", "input:float32[N,4]", *EAGER, "--mf-devices", "cpu")

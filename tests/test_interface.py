@@ -1,0 +1,59 @@
+"""The interface check: every difference is a sentence, what is not stated cannot differ."""
+
+from __future__ import annotations
+
+import pytest
+
+from pytest_modelformats.interface import differences
+from pytest_modelformats.registry import formats
+from pytest_modelformats.schema import TensorSpec
+
+INPUTS = [TensorSpec.parse("image:float32[N,1,8,8]"), TensorSpec.parse("ids:int64[N,S]")]
+OUTPUTS = [TensorSpec.parse("logits:float32[N,10]"), TensorSpec.parse("label:int64[N]")]
+
+
+def found(inputs=INPUTS, outputs=OUTPUTS, form="onnx", precision="fp32"):
+    return differences(INPUTS, OUTPUTS, inputs, outputs, formats()[form], precision)
+
+
+def test_an_unchanged_interface_has_no_differences():
+    assert found() == []
+
+
+def test_what_is_not_stated_cannot_differ():
+    assert found((), ()) == []
+    assert found([TensorSpec("", "float32", None), TensorSpec("", "int64", None)], ()) == []
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        (OUTPUTS[:1], "there are 1 outputs (logits) where the source has 2"),
+        ([OUTPUTS[1], OUTPUTS[0]], "output 0 is called 'label' where the source says 'logits'"),
+        ([TensorSpec.parse("logit:float32[N,10]"), OUTPUTS[1]], "output 0 is called 'logit'"),
+        ([OUTPUTS[0], TensorSpec.parse("label:int32[N]")], "output 'label' is int32 where the source has int64"),
+        ([TensorSpec.parse("logits:float32[N,9]"), OUTPUTS[1]], "dimension 1 of output 'logits' is 9"),
+        ([TensorSpec.parse("logits:float32[1,10]"), OUTPUTS[1]], "was dynamic (N) and is now fixed at 1"),
+        ([TensorSpec.parse("logits:float32[10]"), OUTPUTS[1]], "has rank 1 where the source has 2"),
+        ([TensorSpec.parse("logits:float16[N,10]"), OUTPUTS[1]], "output 'logits' is float16"),
+    ],
+)
+def test_each_change_is_named(outputs, said):
+    assert said in "; ".join(found(outputs=outputs))
+
+
+def test_a_narrow_cell_may_hand_out_its_own_dtype():
+    narrow = [TensorSpec.parse("logits:float16[N,10]"), OUTPUTS[1]]
+    assert found(outputs=narrow, precision="fp16") == []
+    assert found(outputs=narrow, precision="bf16") != []
+
+
+def test_names_count_only_where_the_format_holds_them():
+    renamed = [TensorSpec.parse("other:float32[N,10]"), OUTPUTS[1]]
+    assert found(outputs=renamed, form="torchscript") == []
+    assert found(outputs=renamed, form="openvino") != []
+
+
+def test_a_dimension_that_became_dynamic_is_no_loss():
+    fixed = [TensorSpec.parse("image:float32[N,C,H,W]"), INPUTS[1]]
+    assert found(inputs=fixed) == []
