@@ -166,7 +166,8 @@ def run_by_hand(name: str, model: Path, folder: Path, lanes: list[dict[str, Any]
     job = {"folder": str(folder / "hand"), "threads": THREADS, "models": [{**entry, "cells": timing}]}
     path = folder / "work.json"
     path.write_text(json.dumps(job), encoding="utf-8")
-    fresh = {"TMPDIR": str(folder / "hand-tmp"), "TORCHINDUCTOR_CACHE_DIR": str(folder / "hand-compiled")}
+    # CI=1 keeps OpenVINO from reporting home, as the tool's workers do.
+    fresh = {"CI": "1", "TMPDIR": str(folder / "hand-tmp"), "TORCHINDUCTOR_CACHE_DIR": str(folder / "hand-compiled")}
     command = [sys.executable, str(HERE / "handwritten.py"), str(path)]
     spent = timed(command, folder, "hand", {**fresh, "OMP_NUM_THREADS": str(THREADS)})
     found.setdefault("by_hand", {})[name] = json.loads((folder / "hand" / f"{name}.json").read_text("utf-8"))
@@ -206,7 +207,8 @@ def cells_part(chosen: argparse.Namespace, work: Path, found: dict[str, Any]) ->
             f"(c) {r['items']:,} cells: plan and collection / bare",
             r["tool_s"] / r["bare_s"],
             (0, 2),
-            f"{r['tool_s']:.2f} s / {r['bare_s']:.2f} s, CPU {r['tool_cpu_s'] / r['bare_cpu_s']:.2f}; {r['models']:,} models",
+            f"{r['tool_s']:.2f} s / {r['bare_s']:.2f} s, CPU {r['tool_cpu_s'] / r['bare_cpu_s']:.2f}; "
+            f"{r['models']:,} models",
         )
         for r in results
     ]
@@ -263,9 +265,7 @@ def show(rows: list[Row], found: dict[str, Any]) -> None:
         print(f"{row.what:{width}}  {row.figure:6.3f}  {target:<11}  {met:<3}  {row.how}")
     machine = found.get("machine", {})
     if machine:
-        print(
-            f"\n{machine['cpu']}, {machine['cores']} cores, {THREADS} thread; {machine['os']}; Python {machine['python']}"
-        )
+        print(f"\n{machine['cpu']}, {machine['cores']} cores, {THREADS} thread, {machine['os']}")
     versions = {"Python": platform.python_version(), **found.get("versions", {})}
     print(", ".join(f"{name} {version}" for name, version in versions.items()))
     print(f"load of the machine before and after: {found['load_before'][0]:.1f}, {found['load_after'][0]:.1f}")

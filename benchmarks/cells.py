@@ -23,7 +23,7 @@ SAVE = "import sys, torch; torch.save(torch.nn.Linear(4, 2).state_dict(), sys.ar
 
 
 def measure(counts: list[int], repetitions: int, folder: Path) -> list[dict[str, float]]:
-    """Per count the median seconds (by the clock, and of CPU) of both sides, taken in alternation, and how many items there were."""
+    """Per count the medians of both sides, taken in alternation: seconds by the clock and of CPU."""
     seed = folder / "net.pth"
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, "-c", SAVE, str(seed)], check=True)

@@ -104,6 +104,22 @@ class Campaign:
             for runtime, modules in wanted.items():
                 self.stages.pool.get(Environment(), runtime, modules)
 
+    def open_only_source(self, cells: Sequence[str]) -> None:
+        """Load the model where there is just one: if that fails, it is one error, not one for every check.
+
+        Raises: SourceError, TrustError. Of several models, one that cannot be loaded fails its own cells only.
+        """
+        if len(self.sources) == 1 and any(self.cells[cell].decision.runs for cell in cells):
+            from pytest_modelformats.errors import ModelFormatsError, SourceError
+
+            try:
+                self.stages.description(self.sources[0].name)
+                self.stages.samples(self.sources[0].name)
+            except SourceError:
+                raise
+            except ModelFormatsError:
+                return  # a worker that died, say: its cells tell
+
     def close(self) -> None:
         """End the workers."""
         if self.started_stages is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -55,11 +55,21 @@ def check_name(item: pytest.Item) -> str:
     return getattr(item, "originalname", None) or item.name
 
 
-def end_stage(item: pytest.Item, error: ModelFormatsError) -> None:
+def fail_required(item: pytest.Item, name: str, reason: str) -> NoReturn:
+    """Fail the test of a cell that did not run although ``--mf-require`` names it."""
+    note = note_of(item)
+    note.outcome = Outcome.FAILED
+    note.sentence = f"--mf-require {name}: the cell did not run: {reason}"
+    pytest.fail(note.sentence, pytrace=False)
+
+
+def end_stage(item: pytest.Item, error: ModelFormatsError, required: str = "") -> NoReturn:
     """End the test as the error asks: skipped with its reason, or failed with its sentence."""
     note = note_of(item)
     note.outcome, note.sentence = Outcome(error.outcome), str(error)
     trace = getattr(error, "trace", "")
+    if note.outcome in {Outcome.MISSING_DEPENDENCY, Outcome.NO_DEVICE} and required:
+        fail_required(item, required, note.sentence)
     if note.outcome in SKIPPED_OUTCOMES:
         pytest.skip(f"{note.outcome.value}: {note.sentence}")
     detail = f"\n\nin the worker:\n{trace}" if trace and item.config.getoption("verbose") > 0 else ""
@@ -81,6 +91,9 @@ def conclude(
         return
     check = check_name(item)
     outcome, kind, sentence = _outcome(item, call, report)
+    if report.failed and item.nodeid.startswith("modelformats::") and item.config.getoption("verbose") < 1:
+        # The verdict's sentence says it all; a traceback of a shipped suite says nothing more.
+        report.longrepr = f"{outcome.value}{f' ({kind.value})' if kind else ''}: {sentence}"
     note = note_of(item)
     line = {
         "kind": "check",

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_modelformats import machine, record, registry
 from pytest_modelformats.budget import within
-from pytest_modelformats.conclude import end_stage, note_of
+from pytest_modelformats.conclude import end_stage, fail_required, note_of
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, NotMeasured, RunError
 from pytest_modelformats.expectations import complaints
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
@@ -182,11 +182,12 @@ def before_loop(session: pytest.Session, campaign: Campaign) -> None:
     if not ids or session.testsfailed:
         return
     if not hasattr(session.config, "workerinput"):
-        selected(session.config, campaign, [f"[{i}]" for i in ids])
         try:
             campaign.start_ahead(ids)
+            campaign.open_only_source(ids)
         except ModelFormatsError as error:
             raise pytest.UsageError(str(error)) from None
+        selected(session.config, campaign, [f"[{i}]" for i in ids])
 
 
 def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> None:
@@ -229,7 +230,7 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
         now = campaign.started_stages.conversions
         note.conversions = {k: note.conversions.get(k, 0) + now[k] - before.get(k, 0) for k in now}
     if failure is not None:
-        end_stage(item, failure)
+        end_stage(item, failure, _required(campaign, planned, Outcome(failure.outcome)))
     if name in {"contract", "parity", "batch", "determinism"}:
         note.take(result)
         note.properties["mf_noise_ratio"] = result.noise_ratio
@@ -254,15 +255,24 @@ def _not_run(item: pytest.Item, campaign: Campaign, planned: PlannedCell) -> Non
     decision = planned.decision
     note = note_of(item)
     note.outcome, note.sentence = decision.outcome, decision.reason
-    cell = planned.cell
-    names = {cell.format, cell.variant, cell.precision, cell.backend, cell.device}
-    required = sorted(names & set(campaign.settings.require))
     reason = f"{decision.reason}; {decision.install}" if decision.install else decision.reason
+    required = _required(campaign, planned, decision.outcome)
     if required:
-        note.outcome = Outcome.FAILED
-        note.sentence = f"--mf-require {required[0]}: the cell did not run: {reason}"
-        pytest.fail(note.sentence, pytrace=False)
+        fail_required(item, required, reason)
     pytest.skip(f"{decision.outcome.value if decision.outcome else ''}: {reason}")
+
+
+def _required(campaign: Campaign, planned: PlannedCell, outcome: Outcome | None) -> str:
+    """The name of ``--mf-require`` that makes "not run" a failure for this cell, "" where there is none.
+
+    A device that is not there fails a cell only where that device was asked for: ``--mf-require onnx``
+    on a machine without a GPU is about the CPU.
+    """
+    cell, settings = planned.cell, campaign.settings
+    if outcome is Outcome.NO_DEVICE and cell.device not in {*settings.require, *settings.devices}:
+        return ""
+    names = {cell.format, cell.variant, cell.precision, cell.backend, cell.device}
+    return min(names & set(settings.require), default="")
 
 
 def runner(

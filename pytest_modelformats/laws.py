@@ -68,7 +68,12 @@ def between_runs(
         for p, v in noise.items()
     }
     dtypes = [a.dtype.name for a in first[0]]
-    verdict = but_for_finer(judge(names, first, other, wide, precision, dtypes=dtypes), precision)
+    return by_size(judge(names, first, other, wide, precision, dtypes=dtypes), precision)
+
+
+def by_size(verdict: Verdict, precision: Precision) -> Verdict:
+    """The verdict by the size of the difference alone: which precision ran is the parity check's to say."""
+    verdict = but_for_finer(verdict, precision)
     if verdict.outcome is not Outcome.FALLBACK:
         return verdict
     apart = max(verdict.outputs, key=lambda o: o.noise_ratio or 0.0)

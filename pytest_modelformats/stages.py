@@ -12,7 +12,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_modelformats import laws, registry
+from pytest_modelformats import laws, registry, reroll
 from pytest_modelformats.compare import Tolerance, judge, with_accuracy
 from pytest_modelformats.convert import RUNTIME, Artifact, Origin, convert
 from pytest_modelformats.errors import (
@@ -286,6 +286,7 @@ class Stages:
                 classifier=description.classifier,
                 tolerances=self._tolerances(planned),
             )
+            verdict = self._examined(planned, verdict)
             verdict = replace(verdict, statement=dict(self.session(planned).statement))
             labels = self.samples(model).labels
             if labels is None or not description.classifier or verdict.failure_kind is FailureKind.CONTRACT:
@@ -321,7 +322,7 @@ class Stages:
             got = alone[0] if size == 1 else self.run(planned, self._rows(model, 0, size))
             truth = [t[:size] if has else t for t, has in zip(reference.truths[0], batched, strict=True)]
             verdict = judge(names, [truth], [got], reference.noise, precision, dtypes=dtypes)
-            verdicts[f"batch {size} against the source"] = laws.but_for_finer(verdict, precision)
+            verdicts[f"batch {size} against the source"] = laws.by_size(verdict, precision)
             if size > 1 and all(batched):
                 rows = [[o[i : i + 1] for o in got] for i in range(size)]
                 verdicts[f"rows of batch {size} against themselves alone"] = laws.between_runs(
@@ -418,6 +419,47 @@ class Stages:
         if complete and registry.formats()[planned.cell.format].named_outputs:
             return [arrays[names.index(name)] for name in wanted]
         return arrays
+
+    def _examined(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
+        """A fallback to a coarser precision, examined: an error that moved inputs do not change is a fault."""
+        ran = reroll.suspects(verdict, PRECISIONS[planned.cell.precision])
+        model = planned.cell.model
+        feed = self._rows(model, 0, max(laws.BATCHES))
+        if not ran or not any(spec.is_float for spec in self.description(model).inputs):
+            return verdict
+        other = reroll.moved(feed, ran)
+        errors = []
+        for name, inputs in (("few", feed), (f"moved-{ran}", other)):
+            truth = self._evaluated(model, name, inputs, "float64")
+            got = self.run(planned, inputs)
+            errors.append([y - t for y, t in zip(got, truth, strict=True)])
+        weights: list[np.ndarray] | None = None
+        if ran == "fp16" and "fp16-weights" in self.reference(model).noise:
+            truth = self._evaluated(model, "few", feed, "float64")
+            rounded = self._evaluated(model, "few", feed, "fp16-weights")
+            weights = [y - t for y, t in zip(rounded, truth, strict=True)]
+        return reroll.settle(verdict, ran, errors[0], errors[1], weights)
+
+    def _evaluated(self, model: str, name: str, feed: Mapping[str, np.ndarray], precision: str) -> list[np.ndarray]:
+        """The source's own outputs for one feed at a precision; ``name`` stands for the feed."""
+
+        def load() -> list[np.ndarray]:
+            import numpy as np
+
+            source = self.source(model)
+            answer = self._ask(
+                RUNTIME,
+                f"evaluating {model} at {precision}",
+                "evaluate",
+                module=registry.formats()[source.format].module,
+                source=source.to_json(),
+                feeds=[self._written(model, name, feed)],
+                precision=precision,
+                folder=str(self._folder("evaluated")),
+            )
+            return [np.load(path, allow_pickle=False) for path in answer["outputs"][0]]
+
+        return self._per_model(f"evaluated-{name}-{precision}", model, load)
 
     def _running(self, planned: PlannedCell) -> Precision:
         """The precision that runs: the asked one, or after a fallback the one that was measured."""

@@ -29,6 +29,8 @@ if setup["shipped"]:
     sys.path[:] = [p for p in sys.path if p]  # the folder that pytest was started in is ours, not this interpreter's
 sys.path[:0] = setup["path"]
 sys.dont_write_bytecode = bool(setup["shipped"])
+# `import openvino` reports its use to Intel from a thread that forks: beside the samples of a measurement, and unasked.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # openvino then takes its own stub
 
 from pytest_modelformats.workers import remote  # noqa: E402 - only now importable
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inner_run import PARITY
+from inner_run import PARITY, one_sentence
 
 
 def test_the_specification_replaces_what_the_model_states(run, tiny):
@@ -17,10 +17,5 @@ def test_an_unknown_dtype_is_refused_with_an_example(refusal, tiny):
     assert "input:float32[N,3,224,224]" in sentence
 
 
-def test_a_name_that_the_model_does_not_have_ends_the_cell(run, tiny):
-    ran = run("--mf-model", tiny, "--mf-input", "z:float32[N,4]", *PARITY)
-    assert ran.status == 1
-    (line,) = ran.of("check")
-    assert line["outcome"] == "convert-error"
-    assert "'z'" in line["sentence"]
-    assert "x" in line["sentence"]
+def test_a_name_that_the_model_does_not_have_is_refused_with_those_it_has(run, tiny):
+    one_sentence(run("--mf-model", tiny, "--mf-input", "z:float32[N,4]", *PARITY), "'z'", "its inputs are x")

@@ -1,0 +1,58 @@
+"""Rounding is re-rolled when the inputs move by one unit of rounding, a fault is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pytest_modelformats import reroll
+from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, OutputParity, Verdict
+
+RNG = np.random.default_rng(0)
+PATTERN = RNG.standard_normal((7, 10))
+OTHER = RNG.standard_normal((7, 10))
+
+
+def verdict(ran="bf16"):
+    output = OutputParity("y", Outcome.FALLBACK, None, "bf16 is what ran", 0.1, 0.4, 1e-6, 4e-6, 1e5, 1e5, ran)
+    return Verdict(Outcome.FALLBACK, None, output.sentence, (output,))
+
+
+def test_an_error_that_changes_with_the_inputs_stays_a_fallback():
+    settled = reroll.settle(verdict(), "bf16", [PATTERN], [0.9 * PATTERN + 0.44 * OTHER], None)
+    assert settled.outcome is Outcome.FALLBACK
+
+
+def test_an_error_that_stays_the_same_is_a_fault():
+    settled = reroll.settle(verdict(), "bf16", [PATTERN], [PATTERN + 0.01 * OTHER], None)
+    assert (settled.outcome, settled.failure_kind) == (Outcome.FAILED, FailureKind.NUMERIC)
+    assert "stays the same when the inputs move" in settled.sentence
+    assert settled.outputs[0].effective_precision == ""
+
+
+def test_an_error_that_the_source_with_rounded_weights_makes_is_a_fallback():
+    settled = reroll.settle(verdict("fp16"), "fp16", [PATTERN], [PATTERN], [PATTERN + 0.1 * OTHER])
+    assert settled.outcome is Outcome.FALLBACK
+    part_of_it = reroll.settle(verdict("fp16"), "fp16", [PATTERN], [PATTERN], [PATTERN + 2 * OTHER])
+    assert part_of_it.outcome is Outcome.FAILED
+
+
+def test_only_a_coarser_precision_is_suspect():
+    assert reroll.suspects(verdict("bf16"), PRECISIONS["fp32"]) == "bf16"
+    assert reroll.suspects(verdict("bf16"), PRECISIONS["fp16"]) == "bf16"
+    assert reroll.suspects(verdict("fp32"), PRECISIONS["fp16"]) == ""
+    assert reroll.suspects(Verdict(Outcome.PASSED, None, ""), PRECISIONS["fp32"]) == ""
+
+
+@pytest.mark.parametrize(("precision", "unit"), [("fp16", 2**-11), ("bf16", 2**-8)])
+def test_every_float_moves_by_one_unit_and_integers_stay(precision, unit):
+    feed = {"x": np.linspace(1, 2, 50, dtype=np.float32), "ids": np.arange(3)}
+    other = reroll.moved(feed, precision)
+    assert np.allclose(np.abs(other["x"] / feed["x"] - 1), unit, rtol=1e-3)
+    assert other["x"].dtype == np.float32
+    assert (other["ids"] == feed["ids"]).all()
+
+
+def test_no_error_correlates_with_nothing():
+    assert reroll.correlation(np.zeros(4), np.ones(4)) == 0.0
+    assert reroll.correlation(np.array([1.0, np.nan]), np.array([2.0, 1.0])) == pytest.approx(1.0)
