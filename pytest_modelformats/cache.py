@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import uuid
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -138,6 +139,10 @@ class Cache:
             raise _unusable(self.folder, error) from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
+        if damaged:
+            warnings.warn(
+                f"a damaged entry of the cache was discarded and made again: {final}: {damaged}", stacklevel=4
+            )
         return Entry(key, final, metadata, made=True, damaged=damaged)
 
     def _blame_the_disk(self, error: Exception) -> None:

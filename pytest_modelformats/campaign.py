@@ -113,8 +113,8 @@ class Campaign:
             from pytest_modelformats.errors import ModelFormatsError, SourceError
 
             try:
-                self.stages.description(self.sources[0].name)
-                self.stages.samples(self.sources[0].name)
+                self.stages.models.description(self.sources[0].name)
+                self.stages.models.samples(self.sources[0].name)
             except SourceError:
                 raise
             except ModelFormatsError:

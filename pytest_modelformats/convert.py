@@ -37,7 +37,6 @@ class Artifact:
     made: int = 0
     cached: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
-    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,6 @@ def convert(
     current, held, key = Path(start), "fp32", _start_key(origin)
     made = cached = elapsed = 0
     facts: dict[str, Any] = {}
-    damaged = []
     for step in planned.chain:
         converter = registry.converters()[step.converter]
         options = {name: origin.options[name] for name in converter.options}
@@ -97,10 +95,9 @@ def convert(
         made, cached = made + entry.made, cached + (not entry.made)
         elapsed += int(entry.metadata["facts"]["convert_ns"])
         facts.update(entry.metadata["facts"])
-        damaged += [f"{converter.name}: {entry.damaged}"] if entry.damaged else []
     facts.pop("convert_ns", None)
     size = sum(f.stat().st_size for f in current.parent.rglob("*") if f.is_file() and f.name != "metadata.json")
-    return Artifact(current, planned.cell.format, held, size, elapsed, made, cached, facts, tuple(damaged))
+    return Artifact(current, planned.cell.format, held, size, elapsed, made, cached, facts)
 
 
 def _start_key(origin: Origin) -> str:

@@ -223,7 +223,7 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
             raise NotMeasured(
                 "under pytest-xdist the neighbours would be measured too; run the latency suite without -n"
             )
-        result = getattr(stages, name)(planned.cell.model if name == "reference" else planned)
+        result = getattr(stages, name)(planned)
     except ModelFormatsError as error:
         failure = error
     if campaign.started_stages is not None:
@@ -244,7 +244,7 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
 
 
 def _model_line(campaign: Campaign, model: str) -> dict[str, Any]:
-    stages = campaign.stages
+    stages = campaign.stages.models
     samples = stages.samples(model)
     return record.model_line(
         stages.source(model), stages.description(model), samples.rows, samples.origin, stages.reference(model)
@@ -281,7 +281,7 @@ def runner(
     """Runs arbitrary inputs through a cell."""
 
     def ask(feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        expected = [s.name for s in campaign.stages.description(planned.cell.model).inputs]
+        expected = [s.name for s in campaign.stages.models.description(planned.cell.model).inputs]
         if set(feed) != set(expected):
             raise RunError(f"the inputs are called {', '.join(expected)}, and {', '.join(feed)} were given")
         return campaign.stages.run(planned, {name: feed[name] for name in expected})
@@ -295,7 +295,7 @@ def runner(
             failure = error
         if failure is not None:
             end_stage(item, failure)
-        specs = campaign.stages.description(planned.cell.model)
+        specs = campaign.stages.models.description(planned.cell.model)
         names = [s.name for s in specs.outputs]
         return {names[i] if i < len(names) else f"output_{i}": a for i, a in enumerate(arrays)}
 

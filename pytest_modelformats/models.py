@@ -1,0 +1,206 @@
+"""The stages of a model: what it is, the samples it is judged on, its reference.
+
+Runs in the pytest process; everything that needs a framework is asked of a worker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_modelformats import registry
+from pytest_modelformats.convert import RUNTIME
+from pytest_modelformats.errors import ConvertError, Unsupported
+from pytest_modelformats.machine import versions
+from pytest_modelformats.reference import Reference, build_reference
+from pytest_modelformats.remember import remember
+from pytest_modelformats.schema import Description, Source, TensorSpec
+from pytest_modelformats.source import content_hash
+from pytest_modelformats.workers.asking import read_arrays, write_feed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from pytest_modelformats.cache import Cache
+    from pytest_modelformats.inputs import Samples
+    from pytest_modelformats.options import Settings
+    from pytest_modelformats.workers.asking import Asker
+
+_T = TypeVar("_T")
+# With real samples and small inputs, more rows cost little and make flips and accuracy mean something.
+REAL_ROWS = 256
+REAL_ROWS_BYTES = 4_000_000
+
+
+class Models:
+    """Description, samples and reference of every source, each made when it is first asked for."""
+
+    def __init__(
+        self, settings: Settings, sources: Sequence[Source], data: Mapping[str, str], asker: Asker, cache: Cache
+    ) -> None:
+        """``data`` says by the name of a source where its real samples are, "" if nowhere."""
+        self._settings = settings
+        self._sources = {s.name: s for s in sources}
+        self._data = dict(data)
+        self._asker = asker
+        self._cache = cache
+        self._memo: dict[tuple[str, str], Any] = {}
+
+    def source(self, model: str) -> Source:
+        """The model as the user gave it, with its content's hash."""
+
+        def load() -> Source:
+            source = self._sources[model]
+            return replace(source, sha256=content_hash(source)) if source.kind != "factory" else source
+
+        return self._per_model("source", model, load)
+
+    def description(self, model: str) -> Description:
+        """What the loaded source says of itself; under ``--mf-static`` with every dimension fixed."""
+
+        def load() -> Description:
+            source = self.source(model)
+            module = registry.formats()[source.format].module
+            answer = self._asker.runtime(
+                RUNTIME, f"loading {model}", "describe", module=module, source=source.to_json()
+            )
+            description = Description.from_json(answer["description"])
+            return _fixed(description) if self._settings.static else description
+
+        return self._per_model("description", model, load)
+
+    def samples(self, model: str) -> Samples:
+        """The inputs that parity is judged on."""
+        return self._per_model("samples", model, lambda: self._load_samples(model))
+
+    def reference(self, model: str) -> Reference:
+        """The float64 truth and the noise per precision, over all samples."""
+
+        def load() -> Reference:
+            source, description, samples = self.source(model), self.description(model), self.samples(model)
+            feeds = [self.written(model, f"all-{i}", feed) for i, feed in enumerate(samples.feeds)]
+            form = registry.formats()[source.format]
+            parts = {
+                "content": source.sha256,
+                "fingerprint": description.fingerprint,
+                "inputs": [str(s) for s in description.inputs],
+                "samples": _digest(samples),
+                "libraries": versions(_libraries_of(source.format)),
+            }
+
+            def evaluate(precision: str, folder: Path) -> dict[str, Any]:
+                arguments = {"module": form.module, "source": source.to_json(), "feeds": feeds}
+                what = f"evaluating {model} at {precision}"
+                return self._asker.runtime(
+                    RUNTIME, what, "evaluate", **arguments, precision=precision, folder=str(folder)
+                )
+
+            return build_reference(self._cache, parts, len(feeds), evaluate)
+
+        return self._per_model("reference", model, load)
+
+    def _load_samples(self, model: str) -> Samples:
+        from pytest_modelformats.inputs import Samples, batch, make_samples
+
+        source, description = self.source(model), self.description(model)
+        data = self._data.get(model) or description.data
+        if not data:
+            return make_samples(description.inputs, self._settings.samples, self._settings.seed)
+        row = sum(_bytes_per_row(s) for s in description.inputs)
+        limit = max(self._settings.samples, REAL_ROWS if row * REAL_ROWS <= REAL_ROWS_BYTES else 0)
+        answer = self._asker.runtime(
+            RUNTIME,
+            f"loading the samples of {model}",
+            "samples",
+            data=data,
+            specs=[s.to_json() for s in description.inputs],
+            search_path=list(source.search_path),
+            limit=limit,
+            folder=str(self._asker.folder("samples")),
+        )
+        feeds = tuple(dict(zip(f, read_arrays(list(f.values())), strict=True)) for f in answer["feeds"])
+        labels = read_arrays([answer["labels"]])[0] if answer["labels"] else None
+        symbol, axes = batch(description.inputs)
+        return Samples(feeds, answer["rows"], answer["origin"], labels, symbol, axes)
+
+    def rows(self, model: str, start: int, stop: int) -> Mapping[str, np.ndarray]:
+        """Rows of the samples, as a feed."""
+        from pytest_modelformats.inputs import rows
+
+        return rows(self.samples(model), start, stop)
+
+    def written(self, model: str, name: str, feed: Mapping[str, np.ndarray]) -> dict[str, str]:
+        """A feed of a model as files, under a name of its own."""
+        return write_feed(feed, self._asker.pool.folder / "models" / model / name)
+
+    def evaluated(self, model: str, name: str, feed: Mapping[str, np.ndarray], precision: str) -> list[np.ndarray]:
+        """The source's own outputs for one feed at a precision; ``name`` stands for the feed."""
+
+        def load() -> list[np.ndarray]:
+            source = self.source(model)
+            answer = self._asker.runtime(
+                RUNTIME,
+                f"evaluating {model} at {precision}",
+                "evaluate",
+                module=registry.formats()[source.format].module,
+                source=source.to_json(),
+                feeds=[self.written(model, name, feed)],
+                precision=precision,
+                folder=str(self._asker.folder("evaluated")),
+            )
+            return read_arrays(answer["outputs"][0])
+
+        return self._per_model(f"evaluated-{name}-{precision}", model, load)
+
+    def need_noise(self, model: str, precision: str) -> None:
+        """The noise at a precision is known; raises Unsupported where it is not."""
+        reference = self.reference(model)
+        if precision not in reference.noise:
+            why = reference.missing.get(precision, "it was not evaluated")
+            raise Unsupported(f"the rounding noise of {model} at {precision} is not known: {why}")
+
+    def _per_model(self, stage: str, model: str, make: Callable[[], _T]) -> _T:
+        return remember(self._memo, (stage, model), make)
+
+
+def _digest(samples: Samples) -> str:
+    import hashlib
+
+    digest = hashlib.sha256()
+    for feed in samples.feeds:
+        for name, array in feed.items():
+            digest.update(f"{name}:{array.dtype}:{array.shape}".encode())
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _bytes_per_row(spec: TensorSpec) -> int:
+    import math
+
+    dims = [d if isinstance(d, int) else 1 for d in (spec.shape or ())]
+    return 8 * math.prod(dims)
+
+
+def _libraries_of(format_name: str) -> tuple[str, ...]:
+    """The distributions that evaluate a format: those of the backends that run it."""
+    runs = [b for b in registry.backends().values() if any(name == format_name for name, _ in b.precisions)]
+    return tuple(dict.fromkeys(library for backend in runs for library in backend.libraries))
+
+
+def _fixed(description: Description) -> Description:
+    """Every symbolic dimension of the inputs at 1, of the outputs likewise."""
+    if any(s.shape is None for s in description.inputs):
+        raise ConvertError("--mf-static needs inputs whose shapes are known; give them with --mf-input")
+
+    def fix(spec: TensorSpec) -> TensorSpec:
+        shape = None if spec.shape is None else tuple(1 if isinstance(d, str) else d for d in spec.shape)
+        return replace(spec, shape=shape)
+
+    return replace(
+        description,
+        inputs=tuple(fix(s) for s in description.inputs),
+        outputs=tuple(replace(s, shape=None) for s in description.outputs),
+    )

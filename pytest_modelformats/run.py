@@ -1,0 +1,196 @@
+"""Convert a cell's model, open it in a worker, feed inputs, take outputs: one cell at a time.
+
+An error is kept, and a worker that died takes only its own cell with it: every further
+stage of that cell ends the same way, and the next cell gets a fresh worker.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pytest_modelformats import registry
+from pytest_modelformats.convert import RUNTIME, Artifact, Origin, convert
+from pytest_modelformats.errors import ModelFormatsError, OutOfMemory, RunError, WorkerCrashed, WorkerTimeout
+from pytest_modelformats.remember import remember
+from pytest_modelformats.schema import Environment, PlannedCell, Source, TensorSpec
+from pytest_modelformats.workers.asking import read_arrays, write_feed
+from pytest_modelformats.workers.process import WorkerFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+
+    from pytest_modelformats.cache import Cache
+    from pytest_modelformats.models import Models
+    from pytest_modelformats.options import Settings
+    from pytest_modelformats.workers.asking import Asker
+    from pytest_modelformats.workers.pool import Asked
+
+_T = TypeVar("_T")
+_FATAL = (WorkerCrashed, WorkerTimeout, OutOfMemory)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An opened artifact in its worker. ``first_run_ns`` is filled in by the first inference."""
+
+    worker: Asked
+    number: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    statement: Mapping[str, Any]
+    load_ns: int
+    idle_rss_bytes: int | None
+
+
+class Cells:
+    """Artifact and sessions of the current cell."""
+
+    def __init__(self, settings: Settings, models: Models, asker: Asker, cache: Cache) -> None:
+        """No cell is the current one yet."""
+        self._settings = settings
+        self._models = models
+        self._asker = asker
+        self._cache = cache
+        self._memo: dict[str, Any] = {}
+        self._current: PlannedCell | None = None
+        self._sessions: dict[str, Opened] = {}
+        self._broken: ModelFormatsError | None = None
+        self.conversions: dict[str, int] = {"made": 0, "cached": 0}
+
+    def enter(self, planned: PlannedCell) -> None:
+        """Make a cell the current one; what the one before held is let go."""
+        if self._current is None or self._current.cell != planned.cell:
+            self.leave()
+            self._current = planned
+
+    def leave(self) -> None:
+        """Close the sessions of the current cell and forget its results."""
+        for name in list(self._sessions):
+            self.close(name)
+        self._memo.clear()
+        self._broken = None
+        self._current = None
+        shutil.rmtree(self._asker.pool.folder / "cell", ignore_errors=True)
+
+    def artifact(self, planned: PlannedCell) -> Artifact:
+        """The cell's model in the cell's format."""
+
+        def make() -> Artifact:
+            model = planned.cell.model
+            description = self._models.description(model)
+            example = self._models.written(model, "example", self._models.rows(model, 0, 2))
+            options = {"opset": self._settings.opset, "dynamic": not self._settings.static}
+            origin = Origin(
+                self._models.source(model), description, self._models.source(model).sha256, example, options
+            )
+
+            def ask(converter: Any, job: dict[str, Any]) -> dict[str, Any]:
+                what = f"converting {model} to {converter.target} ({job['precision']})"
+                return self._asker.runtime(RUNTIME, what, "convert", entry=converter.entry, job=job)
+
+            artifact = convert(planned, origin, self._cache, ask)
+            self.conversions["made"] += artifact.made
+            self.conversions["cached"] += artifact.cached
+            return artifact
+
+        return self.once("artifact", planned, make)
+
+    def session(self, planned: PlannedCell, which: str = "first") -> Opened:
+        """The cell's artifact, opened in its backend's worker; ``which`` names one of several sessions."""
+        self._raise_if_broken(planned)
+        opened = self._sessions.get(which)
+        if opened is None or opened.worker.dead:
+            opened = self.once(f"session-{which}", planned, lambda: self._open(planned), keep=False)
+            self._sessions[which] = opened
+        return opened
+
+    def run(self, planned: PlannedCell, feed: Mapping[str, np.ndarray], which: str = "first") -> list[np.ndarray]:
+        """The cell's outputs for one feed, in the contract's order."""
+
+        def load() -> list[np.ndarray]:
+            opened = self.session(planned, which)
+            folder = self._asker.folder("cell")
+            paths = write_feed(feed, folder / "in")
+            what = f"running {planned.cell.id}"
+            answer = self._asker.worker(
+                opened.worker, what, "run", session=opened.number, feed=paths, folder=str(folder / "out")
+            )
+            return self._in_order(planned, opened, read_arrays(answer["outputs"]))
+
+        return self.once("run", planned, load, keep=False)
+
+    def close(self, which: str) -> None:
+        """Close one of the sessions, if it is open."""
+        opened = self._sessions.pop(which, None)
+        if opened is not None and not opened.worker.dead:
+            try:
+                opened.worker.request("close", self._settings.timeout_s, session=opened.number)
+            except ModelFormatsError:
+                opened.worker.close()
+
+    def once(self, stage: str, planned: PlannedCell, make: Callable[[], _T], *, keep: bool = True) -> _T:
+        """A stage of the current cell; after its worker died, every further stage ends the same way."""
+        self.enter(planned)
+        self._raise_if_broken(planned)
+        try:
+            return remember(self._memo, stage, make) if keep else make()
+        except _FATAL as error:
+            self._broken = error
+            raise
+
+    def _raise_if_broken(self, planned: PlannedCell) -> None:
+        self.enter(planned)
+        if self._broken is not None:
+            raise self._broken
+
+    def _open(self, planned: PlannedCell) -> Opened:
+        artifact = self.artifact(planned)
+        backend = registry.backends()[planned.cell.backend]
+        description = self._models.description(planned.cell.model)
+        worker = self._asker.pool.get(Environment(), backend.worker, backend.requires)
+        job = {
+            "source": self._opened_source(planned).to_json(),
+            "artifact": str(artifact.path),
+            "format": planned.cell.format,
+            "artifact_precision": planned.artifact_precision,
+            "precision": planned.cell.precision,
+            "device": planned.cell.device,
+            "threads": self._settings.threads,
+            "inputs": [s.to_json() for s in description.inputs],
+            "outputs": [s.to_json() for s in description.outputs],
+            "options": {"optimization": self._settings.ort_optimization},
+        }
+        what = f"opening {planned.cell.id}"
+        try:
+            answer = self._asker.worker(worker, what, "open", entry=backend.entry, job=job)
+        except WorkerFailure as error:
+            raise RunError(f"{backend.name} could not open the artifact: {error}") from error
+        return Opened(
+            worker=worker,
+            number=answer["session"],
+            inputs=tuple(TensorSpec.from_json(s) for s in answer["inputs"]),
+            outputs=tuple(TensorSpec.from_json(s) for s in answer["outputs"]),
+            statement=answer["statement"],
+            load_ns=answer["load_ns"],
+            idle_rss_bytes=answer["idle_rss_bytes"],
+        )
+
+    def _opened_source(self, planned: PlannedCell) -> Source:
+        """The source that a backend loads: the model's, or the candidate's own file with the model's architecture."""
+        source = self._models.source(planned.cell.model)
+        if not planned.candidate_path:
+            return source
+        return replace(source, location=planned.candidate_path, kind=planned.candidate_kind, sha256="")
+
+    def _in_order(self, planned: PlannedCell, opened: Opened, arrays: list[np.ndarray]) -> list[np.ndarray]:
+        """Outputs in the source's order where the format holds names; a name that is missing is left to the verdict."""
+        wanted = [s.name for s in self._models.description(planned.cell.model).outputs]
+        names = [s.name for s in opened.outputs]
+        complete = len(arrays) == len(names) and sorted(names) == sorted(wanted)
+        if complete and registry.formats()[planned.cell.format].named_outputs:
+            return [arrays[names.index(name)] for name in wanted]
+        return arrays
