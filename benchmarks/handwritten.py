@@ -329,7 +329,6 @@ def check(cell, module, name, artifacts, feed, truth, noise, threads):
     first, again = run(feed[:1]), run(feed[:1])
     close()
     del run
-    gc.collect()
     run, bind, close = open_lane(cell, module, name, artifacts, threads)
     fresh = run(feed[:1])
     same = bool(np.array_equal(first, again) and np.array_equal(first, fresh))
@@ -341,7 +340,6 @@ def check(cell, module, name, artifacts, feed, truth, noise, threads):
 def measure(call, warmup, count):
     """The median of ``count`` calls after ``warmup`` ones, pinned to one core, with the collector off."""
     allowed = os.sched_getaffinity(0)
-    gc.collect()
     gc.disable()
     os.sched_setaffinity(0, {min(allowed)})
     try:

@@ -68,15 +68,14 @@ def bare_loop(job: dict[str, Any]) -> float:
     """The median of the samples, in nanoseconds."""
     import numpy as np
 
+    # Before anything of the runtime has started a thread, so that all of them inherit it.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job["threads"]])
     array = np.random.default_rng(0).standard_normal(job["shape"]).astype(np.float32)
     opened = _onnxruntime if job["backend"] == "onnxruntime" else _openvino
     call = opened(job["artifact"], job["threads"], array)
-    call()  # before the process is pinned, as in the tool: OpenVINO keeps what it found at its first inference
+    call()
     gc.collect()
     gc.disable()
-    # Every thread of the process, those of the runtime too.
-    for thread in Path("/proc/self/task").iterdir():
-        os.sched_setaffinity(int(thread.name), sorted(os.sched_getaffinity(0))[: job["threads"]])
     for _ in range(job["warmup"]):
         call()
     taken = []

@@ -123,6 +123,10 @@ class Cells:
 
         return self.once("run", planned, load, keep=False)
 
+    def is_open(self, which: str) -> bool:
+        """Whether the current cell has this session."""
+        return which in self._sessions
+
     def close(self, which: str) -> None:
         """Close one of the sessions, if it is open."""
         opened = self._sessions.pop(which, None)

@@ -13,7 +13,10 @@ def shipped(name: str) -> Path:
 
 
 def suites() -> dict[str, Path]:
-    """The shipped suites by name, in the order in which they run on a cell."""
-    order = ("availability", "contract", "parity", "batch", "determinism", "latency")
+    """The shipped suites by name, in the order in which they run on a cell.
+
+    Latency is measured in a session that has not run anything yet, so it comes before determinism uses that one.
+    """
+    order = ("availability", "contract", "parity", "batch", "latency", "determinism")
     found = {path.stem.removeprefix("test_"): path for path in sorted(shipped("suites").glob("test_*.py"))}
     return {name: found[name] for name in (*order, *(n for n in found if n not in order)) if name in found}

@@ -130,7 +130,7 @@ class Stages:
         """The same input twice, and in a fresh session."""
         model = planned.cell.model
         feed = self.models.rows(model, 0, 1)
-        first, again = self.cells.run(planned, feed), self.cells.run(planned, feed)
+        first, again = self._repeats(planned)
         self.cells.close("first")
         fresh = self.cells.run(planned, feed, "fresh")
         reference, precision = self.models.reference(model), self._running(planned)
@@ -177,6 +177,8 @@ class Stages:
             artifact = self.cells.artifact(planned)
             feed = self.models.rows(planned.cell.model, 0, 1)
             batch = next(iter(feed.values())).shape[0] if self.models.samples(planned.cell.model).batch_symbol else 1
+            if self.cells.is_open("first"):
+                self._repeats(planned)  # what the determinism check needs of the session that is closed here
             self.cells.close("first")
             opened = self.cells.session(planned, "fresh")
             paths = write_feed(feed, self._asker.folder("cell") / "in")
@@ -206,6 +208,13 @@ class Stages:
             )
 
         return self.cells.once("timing", planned, load)
+
+    def _repeats(self, planned: PlannedCell) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """The outputs for one row, twice in the first session."""
+        feed = self.models.rows(planned.cell.model, 0, 1)
+        return self.cells.once(
+            "repeats", planned, lambda: (self.cells.run(planned, feed), self.cells.run(planned, feed))
+        )
 
     def _examined(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
         """A fallback to a coarser precision, examined: an error that moved inputs do not change is a fault."""

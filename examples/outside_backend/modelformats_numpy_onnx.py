@@ -1,4 +1,3 @@
-# noqa: INP001 - a distribution of one module has no package
 """ONNX run by ``onnx.reference.ReferenceEvaluator``: NumPy, one operator after another, as the standard says.
 
 Too slow to ship, and independent of every runtime: a second opinion on what a graph computes.
