@@ -26,7 +26,7 @@ CONVERTERS = {"onnxruntime": ("onnx_from_pytorch", "model.onnx"), "openvino": ("
 def measure(
     run_tool: Callable[[], list[dict[str, Any]]], shape: list[int], cache: Path, rounds: int, folder: Path
 ) -> list[dict[str, Any]]:
-    """Per backend the two medians over A B B A rounds; ``run_tool`` runs the latency suite, returns check lines."""
+    """Per backend the two medians and the median ratio of neighbours over A B B A rounds; ``run_tool`` runs the latency suite, returns check lines."""
     taken: dict[str, dict[str, list[float]]] = {name: {"tool": [], "bare": []} for name in CONVERTERS}
     heard: dict[str, dict[str, Any]] = {}
 
@@ -51,7 +51,15 @@ def measure(
         for step in (tool, bare, bare, tool):
             step()
     return [
-        {"backend": b, "tool_ns": median(t["tool"]), "bare_ns": median(t["bare"]), "taken": t} for b, t in taken.items()
+        {
+            "backend": b,
+            "tool_ns": median(t["tool"]),
+            "bare_ns": median(t["bare"]),
+            # Neighbours in time share what else the host is doing; medians over minutes do not.
+            "ratio": median(ours / bare for ours, bare in zip(t["tool"], t["bare"], strict=True)),
+            "taken": t,
+        }
+        for b, t in taken.items()
     ]
 
 
