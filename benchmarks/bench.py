@@ -27,25 +27,27 @@ import latency
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parent / "fixtures" / "models"
 THREADS = 1
+# A B B A rounds of the latency part for every repetition asked for.
+ROUNDS = 8
 REAL_ROWS, SEEDED_ROWS = 256, 8
 
 
 class Subject(NamedTuple):
-    """A model, which of its lanes are run, and the shape of one input."""
+    """A model, which of its lanes are run, and its input."""
 
     select: tuple[str, ...]
     lanes: str
     rows: int
-    shape: list[int]
+    spec: str
 
 
 SUBJECTS = {
-    "digits_cnn": Subject(("--mf-slow",), "every lane", REAL_ROWS, [1, 1, 8, 8]),
+    "digits_cnn": Subject(("--mf-slow",), "every lane", REAL_ROWS, "image:float32[N,1,8,8]"),
     "resnet50": Subject(
         ("-k", "fp32 or fp16-weights or onnx-fp16"),
         "the fp32 lanes, ONNX fp16, OpenVINO fp16 weights",
         SEEDED_ROWS,
-        [1, 3, 224, 224],
+        "input:float32[N,3,224,224]",
     ),
 }
 
@@ -233,13 +235,9 @@ def latency_part(chosen: argparse.Namespace, work: Path, found: dict[str, Any]) 
         folder = work / f"latency-{name}"
         folder.mkdir(parents=True)
         model = make_model(name, folder)
-        turns = iter(range(10_000))
-
-        def run(model: Path = model, folder: Path = folder, turns: Any = turns) -> list[dict[str, Any]]:
-            return run_tool(model, folder, f"turn-{next(turns)}", select, found)[1]
-
-        run()  # fills the cache
-        results = latency.measure(run, SUBJECTS[name].shape, folder / "cache", chosen.repetitions, folder)
+        run_tool(model, folder, "run", select, found)  # fills the cache
+        rounds = ROUNDS * chosen.repetitions
+        results = latency.measure(SUBJECTS[name].spec, folder / "cache", rounds, folder)
         found["latency"][name] = results
         rows += [
             Row(
@@ -247,7 +245,7 @@ def latency_part(chosen: argparse.Namespace, work: Path, found: dict[str, Any]) 
                 r["ratio"],
                 (0.97, 1.03),
                 f"{r['tool_ns'] / 1e6:.4f} ms / {r['bare_ns'] / 1e6:.4f} ms, "
-                f"{len(r['taken']['tool'])} + {len(r['taken']['bare'])} runs",
+                f"{len(r['taken']['tool'])} + {len(r['taken']['bare'])} blocks",
             )
             for r in results
         ]
