@@ -49,7 +49,21 @@ def _run(work: Path) -> int:
     subprocess.run([sys.executable, str(recipe), str(work / "resnet50.pth")], check=True, env=environment)
     command = [sys.executable, "-m", "pytest", "-p", "pytest_modelformats.plugin", "--mf-model", "resnet50.pth"]
     command += ["--mf-devices", "cuda", "--mf-require", "cuda", "--mf-cache", "cache", "--tb=short", "-ra"]
+    command += ["--mf-backends", ",".join(_lanes())]
     return subprocess.run(command, cwd=work, env=environment, check=False).returncode
+
+
+def _lanes() -> list[str]:
+    """The backends that can use a GPU with what is installed; ONNX Runtime's plain package cannot."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    lanes = ["torch", "torch-compile", "torch-export", "torchscript"]
+    try:
+        version("onnxruntime-gpu")
+    except PackageNotFoundError:
+        print("gpu-check: onnxruntime-gpu is not installed, so its lane is left out")
+        return lanes
+    return [*lanes, "onnxruntime"]
 
 
 def _keep(results: Path) -> None:
