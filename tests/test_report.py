@@ -653,3 +653,33 @@ def test_free_parts_are_written_in_words():
     assert numbers.fact("gpu", []) == ("gpu", "none")
     assert numbers.fact("on_s", value=True) == ("on s", "yes")
     assert numbers.fact("nodes", {"cpu": 3, "cuda": None}) == ("nodes", "cpu: 3; cuda: –")
+
+
+def test_a_column_of_which_nothing_was_to_run_is_not_in_the_matrix(tmp_path):
+    """The cells of a device that is not there stand under "Not run, and why" alone."""
+    ran = {"kind": "cell", "cell": "m-onnx-fp32-onnxruntime@cpu", "model": "m", "format": "onnx", "route": ""}
+    ran |= {"precision": "fp32", "backend": "onnxruntime", "device": "cpu", "environment": "", "candidate": ""}
+    ran |= {"chain": [], "decision": "run", "reason": "", "install": ""}
+    other = {
+        **ran,
+        "cell": "m-onnx-fp32-onnxruntime@cuda",
+        "device": "cuda",
+        "decision": "no-device",
+        "reason": "no GPU",
+    }
+    header = {
+        "kind": "header",
+        "schema": 1,
+        "run": "r",
+        "started": "2026-01-01T00:00:00+00:00",
+        "tool": "0",
+        "command": [],
+    }
+    header |= {"machine": {"cpu": "x"}, "versions": {}, "options": {}}
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in (header, ran, other)))
+    page = html.render(read(path))
+    assert '<th scope="col">onnxruntime@cpu' in page
+    assert '<th scope="col">onnxruntime@cuda' not in page
+    assert "m-onnx-fp32-onnxruntime@cuda" in page
+    assert "no GPU" in page

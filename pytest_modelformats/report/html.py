@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from pytest_modelformats.report import numbers
 from pytest_modelformats.report.matrix import matrix
-from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS
+from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS, RUN
 from pytest_modelformats.schema import PRECISIONS, Outcome
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def render(run: Run) -> str:
 def _model(run: Run, name: str) -> tuple[object, ...]:
     known = next((model for model in run.models if model.model == name), None)
     cells = [cell for cell in run.cells if cell.model == name]
-    return known, cells, matrix(cells)
+    # A column of which nothing was to run (no GPU, say) stands under "Not run, and why", not in everybody's way.
+    columns = sorted({cell.column for cell in cells if cell.decision == RUN})
+    return known, cells, matrix(cells, columns or None)
 
 
 def anchor(cell: str) -> str:
