@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-pytest.importorskip("pytest_benchmark")
 pytest_plugins = ["pytester"]
 
 SAMPLES = [1_234_567, 1_000_001, 3, 999_999_999_999, 17_000_003, 17_000_003, 2_000_000]
@@ -122,7 +121,6 @@ def test_skip_does_not_skip_a_test_that_is_not_advertised(inner, pytester):
 
 def test_xdist_runs_without_handing_over(inner):
     """Under xdist pytest-benchmark disables itself, and the tests pass all the same."""
-    pytest.importorskip("xdist")
     inner("-n1", "--benchmark-json=out.json").assert_outcomes(passed=3)
 
 

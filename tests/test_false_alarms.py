@@ -19,9 +19,6 @@ import pytest
 from pytest_modelformats.compare import FAITHFUL_LOW, POINT_LIMIT
 from pytest_modelformats.schema import PRECISIONS
 
-for needed in ("torch", "onnx", "onnxruntime", "openvino", "onnxconverter_common"):
-    pytest.importorskip(needed)
-
 NETWORKS = Path(__file__).parent.parent / "fixtures" / "random_networks.py"
 FAMILIES = ("cnn", "depthwise", "residual", "groupnorm", "mlp", "mlpnorm", "attention", "lstm", "gru")
 MODELS = tuple(f"{family}_{seed}" for family in FAMILIES for seed in range(5))

@@ -9,10 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from pytest_modelformats.schema import TensorSpec
-
-torch = pytest.importorskip("torch")
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 
@@ -79,7 +78,6 @@ def test_specifications_fit_the_model(recipes, name):
 @pytest.mark.slow
 def test_digits_cnn_is_trained_well_and_repeatably(recipes, tmp_path):
     """Training reaches 97 % on held-out images, and the same seed writes the same file."""
-    pytest.importorskip("sklearn")
     recipe = recipes["digits_cnn"]
     state = torch.random.get_rng_state()
     paths = [tmp_path / folder / "digits.pth" for folder in ("first", "second", "other")]
@@ -96,7 +94,6 @@ def test_digits_cnn_is_trained_well_and_repeatably(recipes, tmp_path):
 
 def test_digits_data_is_held_out(recipes):
     """No held-out image is among those that are trained on, and the specification fits."""
-    pytest.importorskip("sklearn")
     recipe = recipes["digits_cnn"]
     data = getattr(recipe, recipe.DATA)()
     images, _ = recipe._digits()

@@ -12,9 +12,6 @@ from pathlib import Path
 import pytest
 from inner_run import two_layers
 
-for needed in ("onnx", "onnxruntime", "hatchling"):
-    pytest.importorskip(needed)
-
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "outside_backend"
 CELLS = {"tiny-onnx-fp32-onnx-reference@cpu", "tiny-onnx-fp32-onnxruntime@cpu"}
 

@@ -60,7 +60,7 @@ def write(tmp_path):
 @pytest.fixture
 def onnx_file(tmp_path):
     """Write an ONNX model, with its weights in another file where a location is given."""
-    onnx = pytest.importorskip("onnx")
+    import onnx
 
     def build(name="m.onnx", location="", where="initializer"):
         path = tmp_path / name

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 
-torch = pytest.importorskip("torch")
-
-from pytest_modelformats import registry  # noqa: E402
-from pytest_modelformats.contract import ConversionJob, SessionJob  # noqa: E402
-from pytest_modelformats.errors import ConvertError, NoDevice, SourceError, TrustError, Unsupported  # noqa: E402
-from pytest_modelformats.fixture_models import fixture_models  # noqa: E402
-from pytest_modelformats.formats import pt2, pytorch, torch_architecture, torch_loading, torchscript  # noqa: E402
-from pytest_modelformats.formats.torch_archive import foreign_globals  # noqa: E402
-from pytest_modelformats.formats.torch_calling import plain_kernels  # noqa: E402
-from pytest_modelformats.formats.torch_scan_pt2 import refuse_code  # noqa: E402
-from pytest_modelformats.schema import Source, TensorSpec  # noqa: E402
+from pytest_modelformats import registry
+from pytest_modelformats.contract import ConversionJob, SessionJob
+from pytest_modelformats.errors import ConvertError, NoDevice, SourceError, TrustError, Unsupported
+from pytest_modelformats.fixture_models import fixture_models
+from pytest_modelformats.formats import pt2, pytorch, torch_architecture, torch_loading, torchscript
+from pytest_modelformats.formats.torch_archive import foreign_globals
+from pytest_modelformats.formats.torch_calling import plain_kernels
+from pytest_modelformats.formats.torch_scan_pt2 import refuse_code
+from pytest_modelformats.schema import Source, TensorSpec
 
 nn = torch.nn
 HERE = str(Path(__file__).resolve())
@@ -461,7 +461,7 @@ def test_weights_find_the_architecture_they_are_given(wrapped, tmp_path):
     state = cnn().state_dict()
     path = tmp_path / ("cnn.safetensors" if wrapped == "safetensors" else "cnn.pth")
     if wrapped == "safetensors":
-        pytest.importorskip("safetensors.torch").save_file(state, path)
+        safetensors.torch.save_file(state, path)
     elif wrapped == "data-parallel":
         torch.save({"state_dict": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, path)
     elif wrapped in ("bare", "legacy"):

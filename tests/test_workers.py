@@ -475,14 +475,15 @@ def foreign(tmp_path_factory):
     install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", f"onnxruntime=={FOREIGN_VERSION}"]
     done = subprocess.run(install, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"onnxruntime {FOREIGN_VERSION} cannot be installed here: {done.stderr.strip()[-300:]}")
+        pytest.fail(f"onnxruntime {FOREIGN_VERSION} cannot be installed here: {done.stderr.strip()[-300:]}")
     return Environment("ort-1.26", python)
 
 
 @pytest.fixture
 def two_layers(tmp_path):
     """An ONNX model that onnxruntime 1.26 reads, an input for it, and what it answers."""
-    onnx = pytest.importorskip("onnx")
+    import onnx
+
     helper, numpy_helper = onnx.helper, onnx.numpy_helper
     random = np.random.default_rng(0)
     w1, w2 = random.normal(size=(4, 8)).astype(np.float32), random.normal(size=(8, 3)).astype(np.float32)
@@ -525,7 +526,6 @@ def run_onnx(worker, model, tmp_path):
 @pytest.mark.timeout(400)
 def test_two_versions_of_a_runtime_in_one_run(pool, foreign, two_layers, tmp_path):
     """Each environment runs its own onnxruntime on the same file, and says which."""
-    pytest.importorskip("onnxruntime")
     for environment in (Environment(), foreign):
         worker = pool.get(environment, "onnxruntime")
         statement, output, y = run_onnx(worker, two_layers, tmp_path)
