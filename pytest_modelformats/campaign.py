@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.expectations import Expectation
     from pytest_modelformats.options import Settings
+    from pytest_modelformats.reuse import Reuse
     from pytest_modelformats.schema import PlannedCell, Source
     from pytest_modelformats.stages import Stages
 
@@ -87,6 +88,13 @@ class Campaign:
             self.started_stages = Stages(self.settings, self.sources, data, pool, cache, self._progress())
         return self.started_stages
 
+    @cached_property
+    def reuse(self) -> Reuse:
+        """What passed in earlier runs."""
+        from pytest_modelformats.reuse import Reuse
+
+        return Reuse(self.settings, self.stages.models)
+
     def start_ahead(self, cells: Sequence[str]) -> None:
         """Start the workers that a run will need, so that they import beside one another."""
         from pytest_modelformats.convert import RUNTIME
@@ -98,6 +106,8 @@ class Campaign:
             planned = self.cells[cell]
             if planned.decision.runs:
                 wanted.setdefault(RUNTIME, registry.formats()[formats[planned.cell.model]].requires)
+                if self.settings.reuse:
+                    continue  # most likely there is nothing for the runtimes to do
                 backend = registry.backends()[planned.cell.backend]
                 wanted.setdefault(backend.worker, backend.requires)
         if len(wanted) <= _MOST_AHEAD:

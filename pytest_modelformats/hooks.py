@@ -14,7 +14,8 @@ from pytest_modelformats.conclude import end_stage, fail_required, note_of
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, NotMeasured, RunError
 from pytest_modelformats.expectations import complaints
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
-from pytest_modelformats.schema import Outcome
+from pytest_modelformats.reuse import REUSABLE
+from pytest_modelformats.schema import Outcome, Timing, Verdict
 from pytest_modelformats.shipped import shipped, suites
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.campaign import Campaign
-    from pytest_modelformats.schema import PlannedCell, Timing, Verdict
+    from pytest_modelformats.conclude import Note
+    from pytest_modelformats.reuse import Kept
+    from pytest_modelformats.schema import PlannedCell
 
 PREFIX = "modelformats"
+_WITH_REFERENCE = frozenset({"reference", "parity"})
 NO_MODEL = "no model is named: add --mf-model FILE, or models in modelformats.toml"
 
 
@@ -216,6 +220,7 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
     failure: ModelFormatsError | None = None
     before: dict[str, int] = {}
     result: Any = None
+    kept: Kept | None = None
     try:
         stages = campaign.stages
         before = dict(stages.conversions)
@@ -223,7 +228,8 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
             raise NotMeasured(
                 "under pytest-xdist the neighbours would be measured too; run the latency suite without -n"
             )
-        result = getattr(stages, name)(planned)
+        kept = campaign.reuse.find(name, planned) if campaign.settings.reuse and name in REUSABLE else None
+        result = kept.result if kept else getattr(stages, name)(planned)
     except ModelFormatsError as error:
         failure = error
     if campaign.started_stages is not None:
@@ -231,16 +237,26 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
         note.conversions = {k: note.conversions.get(k, 0) + now[k] - before.get(k, 0) for k in now}
     if failure is not None:
         end_stage(item, failure, _required(campaign, planned, Outcome(failure.outcome)))
-    if name in {"contract", "parity", "batch", "determinism"}:
+    _take(note, result)
+    line = kept.line if kept else _model_line(campaign, planned.cell.model) if name in _WITH_REFERENCE else None
+    if line is not None:
+        note.lines.append(dict(line))
+    if kept:
+        note.data["reused"] = kept.at
+    elif name in REUSABLE:
+        campaign.reuse.keep(name, planned, result, line)
+    return result
+
+
+def _take(note: Note, result: object) -> None:
+    """Keep a verdict or a measurement for the check's line and JUnit's properties."""
+    if isinstance(result, Verdict):
         note.take(result)
         note.properties["mf_noise_ratio"] = result.noise_ratio
-    if name == "timing":
+    elif isinstance(result, Timing):
         note.data.update(record.timing_data(result))
         note.properties["latency_p50_ns"] = result.latency_p50_ns
         note.properties["size_bytes"] = result.size_bytes
-    if name in {"reference", "parity"}:
-        note.lines.append(_model_line(campaign, planned.cell.model))
-    return result
 
 
 def _model_line(campaign: Campaign, model: str) -> dict[str, Any]:

@@ -80,16 +80,10 @@ class Models:
         """The float64 truth and the noise per precision, over all samples."""
 
         def load() -> Reference:
-            source, description, samples = self.source(model), self.description(model), self.samples(model)
+            source, samples = self.source(model), self.samples(model)
             feeds = [self.written(model, f"all-{i}", feed) for i, feed in enumerate(samples.feeds)]
             form = registry.formats()[source.format]
-            parts = {
-                "content": source.sha256,
-                "fingerprint": description.fingerprint,
-                "inputs": [str(s) for s in description.inputs],
-                "samples": _digest(samples),
-                "libraries": versions(_libraries_of(source.format)),
-            }
+            parts = {**self.identity(model), "libraries": versions(_libraries_of(source.format))}
 
             def evaluate(precision: str, folder: Path) -> dict[str, Any]:
                 arguments = {"module": form.module, "source": source.to_json(), "feeds": feeds}
@@ -101,6 +95,20 @@ class Models:
             return build_reference(self._cache, parts, len(feeds), evaluate)
 
         return self._per_model("reference", model, load)
+
+    def identity(self, model: str) -> dict[str, Any]:
+        """What decides the reference besides the libraries: the model's content and code, inputs and samples."""
+
+        def load() -> dict[str, Any]:
+            description = self.description(model)
+            return {
+                "content": self.source(model).sha256,
+                "fingerprint": description.fingerprint,
+                "inputs": [str(s) for s in description.inputs],
+                "samples": _digest(self.samples(model)),
+            }
+
+        return self._per_model("identity", model, load)
 
     def _load_samples(self, model: str) -> Samples:
         from pytest_modelformats.inputs import Samples, batch, make_samples

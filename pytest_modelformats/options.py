@@ -212,6 +212,14 @@ OPTIONS: tuple[Option, ...] = (
         "DIR",
         default_text="modelformats in the user's cache folder",
     ),
+    Option(
+        "reuse",
+        "flag",
+        "Show passes and measurements of earlier runs again where nothing that they depend on has changed since: "
+        "model, samples, options, libraries, machine, and this tool. What did not pass runs again.",
+        default=False,
+        default_text="off",
+    ),
     Option("report_dir", "folder", "Folder that the records and reports are written to.", "DIR", default="reports"),
     Option(
         "isolate",
@@ -325,6 +333,7 @@ class Settings:
     timeout_s: float = 600.0
     isolate: str = "process"
     ort_optimization: str = "all"
+    reuse: bool = False
     expectations: tuple[Path, ...] = ()
     tolerances: tuple[Tolerance, ...] = ()
     budgets: tuple[Budget, ...] = ()

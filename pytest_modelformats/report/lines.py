@@ -87,6 +87,19 @@ class Run:
         return f"{plural(len(self.cells), 'cell')}: {parts or 'none planned'}; {state}{took}"
 
     @property
+    def reused(self) -> str:
+        """How many checks were not run but shown again from earlier runs, "" if none were."""
+        checks = [check for cell in self.cells for check in cell.checks]
+        times = sorted(check.reused for check in checks if check.reused)
+        if not times:
+            return ""
+        between = times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]}"
+        return (
+            f"{len(times):,} of {plural(len(checks), 'check')} are shown again from earlier runs ({between}): nothing "
+            "that they depend on has changed since. Run without --mf-reuse to run them."
+        )
+
+    @property
     def doubts(self) -> tuple[str, ...]:
         """What a reader has to know before believing the rest: interruption, and disagreement within the record."""
         found = []

@@ -27,6 +27,7 @@ def render(run: Run) -> str:
     parts = [f"## {_text(title)}", "", _text(run.summary) + ".", ""]
     if run.doubts:
         parts += ["> [!CAUTION]"] + [f"> {_text(doubt)}" for doubt in run.doubts] + [""]
+    parts += [_text(run.reused), ""] if run.reused else []
     parts += _table(run) + _stories("Failures", run.failures)
     parts += _stories("Undecided, and failing as expected", run.remarks) + _not_run(run) + _environment(run)
     return "\n".join(parts).rstrip() + "\n"

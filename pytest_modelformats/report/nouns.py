@@ -136,6 +136,11 @@ class Check:
         """The outcome, with the kind where it failed."""
         return f"{self.outcome.value} ({self.failure_kind.value})" if self.failure_kind else self.outcome.value
 
+    @property
+    def reused(self) -> str:
+        """When this was found, where it was found in an earlier run and shown again; else ""."""
+        return str(self.data.get("reused") or "")
+
 
 @dataclass(frozen=True, slots=True)
 class CellRecord:

@@ -43,6 +43,8 @@ def render(run: Run, width: int, color: bool) -> str:
     _say(console, run.summary, "" if run.complete else "bold red")
     for doubt in run.doubts:
         _say(console, doubt, "bold red")
+    if run.reused:
+        _say(console, run.reused, "yellow")
     for name in run.model_names:
         _model(console, name, [cell for cell in run.cells if cell.model == name])
     _stories(console, "Failures", run.failures)

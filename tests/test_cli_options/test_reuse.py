@@ -1,0 +1,165 @@
+"""``--mf-reuse``: Show passes and measurements of earlier runs again where nothing that they depend on has changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from inner_run import ONE_CELL, two_layers
+
+from pytest_modelformats.schema import Timing
+
+CHECKS = ("--mf-suites", "contract,parity", *ONE_CELL)
+CELL = "tiny-onnx-fp32-onnxruntime@cpu"
+
+
+@pytest.fixture
+def twice(run, tiny):
+    """Runs once, does something, runs again with --mf-reuse: (first, second)."""
+
+    def runs(between=lambda: None, after=("--mf-reuse",), *, inprocess=False, suites="contract,parity"):
+        options = ("--mf-model", tiny, "--mf-suites", suites, *ONE_CELL, "--mf-cache=passes-here")
+        first = run(*options, cache=False)
+        between()
+        return first, run(*options, *after, cache=False, inprocess=inprocess)
+
+    return runs
+
+
+def reused(ran):
+    return {check for (_, check), line in ran.checks.items() if line["data"].get("reused")}
+
+
+def test_what_passed_is_shown_again(twice):
+    first, second = twice()
+    assert first.status == second.status == 0, second.text
+    assert reused(first) == set()
+    assert reused(second) == {"contract", "parity"}
+    for check in ("contract", "parity"):
+        before, after = (dict(ran.checks[CELL, check]) for ran in (first, second))
+        assert after["sentence"] == before["sentence"]
+        assert {k: v for k, v in after["data"].items() if k != "reused"} == before["data"]
+    assert second.of("model") == first.of("model")
+    assert "2 of 2 checks are shown again from earlier runs" in second.text.replace("\n", " ")
+    for report in ("index.html", "report.md"):
+        assert "shown again from earlier runs" in (second.folder / report).read_text()
+
+
+def test_without_the_option_everything_runs(twice):
+    _, second = twice(after=())
+    assert reused(second) == set()
+    assert "shown again" not in second.text
+
+
+def test_another_model_of_the_same_name_runs(twice, tiny):
+    _, second = twice(lambda: two_layers(tiny, seed=1))
+    assert reused(second) == set()
+
+
+@pytest.mark.parametrize("change", [("--mf-seed", "3"), ("--mf-ort-optimization", "disable"), ("--mf-threads", "2")])
+def test_another_setting_runs(twice, change):
+    _, second = twice(after=("--mf-reuse", *change))
+    assert reused(second) == set()
+
+
+def test_another_variable_that_runtimes_read_runs(twice, monkeypatch):
+    _, second = twice(lambda: monkeypatch.setenv("ORT_SOMETHING", "1"))
+    assert reused(second) == set()
+
+
+def test_other_versions_run(twice, monkeypatch):
+    from pytest_modelformats import reuse
+
+    versions = [*reuse._distributions(), "onnxruntime==99"]
+    _, second = twice(lambda: monkeypatch.setattr(reuse, "_distributions", lambda: versions), inprocess=True)
+    assert reused(second) == set()
+
+
+def test_a_changed_tool_runs(twice, monkeypatch):
+    from pytest_modelformats import reuse
+
+    _, second = twice(lambda: monkeypatch.setattr(reuse, "_code", lambda: {"compare.py": "another"}), inprocess=True)
+    assert reused(second) == set()
+
+
+def test_what_failed_runs_again(run, tiny, pytester):
+    two_layers(pytester.path / "wrong.onnx", change=1.0)
+    options = ("--mf-model", tiny, "--mf-candidate", "wrong.onnx", *CHECKS, "--mf-cache=passes-here", "--mf-reuse")
+    run(*options, cache=False)
+    ran = run(*options, cache=False)
+    wrong = "tiny~wrong-onnx-fp32-onnxruntime@cpu"
+    assert ran.outcomes[wrong, "parity"] == "failed"
+    assert "reused" not in ran.checks[wrong, "parity"]["data"]
+    assert ran.checks[wrong, "contract"]["data"]["reused"]
+    assert ran.checks[CELL, "parity"]["data"]["reused"]
+
+
+def test_a_changed_candidate_runs(run, tiny, pytester):
+    candidate = pytester.path / "copy.onnx"
+    two_layers(candidate)
+    options = ("--mf-model", tiny, "--mf-candidate", "copy.onnx", *CHECKS, "--mf-cache=passes-here", "--mf-reuse")
+    assert run(*options, cache=False).status == 0
+    two_layers(candidate, change=1.0)
+    ran = run(*options, cache=False)
+    assert ran.outcomes["tiny~copy-onnx-fp32-onnxruntime@cpu", "parity"] == "failed"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"noun": "verdict"}', '{"noun":"verdict","result":{},"line":null,"at":""}']
+)
+def test_a_damaged_entry_runs_and_is_written_again(twice, pytester, content):
+    def damage():
+        entries = list(pytester.path.glob("passes-here/passes/*/*.json"))
+        assert len(entries) == 2
+        for entry in entries:
+            entry.write_text(content)
+
+    first, second = twice(damage)
+    assert first.status == second.status == 0
+    assert reused(second) == set()
+    assert all(entry.read_text() != content for entry in pytester.path.glob("passes-here/passes/*/*.json"))
+
+
+def test_a_forged_failure_is_no_pass(twice, pytester):
+    """Only passes are kept: an entry that says something else is not believed."""
+
+    def forge():
+        for entry in pytester.path.glob("passes-here/passes/*/*.json"):
+            data = json.loads(entry.read_text())
+            data["result"]["outcome"] = "failed"
+            entry.write_text(json.dumps(data))
+
+    _, second = twice(forge)
+    assert reused(second) == set()
+
+
+def test_the_same_tool_and_versions_are_shown_again_in_the_same_process(twice):
+    """The neighbour of the two tests that patch something: it is the patch that made the key another."""
+    _, second = twice(inprocess=True)
+    assert reused(second) == {"contract", "parity"}
+
+
+def test_a_measurement_is_shown_again_unless_it_was_disturbed(twice):
+    first, second = twice(between=lambda: None, suites="contract,latency")
+    before, after = (ran.checks[CELL, "latency"]["data"] for ran in (first, second))
+    if before["disturbed"]:
+        assert "reused" not in after
+    else:
+        assert {k: v for k, v in after.items() if k != "reused"} == before
+
+
+def test_a_disturbed_measurement_is_not_kept(tmp_path):
+    from pytest_modelformats.reuse import Reuse
+
+    class Elsewhere(Reuse):
+        def _path(self, stage, planned):
+            return tmp_path / "entry.json"
+
+    reuse = Elsewhere(SimpleNamespace(cache=tmp_path), None)
+    timing = Timing((1, 2), 1, 1, 0, *(1.0,) * 6, None, None, None, 1.0, 1, 1, None, None, None, None, pinned=(0,))
+    reuse.keep("timing", None, replace(timing, disturbed="a neighbour took the core"), None)
+    assert reuse.find("timing", None) is None
+    reuse.keep("timing", None, timing, None)
+    assert reuse.find("timing", None).result == timing
