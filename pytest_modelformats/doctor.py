@@ -127,8 +127,14 @@ def support_table() -> str:
             precisions = tuple(dict.fromkeys(precision for _, runs in pairs for precision in runs))
             if precisions:
                 cells = (_device_support(backend, device) for device in devices)
-                lines.append(f"| {form.title} | {backend.title} | {', '.join(precisions)} | {' | '.join(cells)} |")
+                listed = ", ".join(_named_with_devices(backend, precision) for precision in precisions)
+                lines.append(f"| {form.title} | {backend.title} | {listed} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def _named_with_devices(backend: Backend, precision: str) -> str:
+    devices = backend.runs_on(precision)
+    return precision if devices == tuple(backend.devices) else f"{precision} ({', '.join(devices)} only)"
 
 
 def _device_support(backend: Backend, device: str) -> str:

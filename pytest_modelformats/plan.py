@@ -105,7 +105,7 @@ def _lanes(
             continue
         for backend in registry.backends().values():
             for precision in _runnable(backend, path, settings):
-                for device in _devices(backend, settings):
+                for device in _devices(backend, precision, settings):
                     decision = _decide(backend, path, precision, device, settings, machine, is_installed)
                     found.append(_Lane(path, precision, backend.name, device, decision))
     found.sort(
@@ -145,10 +145,10 @@ def _runnable(backend: Backend, path: Path, settings: Settings) -> Iterable[str]
             yield precision
 
 
-def _devices(backend: Backend, settings: Settings) -> Iterable[str]:
+def _devices(backend: Backend, precision: str, settings: Settings) -> Iterable[str]:
     if settings.backends and backend.name not in settings.backends:
         return ()
-    return [d for d in backend.devices if not settings.devices or d in settings.devices]
+    return [d for d in backend.runs_on(precision) if not settings.devices or d in settings.devices]
 
 
 def _decide(
@@ -198,7 +198,7 @@ def _candidate_cells(
             continue
         # An artifact that holds the precision comes before one that reaches it by a hint.
         node = (candidate.format, wanted if wanted in held else held[0])
-        for device in _devices(backend, settings):
+        for device in _devices(backend, wanted, settings):
             if candidate.device and device != candidate.device:
                 continue
             decision = _decide(backend, Path(node, ()), wanted, device, settings, machine, is_installed)

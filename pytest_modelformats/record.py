@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__
+from pytest_modelformats.noise_methods import word
 from pytest_modelformats.plain import plain
 from pytest_modelformats.report.lines import cell_outcome
 from pytest_modelformats.schema import SCHEMA_VERSION, Outcome
@@ -95,6 +96,7 @@ def model_line(
     names = [s.name for s in description.outputs]
     noise = [
         {"output": n, "precision": p, "noise_rms": v.rms, "noise_max": v.max, "method": reference.methods.get(p, "")}
+        | {"how": word(reference.methods.get(p, ""))}
         for p, values in reference.noise.items()
         for n, v in zip(names, values, strict=True)
     ]
@@ -110,7 +112,9 @@ def model_line(
         "samples": rows,
         "input_origin": origin,
         "truth_method": reference.methods.get("float64", ""),
+        "truth_how": word(reference.methods.get("float64", "")),
         "noise": noise,
+        "noise_missing": [{"precision": p, "reason": why} for p, why in reference.missing.items()],
     }
 
 

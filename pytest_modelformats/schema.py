@@ -62,6 +62,8 @@ class Precision:
     ``mantissa_bits`` are the explicitly stored ones. ``limit`` is the k(p) of the verdict
     rule (``compare.py`` says where it comes from). ``weights_only`` precisions round the
     weights and compute in fp32. ``judged_as`` is the precision whose noise counts.
+    ``operands_only`` precisions round what goes into matrix products and convolutions;
+    sums and results are fp32.
     """
 
     name: str
@@ -69,6 +71,12 @@ class Precision:
     limit: float
     weights_only: bool = False
     judged_as: str = ""
+    operands_only: bool = False
+
+    @property
+    def result_bits(self) -> int:
+        """The mantissa bits that an output of this precision is written down with."""
+        return 23 if self.operands_only else self.mantissa_bits
 
     @property
     def yardstick(self) -> str:
@@ -80,6 +88,7 @@ PRECISIONS: dict[str, Precision] = {
     p.name: p
     for p in (
         Precision("fp32", 23, 4.0),
+        Precision("tf32", 10, 4.0, operands_only=True),
         Precision("fp16", 10, 2.0),
         Precision("bf16", 7, 2.0),
         Precision("fp16-weights", 10, 2.0, weights_only=True),
@@ -229,6 +238,8 @@ class Backend:
     flags of which one must be present for it to be more than an emulation on ``cpu``.
     ``entry`` is ``module:function`` of a ``contract.OpenSession``.
     ``verified`` says on what hardware a device of it was seen working ("" = not verified).
+    ``precision_devices`` names the devices of a precision that not every device has (TF32
+    is an arithmetic of NVIDIA's tensor cores); where a precision is absent, all have it.
     """
 
     name: str
@@ -243,6 +254,11 @@ class Backend:
     needs_cpu_flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     verified: Mapping[str, str] = field(default_factory=dict)
     opt_in_precisions: tuple[str, ...] = ()
+    precision_devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def runs_on(self, precision: str) -> tuple[str, ...]:
+        """The devices on which it has a precision."""
+        return tuple(d for d in self.devices if d in self.precision_devices.get(precision, self.devices))
 
 
 @dataclass(frozen=True, slots=True)

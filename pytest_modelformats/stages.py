@@ -10,7 +10,7 @@ import fnmatch
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import laws, registry, reroll
+from pytest_modelformats import laws, naming, registry, reroll
 from pytest_modelformats.compare import Tolerance, judge, with_accuracy
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.interface import differences
@@ -218,23 +218,25 @@ class Stages:
 
     def _examined(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
         """A fallback to a coarser precision, examined: an error that moved inputs do not change is a fault."""
-        ran = reroll.suspects(verdict, PRECISIONS[planned.cell.precision])
-        model = planned.cell.model
-        feed = self.models.rows(model, 0, max(laws.BATCHES))
-        if not ran or not any(spec.is_float for spec in self.models.description(model).inputs):
+        asked = PRECISIONS[planned.cell.precision]
+        model, noise = planned.cell.model, self.models.reference(planned.cell.model).noise
+        if not reroll.suspects(verdict, asked):
             return verdict
+        feed = self.models.rows(model, 0, max(laws.BATCHES))
+        truth = self.models.evaluated(model, "few", feed, "float64")
+        error = naming.errors(self.cells.run(planned, feed), truth)
+        rounded = {}
+        if naming.ambiguous(verdict):
+            for precision in (p for p in naming.ALIKE if p in noise):
+                rounded[precision] = naming.errors(self.models.evaluated(model, "few", feed, precision), truth)
+            verdict = naming.named(verdict, error, rounded, noise, asked)
+        if not any(spec.is_float for spec in self.models.description(model).inputs):
+            return verdict
+        ran = reroll.suspects(verdict, asked)
         other = reroll.moved(feed, ran)
-        errors = []
-        for name, inputs in (("few", feed), (f"moved-{ran}", other)):
-            truth = self.models.evaluated(model, name, inputs, "float64")
-            got = self.cells.run(planned, inputs)
-            errors.append([y - t for y, t in zip(got, truth, strict=True)])
-        weights: list[np.ndarray] | None = None
-        if ran == "fp16" and "fp16-weights" in self.models.reference(model).noise:
-            truth = self.models.evaluated(model, "few", feed, "float64")
-            rounded = self.models.evaluated(model, "few", feed, "fp16-weights")
-            weights = [y - t for y, t in zip(rounded, truth, strict=True)]
-        return reroll.settle(verdict, ran, errors[0], errors[1], weights)
+        moved = self.models.evaluated(model, f"moved-{ran}", other, "float64")
+        again = naming.errors(self.cells.run(planned, other), moved)
+        return reroll.settle(verdict, ran, error, again, rounded.get("fp16-weights"))
 
     def _running(self, planned: PlannedCell) -> Precision:
         """The precision that runs: the asked one, or after a fallback the one that was measured."""

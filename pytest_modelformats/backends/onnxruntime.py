@@ -19,13 +19,14 @@ BACKEND = Backend(
     name="onnxruntime",
     title="ONNX Runtime",
     worker="onnxruntime",
-    precisions={("onnx", "fp32"): ("fp32",), ("onnx", "fp16"): ("fp16",)},
+    precisions={("onnx", "fp32"): ("fp32", "tf32"), ("onnx", "fp16"): ("fp16",)},
     devices=("cpu", "cuda"),
     entry="pytest_modelformats.backends.onnxruntime:open_session",
     requires=("onnxruntime",),
     install="pip install 'pytest-modelformats[onnxruntime]'",
     libraries=("onnxruntime",),
     verified={"cpu": "x86-64 with AVX-512"},
+    precision_devices={"tf32": ("cuda",)},
 )
 LEVELS = {
     "disable": "ORT_DISABLE_ALL",
@@ -59,7 +60,7 @@ def open_session(job: SessionJob) -> OnnxRuntimeSession:
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
     options.log_severity_level = NOTHING
     onnxruntime.set_default_logger_severity(ERRORS_ONLY)
-    providers = _providers(job.device, onnxruntime.get_available_providers())
+    providers = _providers(job.device, job.precision, onnxruntime.get_available_providers())
     if job.device != "cpu":
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
     try:
@@ -79,15 +80,16 @@ def open_session(job: SessionJob) -> OnnxRuntimeSession:
     return OnnxRuntimeSession(session, job.device, statement)
 
 
-def _providers(device: str, available: Sequence[str]) -> list[Any]:
+def _providers(device: str, precision: str, available: Sequence[str]) -> list[Any]:
     if device == "cpu":
         return ["CPUExecutionProvider"]
     if "CUDAExecutionProvider" not in available:
         found = ", ".join(available)
         msg = f"this onnxruntime has no CUDAExecutionProvider (it has {found}); pip install onnxruntime-gpu"
         raise NoDevice(msg)
-    # TF32 is on by default there: the cell asks for fp32.
-    return [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": "0"}), "CPUExecutionProvider"]
+    # TF32 is on by default there: only a cell that asks for tf32 gets it.
+    use_tf32 = "1" if precision == "tf32" else "0"
+    return [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": use_tf32}), "CPUExecutionProvider"]
 
 
 def _name(provider: Any) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from pytest_modelformats.backends.torch_session import (
     FP16_CPU_FLAGS,
     INSTALL,
+    PRECISION_DEVICES,
     VERIFIED,
     TorchSession,
     eager_module,
@@ -21,7 +22,7 @@ BACKEND = Backend(
     name="torch",
     title="PyTorch eager",
     worker="torch",
-    precisions={("pytorch", "fp32"): ("fp32", "fp16", "bf16")},
+    precisions={("pytorch", "fp32"): ("fp32", "tf32", "fp16", "bf16")},
     devices=("cpu", "cuda"),
     entry="pytest_modelformats.backends.torch_eager:open_session",
     requires=("torch",),
@@ -29,6 +30,7 @@ BACKEND = Backend(
     libraries=("torch",),
     needs_cpu_flags=FP16_CPU_FLAGS,
     verified=VERIFIED,
+    precision_devices=PRECISION_DEVICES,
 )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats.backends.torch_session import (
     FP16_CPU_FLAGS,
     INSTALL,
+    PRECISION_DEVICES,
     VERIFIED,
     TorchSession,
     prepare,
@@ -21,7 +22,7 @@ BACKEND = Backend(
     name="torch-export",
     title="PyTorch exported program",
     worker="torch",
-    precisions={("pt2", p): (p,) for p in ("fp32", "fp16", "bf16")},
+    precisions={("pt2", "fp32"): ("fp32", "tf32"), ("pt2", "fp16"): ("fp16",), ("pt2", "bf16"): ("bf16",)},
     devices=("cpu", "cuda"),
     entry="pytest_modelformats.backends.torch_export:open_session",
     requires=("torch",),
@@ -29,6 +30,7 @@ BACKEND = Backend(
     libraries=("torch",),
     needs_cpu_flags=FP16_CPU_FLAGS,
     verified=VERIFIED,
+    precision_devices=PRECISION_DEVICES,
 )
 
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 FP16_CPU_FLAGS = {"fp16": ("avx512_fp16", "amx_fp16", "fphp", "asimdhp")}
 INSTALL = "pip install 'pytest-modelformats[torch]'"
 VERIFIED = {"cpu": "x86-64 with AVX-512"}
+# TF32 is an arithmetic of NVIDIA's tensor cores.
+PRECISION_DEVICES = {"tf32": ("cuda",)}
 
 
 class TorchSession:
@@ -131,14 +133,17 @@ def prepare(job: SessionJob) -> dict[str, Any]:
         raise NoDevice(msg)
     torch.set_num_threads(job.threads)
     _one_interop_thread()
-    # TF32 and bf16 stand-ins for float32 matmuls would be another precision than the cell's.
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    # TF32 and bf16 stand-ins for float32 matmuls are another precision than fp32: only a tf32 cell gets them.
+    tf32 = job.precision == "tf32"
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
     statement = {
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name() if job.device == "cuda" else "cpu",
         "precision": job.precision,
-        "dtype": {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(job.precision, job.precision),
+        "dtype": {"fp32": "float32", "tf32": "float32", "fp16": "float16", "bf16": "bfloat16"}.get(
+            job.precision, job.precision
+        ),
         "tf32": bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32),
         "autocast": bool(torch.is_autocast_enabled(job.device)),
         "threads": torch.get_num_threads(),
@@ -167,9 +172,10 @@ def eager_module(job: SessionJob) -> Any:
 
     module = load_module(job.source)
     names = [spec.name for spec in job.inputs]
-    if job.precision == "fp32" and job.device == "cpu":
+    single = job.precision in {"fp32", "tf32"}  # TF32 is a way to compute with float32 weights
+    if single and job.device == "cpu":
         return module
-    if job.precision == "fp32":
+    if single:
         import copy
 
         module = copy.deepcopy(module)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_modelformats.backends.torch_session import (
     FP16_CPU_FLAGS,
     INSTALL,
+    PRECISION_DEVICES,
     VERIFIED,
     TorchSession,
     prepare,
@@ -22,7 +23,11 @@ BACKEND = Backend(
     name="torchscript",
     title="TorchScript",
     worker="torch",
-    precisions={("torchscript", p): (p,) for p in ("fp32", "fp16", "bf16")},
+    precisions={
+        ("torchscript", "fp32"): ("fp32", "tf32"),
+        ("torchscript", "fp16"): ("fp16",),
+        ("torchscript", "bf16"): ("bf16",),
+    },
     devices=("cpu", "cuda"),
     entry="pytest_modelformats.backends.torchscript:open_session",
     requires=("torch",),
@@ -30,6 +35,7 @@ BACKEND = Backend(
     libraries=("torch",),
     needs_cpu_flags=FP16_CPU_FLAGS,
     verified=VERIFIED,
+    precision_devices=PRECISION_DEVICES,
 )
 
 

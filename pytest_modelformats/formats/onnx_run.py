@@ -6,7 +6,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import MissingDependency, RunError, Unsupported
-from pytest_modelformats.formats import onnx_graph, rounding
+from pytest_modelformats.formats import onnx_graph, rounding, stepwise
+from pytest_modelformats.schema import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from pytest_modelformats.contract import Feed
 
     Outputs = list[list[np.ndarray]]
+
+# The operators that multiply and sum, and how many of their first inputs are multiplied (Einsum: all of them).
+PRODUCTS = {"MatMul": 2, "Gemm": 2, "Conv": 2, "ConvTranspose": 2, "DeformConv": 2, "Einsum": 99, "Attention": 3}
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 
 def run_reference(model: onnx.ModelProto, feeds: Sequence[Feed], precision: str | None) -> Outputs:
@@ -57,7 +62,7 @@ def _evaluator() -> Any:
 
 
 class _Rounded:
-    """An operator of the evaluator whose floating results are rounded."""
+    """An operator of the evaluator whose floating results, or for tf32 the operands of its products, are rounded."""
 
     def __init__(self, operator: Any, precision: str) -> None:
         self._operator = operator
@@ -67,8 +72,17 @@ class _Rounded:
         return getattr(self._operator, name)
 
     def run(self, *inputs: Any, **keywords: Any) -> tuple[Any, ...]:
-        results = self._operator.run(*inputs, **keywords)
-        return tuple(round_if_floating(r, self._precision) for r in results)
+        kind = self._operator.onnx_node.op_type
+        if kind in RECURRENT:  # many steps in one operator: each of them rounds
+            inputs = tuple(stepwise.rounding_steps(v, self._precision) for v in inputs)
+            return tuple(stepwise.plain(r) for r in self._operator.run(*inputs, **keywords))
+        if not PRECISIONS[self._precision].operands_only:
+            results = self._operator.run(*inputs, **keywords)
+            return tuple(round_if_floating(r, self._precision) for r in results)
+        operands = PRODUCTS.get(kind, 0)
+        rounded = (round_if_floating(v, self._precision) for v in inputs[:operands])
+        result: tuple[Any, ...] = self._operator.run(*rounded, *inputs[operands:], **keywords)
+        return result
 
 
 def round_if_floating(value: Any, precision: str) -> Any:

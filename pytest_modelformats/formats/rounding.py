@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+# How many bits of a float32 these leave out at its low end; their exponents are float32's.
+DROPPED_BITS = {"bf16": 16, "tf32": 13}
+
 
 def rounding_unit(precision: str) -> float:
     """The largest relative error of rounding to nearest at ``precision``: 2^-(mantissa bits + 1)."""
@@ -36,11 +39,13 @@ def rounded(array: np.ndarray, precision: str) -> np.ndarray:
     if yardstick == "fp16":
         with np.errstate(over="ignore"):
             return array.astype(np.float16).astype(array.dtype)
-    if yardstick != "bf16":
-        msg = f"rounding to '{precision}' is not written; fp32, fp16 and bf16 are"
+    if yardstick not in DROPPED_BITS:
+        msg = f"rounding to '{precision}' is not written; fp32, tf32, fp16 and bf16 are"
         raise Unsupported(msg)
+    dropped = DROPPED_BITS[yardstick]
     bits = np.ascontiguousarray(array, dtype=np.float32).view(np.uint32)
-    nearest = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    half, odd = np.uint32((1 << (dropped - 1)) - 1), (bits >> np.uint32(dropped)) & np.uint32(1)
+    nearest = (bits + half + odd) & np.uint32((0xFFFFFFFF << dropped) & 0xFFFFFFFF)
     kept = np.where(np.isnan(array), np.float32("nan"), nearest.view(np.float32))
     return np.asarray(kept.reshape(array.shape), dtype=array.dtype)
 

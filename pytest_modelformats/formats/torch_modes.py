@@ -1,7 +1,8 @@
-"""Two ways to step between a module and torch's kernels, at every operator.
+"""Three ways to step between a module and torch's kernels, at every operator.
 
 ``lifting`` makes every operator compute in a wider float than the module was written or
-traced for. ``rounding`` makes every operator's result one of a narrower float.
+traced for. ``rounding`` makes every operator's result one of a narrower float, and
+``rounding_operands`` what goes into products.
 """
 
 from __future__ import annotations
@@ -12,7 +13,44 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats.errors import Unsupported
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import torch
+
+# The operators that multiply and sum, with the arguments that are multiplied, as torch's schemas name them.
+_CONVOLUTION = ("input", "weight")
+PRODUCTS = {
+    "mm": ("self", "mat2"),
+    "bmm": ("self", "mat2"),
+    "mv": ("self", "vec"),
+    "dot": ("self", "tensor"),
+    "addmm": ("mat1", "mat2"),
+    "_addmm_activation": ("mat1", "mat2"),
+    "addmv": ("mat", "vec"),
+    "addbmm": ("batch1", "batch2"),
+    "baddbmm": ("batch1", "batch2"),
+    "linear": _CONVOLUTION,
+    "mkldnn_linear": ("self", "weight"),
+    "_trilinear": ("i1", "i2", "i3"),
+    "convolution": _CONVOLUTION,
+    "_convolution": _CONVOLUTION,
+    "convolution_overrideable": _CONVOLUTION,
+    "mkldnn_convolution": ("self", "weight"),
+    **{f"conv{d}d": _CONVOLUTION for d in (1, 2, 3)},
+    **{f"conv_transpose{d}d": _CONVOLUTION for d in (1, 2, 3)},
+}
+# What torch computes in one call though it holds several products; each has an unfused twin.
+FUSED_PRODUCTS = frozenset(
+    {
+        "mkldnn_rnn_layer",
+        "_scaled_dot_product_flash_attention",
+        "_scaled_dot_product_flash_attention_for_cpu",
+        "_scaled_dot_product_efficient_attention",
+        "_scaled_dot_product_fused_attention_overrideable",
+        "_native_multi_head_attention",
+        "_transformer_encoder_layer_fwd",
+    }
+)
 
 
 class FusedOperatorError(Exception):
@@ -34,6 +72,44 @@ def rounding(narrow: torch.dtype) -> Any:
     Raises (inside the mode): FusedOperatorError at a fused recurrent layer.
     """
     return _rounding_class()(narrow)
+
+
+def rounding_operands(nearest: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """Return a mode under which matrix products and convolutions see operands rounded by ``nearest``.
+
+    Sums and results stay float32, which is what TF32 units do.
+    Raises (inside the mode): FusedOperatorError at kernels that hold several products.
+    """
+    return _operand_class()(nearest)
+
+
+@cache
+def _operand_class() -> type:
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class RoundingOperands(TorchDispatchMode):  # type: ignore[misc]
+        def __init__(self, nearest: Callable[[torch.Tensor], torch.Tensor]) -> None:
+            super().__init__()
+            self.nearest = nearest
+
+        def round(self, value: Any) -> Any:
+            single = isinstance(value, torch.Tensor) and value.dtype is torch.float32
+            return self.nearest(value) if single else value
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = func._schema.name.removeprefix("aten::").rstrip("_")  # noqa: SLF001 - in-place ones end in _
+            if name in FUSED_PRODUCTS:
+                raise FusedOperatorError
+            operands = PRODUCTS.get(name, ())
+            if not operands:
+                return func(*args, **(kwargs or {}))
+            named = [a.name for a in func._schema.arguments]  # noqa: SLF001 - the only way to them
+            args = tuple(self.round(v) if n in operands else v for n, v in zip(named, args, strict=False))
+            kwargs = {n: self.round(v) if n in operands else v for n, v in (kwargs or {}).items()}
+            return func(*args, **kwargs)
+
+    return RoundingOperands
 
 
 @cache

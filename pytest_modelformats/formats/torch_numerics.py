@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import RunError, Unsupported
+from pytest_modelformats.formats.rounding import DROPPED_BITS
 from pytest_modelformats.formats.torch_calling import (
     arguments,
     cast_copy,
@@ -22,7 +23,7 @@ from pytest_modelformats.formats.torch_calling import (
     to_numpy,
     to_tensor,
 )
-from pytest_modelformats.formats.torch_modes import FusedOperatorError, lifting, rounding
+from pytest_modelformats.formats.torch_modes import FusedOperatorError, lifting, rounding, rounding_operands
 from pytest_modelformats.formats.torch_programs import first_line
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def evaluate(module: torch.nn.Module, feeds: Feeds, precision: str) -> tuple[Out
     methods: dict[str, Callable[[Any, Feeds], tuple[Outputs, str]]] = {
         "float64": _float64,
         "fp32": _fp32,
+        "tf32": _tf32,
         "fp16": _fp16,
         "bf16": _bf16,
         "fp16-weights": _fp16_weights,
@@ -178,6 +180,32 @@ def _rounded(module: Any, feeds: Feeds, dtype: torch.dtype, name: str) -> tuple[
         with torch.backends.mkldnn.flags(enabled=False):
             results = _call(rounded, rounded_feeds, None, *modes)
     return _arrays(results, torch.float32), f"{name}: weights and every operator's result rounded in an fp32 run"
+
+
+def _tf32(module: Any, feeds: Feeds) -> tuple[Outputs, str]:
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    modes = (rounding_operands(_nearest_tf32), *_lift_narrow(module))
+    dtype = torch.float32 if _is_narrow(module) else None
+    try:
+        results = _call(_single(module), feeds, dtype, *modes)
+    except FusedOperatorError:
+        # Step by step instead of a layer in one call, so that the products inside are seen.
+        with torch.backends.mkldnn.flags(enabled=False), sdpa_kernel(SDPBackend.MATH):
+            results = _call(_single(module), feeds, dtype, *modes)
+    method = "tf32: operands of matrix products and convolutions rounded to 10 mantissa bits in an fp32 run"
+    return _arrays(results, torch.float32), method
+
+
+def _nearest_tf32(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the values with 10 mantissa bits, ties to even, as :func:`.rounding.rounded` does."""
+    import torch
+
+    dropped = DROPPED_BITS["tf32"]
+    bits = tensor.contiguous().view(torch.int32)
+    nearest = (bits + ((1 << (dropped - 1)) - 1) + ((bits >> dropped) & 1)) & -(1 << dropped)
+    return torch.where(tensor.isnan(), tensor, nearest.view(torch.float32))
 
 
 def _round_array(array: np.ndarray, dtype: torch.dtype) -> np.ndarray:

