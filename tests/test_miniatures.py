@@ -73,6 +73,10 @@ BACKENDS = {
     "claims_fp16_and_runs_fp32": End("fallback", None, "parity", ("asked for fp16, fp32 is what ran",)),
     "claims_fp16_and_runs_bf16": End("fallback", None, "parity", ("asked for fp16, bf16 is what ran",)),
     "claims_fp32_and_runs_bf16": End("fallback", None, "parity", ("asked for fp32, bf16 is what ran",)),
+    "claims_fp32_and_runs_tf32": End("fallback", None, "parity", ("asked for fp32, tf32 is what ran",)),
+    "claims_fp32_and_runs_fp16": End("fallback", None, "parity", ("asked for fp32, fp16 is what ran",)),
+    "claims_tf32_and_runs_fp32": End("fallback", None, "parity", ("asked for tf32, fp32 is what ran",)),
+    "claims_tf32_and_runs_bf16": End("fallback", None, "parity", ("asked for tf32, bf16 is what ran",)),
     "raises_at_open": End("failed", None, "contract", ("could not open the artifact", "protobuf parsing failed")),
     "raises_at_run": End("failed", None, "parity", ("RuntimeError: Got invalid dimensions for input: x",)),
     "lacks_operator": End("unsupported", None, "contract", ("no implementation of Tanh",)),
@@ -104,7 +108,7 @@ CONVERTERS = {
 
 
 def cell_of_backend(fault):
-    precision = "fp16" if declarations.FAULTS[fault] is declarations.FP16 else "fp32"
+    ((precision,),) = declarations.FAULTS[fault].values()
     return f"net-mini-{precision}-{fault.replace('_', '-')}@cpu"
 
 
@@ -115,7 +119,7 @@ EXPECTED = {
     NOT_INSTALLED: End("missing-dependency", None, "availability", ("miniature_runtime_that_nobody_has",)),
 }
 FAITHFUL = {
-    *(f"net-mini-{precision}-faithful@cpu" for precision in ("fp32", "fp16", "bf16")),
+    *(f"net-mini-{precision}-faithful@cpu" for precision in ("fp32", "tf32", "fp16", "bf16")),
     "net-minicopy-fp32-faithful@cpu",
     *(f"net-mini-fp32-beside-{fault.replace('_', '-')}@cpu" for fault in BACKENDS),
 }

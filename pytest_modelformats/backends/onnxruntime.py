@@ -71,6 +71,7 @@ def open_session(job: SessionJob) -> OnnxRuntimeSession:
     if wanted not in session.get_providers():
         msg = f"ONNX Runtime dropped {wanted} and opened '{job.artifact.name}' with {session.get_providers()}"
         raise NoDevice(msg)
+    _refuse_collections(session, job)
     statement = {
         "execution_providers": list(session.get_providers()),
         "optimization": level,
@@ -90,6 +91,14 @@ def _providers(device: str, precision: str, available: Sequence[str]) -> list[An
     # TF32 is on by default there: only a cell that asks for tf32 gets it.
     use_tf32 = "1" if precision == "tf32" else "0"
     return [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": use_tf32}), "CPUExecutionProvider"]
+
+
+def _refuse_collections(session: Any, job: SessionJob) -> None:
+    """Every output is a tensor: of a sequence, numpy would make one array or none."""
+    for port in session.get_outputs():
+        if not port.type.startswith("tensor("):
+            msg = f"'{job.artifact.name}': its output '{port.name}' is a {port.type}; only tensors can be compared"
+            raise Unsupported(msg)
 
 
 def _name(provider: Any) -> str:

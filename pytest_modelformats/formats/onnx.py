@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.errors import ConvertError, SourceError
+from pytest_modelformats.errors import ConvertError, SourceError, Unsupported
 from pytest_modelformats.formats import onnx_graph, stated_inputs
 from pytest_modelformats.formats.onnx_reference import evaluate_onnx
 from pytest_modelformats.formats.onnx_wire import sniff_onnx
@@ -79,8 +79,12 @@ def _spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
 
     if value.type.WhichOneof("value") != "tensor_type":
         kind = (value.type.WhichOneof("value") or "value without a type").removesuffix("_type")
-        msg = f"'{path.name}': '{value.name}' is a {kind}; only tensors can be fed and compared"
-        raise SourceError(msg)
+        article = "an" if kind.startswith("o") else "a"
+        msg = (
+            f"'{path.name}': '{value.name}' is {article} {kind}; only tensors can be fed and compared, so export the "
+            "model with every tensor as an input or output of its own"
+        )
+        raise Unsupported(msg)
     tensor = value.type.tensor_type
     try:
         dtype = str(helper.tensor_dtype_to_np_dtype(tensor.elem_type).name)

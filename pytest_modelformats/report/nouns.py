@@ -51,6 +51,7 @@ class NoiseFloor:
     noise_rms: float | None
     noise_max: float | None
     method: str = ""
+    how: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ class Model:
     samples: int | None = None
     input_origin: str = ""
     noise: tuple[NoiseFloor, ...] = ()
+    truth_method: str = ""
+    truth_how: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pytest_modelformats.schema import Backend, Converter
 
 FP32 = {("mini", "fp32"): ("fp32",)}
 FP16 = {("mini", "fp32"): ("fp16",)}
+TF32 = {("mini", "fp32"): ("tf32",)}
 # The faults of faults.py, in the order in which they run; the precision that they claim.
 FAULTS = {
     "drops_output": FP32,
@@ -39,6 +40,10 @@ FAULTS = {
     "claims_fp16_and_runs_fp32": FP16,
     "claims_fp16_and_runs_bf16": FP16,
     "claims_fp32_and_runs_bf16": FP32,
+    "claims_fp32_and_runs_tf32": FP32,
+    "claims_fp32_and_runs_fp16": FP32,
+    "claims_tf32_and_runs_fp32": TF32,
+    "claims_tf32_and_runs_bf16": TF32,
     "raises_at_open": FP32,
     "raises_at_run": FP32,
     "lacks_operator": FP32,
@@ -86,7 +91,7 @@ def _backend(name: str, entry: str, precisions: dict[tuple[str, str], tuple[str,
 FAITHFUL = _backend(
     "faithful",
     "miniatures.session:faithful",
-    {("mini", "fp32"): ("fp32", "fp16", "bf16"), ("minicopy", "fp32"): ("fp32",)},
+    {("mini", "fp32"): ("fp32", "tf32", "fp16", "bf16"), ("minicopy", "fp32"): ("fp32",)},
 )
 NOT_INSTALLED = _backend(
     "not-installed",

@@ -204,6 +204,26 @@ def claims_fp32_and_runs_bf16(job):
     return replace(faithful(job), precision="bf16")
 
 
+def claims_fp32_and_runs_tf32(job):
+    """Asked for fp32, and its matrix unit rounds the operands to TF32."""
+    return replace(faithful(job), precision="tf32")
+
+
+def claims_fp32_and_runs_fp16(job):
+    """Asked for fp32, and it computes in fp16, whose noise is nearly TF32's."""
+    return replace(faithful(job), precision="fp16")
+
+
+def claims_tf32_and_runs_fp32(job):
+    """Asked for TF32, and it computes in fp32."""
+    return replace(faithful(job), precision="fp32")
+
+
+def claims_tf32_and_runs_bf16(job):
+    """Asked for TF32, and it computes in bf16."""
+    return replace(faithful(job), precision="bf16")
+
+
 def claims_fp16_and_runs_bf16(job):
     """Asked for fp16, and it computes in bf16."""
     return replace(faithful(job), precision="bf16")

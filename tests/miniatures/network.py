@@ -61,6 +61,14 @@ def rounded(array: np.ndarray, precision: str) -> np.ndarray:
     return single
 
 
+def tf32(array: np.ndarray) -> np.ndarray:
+    """The values with TF32's 10 bits of mantissa, to nearest, ties away from zero as CUTLASS rounds them."""
+    import numpy as np
+
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    return ((bits + 0x1000) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
 def forward(model: Mapping[str, np.ndarray], x: np.ndarray, precision: str, *, backwards: bool = False) -> list:
     """The three outputs, every result rounded to the precision.
 
@@ -73,6 +81,8 @@ def forward(model: Mapping[str, np.ndarray], x: np.ndarray, precision: str, *, b
     activate = {"tanh": np.tanh, "relu": lambda a: np.maximum(a, 0)}[str(model["activation"])]
 
     def product(a: np.ndarray, w: np.ndarray) -> np.ndarray:
+        if precision == "tf32":
+            a, w = tf32(a), tf32(w)
         return rounded(a[:, ::step] @ w[::step], precision)
 
     h = rounded(activate(rounded(product(rounded(x, precision), w1) + b1, precision)), precision)
