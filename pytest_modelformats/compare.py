@@ -407,9 +407,8 @@ def _rule(
     asked = precision.yardstick
     measured = _measured(name, error.rms, noise[asked], precision)
     other = noise.get(effective)
-    plausible = other is not None and PLAUSIBLE[0] * other.rms <= error.rms <= PLAUSIBLE[1] * other.rms
     finer = CLASSIFIED.get(effective, precision.mantissa_bits) > precision.mantissa_bits
-    if effective != asked and other is not None and (plausible or (finer and ratio < FAITHFUL_LOW)):
+    if effective != asked and other is not None and (plausible(error.rms, other) or (finer and ratio < FAITHFUL_LOW)):
         return Outcome.FALLBACK, None, fallback_sentence(name, error.rms, noise, precision, effective)
     if ratio > precision.limit:
         sentence = f"{measured}; the limit is {precision.limit:g}. The converted model computes something else."
@@ -423,6 +422,11 @@ def _rule(
         )
         return Outcome.FAILED, FailureKind.NUMERIC, sentence
     return Outcome.PASSED, None, f"{measured}; the limit is {precision.limit:g}. It is the same model."
+
+
+def plausible(error_rms: float, noise: Noise) -> bool:
+    """Whether an error is of the size of a precision's noise."""
+    return PLAUSIBLE[0] * noise.rms <= error_rms <= PLAUSIBLE[1] * noise.rms
 
 
 def _measured(name: str, error_rms: float, own: Noise, precision: Precision) -> str:

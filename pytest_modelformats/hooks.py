@@ -245,6 +245,8 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
         note.data["reused"] = kept.at
     elif name in REUSABLE:
         campaign.reuse.keep(name, planned, result, line)
+    if isinstance(result, Verdict) and result.outcome is Outcome.INCONCLUSIVE:
+        pytest.skip(f"inconclusive: {result.sentence}")
     return result
 
 

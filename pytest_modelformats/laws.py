@@ -48,7 +48,7 @@ def determinism(
     said = " and ".join(unequal)
     for where, other in unequal.items():
         verdict = between_runs(names, [first], [other], noise, precision)
-        if not verdict.passed:
+        if not verdict.passed and verdict.outcome is not Outcome.INCONCLUSIVE:
             sentence = f"The same input gives another result in {where}. {verdict.sentence}"
             return Verdict(Outcome.FAILED, verdict.failure_kind or FailureKind.NUMERIC, sentence, verdict.outputs)
     sentence = f"Not bit-equal in {said}, but different by no more than rounding explains."
@@ -95,9 +95,13 @@ def but_for_finer(verdict: Verdict, precision: Precision) -> Verdict:
 
 
 def worst(verdicts: Mapping[str, Verdict], agreed: str) -> Verdict:
-    """The first verdict that did not pass, its sentence headed by where it was; otherwise ``agreed``."""
+    """The first verdict that did not pass, its sentence headed by where it was; otherwise ``agreed``.
+
+    Where some could be judged, those that could not (rows of NaN alone) decide nothing.
+    """
+    undecided = [where for where, verdict in verdicts.items() if verdict.outcome is Outcome.INCONCLUSIVE]
     for where, verdict in verdicts.items():
-        if not verdict.passed:
+        if not verdict.passed and (where not in undecided or len(undecided) == len(verdicts)):
             sentence = f"{where}: {verdict.sentence}"
             return Verdict(verdict.outcome, verdict.failure_kind, sentence, verdict.outputs)
     return Verdict(Outcome.PASSED, None, agreed)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.compare import fallback_sentence
+from pytest_modelformats.compare import fallback_sentence, plausible
 from pytest_modelformats.reroll import correlation
 from pytest_modelformats.schema import Outcome, Verdict
 
@@ -50,8 +50,11 @@ def named(
     ``noise`` one Noise per output.
     """
     unclear = [i for i, o in enumerate(verdict.outputs) if _unclear(o)]
+    if not unclear:
+        return verdict
     alike = {p: min(correlation(error[i], errors[i]) for i in unclear) for p, errors in rounded.items()}
-    repeats = [p for p, value in alike.items() if p == "fp16" or value >= SAME_ROUNDING]
+    sized = [p for p in alike if all(plausible(verdict.outputs[i].error_rms or 0.0, noise[p][i]) for i in unclear)]
+    repeats = [p for p in sized if p == "fp16" or alike[p] >= SAME_ROUNDING]
     if not repeats:
         return verdict
     ran = max(repeats, key=lambda p: alike[p])

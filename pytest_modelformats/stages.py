@@ -236,7 +236,8 @@ class Stages:
         other = reroll.moved(feed, ran)
         moved = self.models.evaluated(model, f"moved-{ran}", other, "float64")
         again = naming.errors(self.cells.run(planned, other), moved)
-        return reroll.settle(verdict, ran, error, again, rounded.get("fp16-weights"))
+        weights = rounded.get("fp16-weights") if ran.startswith("fp16") else None
+        return reroll.settle(verdict, ran, error, again, weights)
 
     def _running(self, planned: PlannedCell) -> Precision:
         """The precision that runs: the asked one, or after a fallback the one that was measured."""

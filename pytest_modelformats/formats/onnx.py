@@ -46,7 +46,7 @@ def describe(source: Source) -> Description:
     onnx_graph.verify_external_data(model, path)
     initialisers = {t.name for t in model.graph.initializer} | {s.values.name for s in model.graph.sparse_initializer}
     inputs = [_spec(v, path) for v in model.graph.input if v.name not in initialisers]
-    outputs = [_spec(v, path) for v in model.graph.output]
+    outputs = [_spec(v, path, output=True) for v in model.graph.output]
     if not outputs:
         msg = f"'{path.name}' has no outputs; there is nothing to compare"
         raise SourceError(msg)
@@ -74,7 +74,7 @@ def check(artifact: Path) -> None:
         raise ConvertError(msg) from error
 
 
-def _spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
+def _spec(value: onnx.ValueInfoProto, path: Path, *, output: bool = False) -> TensorSpec:
     from onnx import helper
 
     if value.type.WhichOneof("value") != "tensor_type":
@@ -93,7 +93,11 @@ def _spec(value: onnx.ValueInfoProto, path: Path) -> TensorSpec:
         raise SourceError(msg) from error
     if not tensor.HasField("shape"):
         return TensorSpec(value.name, dtype, None)
-    dims = [d.dim_value if d.dim_value > 0 else d.dim_param for d in tensor.shape.dim]
+    # An input is never empty: exporters write 0 there for a size that they do not know.
+    smallest = 0 if output else 1
+    dims = [
+        d.dim_value if d.HasField("dim_value") and d.dim_value >= smallest else d.dim_param for d in tensor.shape.dim
+    ]
     return TensorSpec(value.name, dtype, stated_inputs.symbolic(dims))
 
 

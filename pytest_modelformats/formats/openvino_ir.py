@@ -39,8 +39,8 @@ def _spec(port: Any) -> TensorSpec:
     kind = port.get_element_type().get_type_name()
     names = port.get_names()
     shape = port.get_partial_shape()
-    dims = None if shape.rank.is_dynamic else [0 if d.is_dynamic else d.get_length() for d in shape]
-    resolved = None if dims is None else stated_inputs.symbolic([d or "" for d in dims])
+    dims = None if shape.rank.is_dynamic else ["" if d.is_dynamic else d.get_length() for d in shape]
+    resolved = None if dims is None else stated_inputs.symbolic(dims)
     return TensorSpec(port.get_any_name() if names else "", DTYPES.get(kind, kind), resolved)
 
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def symbolic(dims: Sequence[int | str]) -> tuple[int | str, ...]:
-    """The dims with a letter for each one that has neither size nor name: ``N`` for the first, ``D1`` … for others."""
-    return tuple(dim or ("N" if index == 0 else f"D{index}") for index, dim in enumerate(dims))
+    """The dims with a letter for each ``""``, which has neither size nor name: ``N`` for the first, ``D1`` … else."""
+    return tuple(dim if dim != "" else ("N" if index == 0 else f"D{index}") for index, dim in enumerate(dims))
 
 
 def apply(

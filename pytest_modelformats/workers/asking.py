@@ -51,7 +51,7 @@ def write_feed(feed: Mapping[str, np.ndarray], folder: Path) -> dict[str, str]:
     paths = {}
     for index, (name, array) in enumerate(feed.items()):
         path = folder / f"{index}.npy"
-        np.save(path, np.ascontiguousarray(array), allow_pickle=False)
+        np.save(path, np.asarray(array, order="C"), allow_pickle=False)
         paths[name] = str(path)
     return paths
 
