@@ -85,6 +85,10 @@ class Session(Protocol):
     ``inputs`` and ``outputs`` are what the *runtime* states, in its order: name "" and shape
     ``None`` where it does not say. ``statement`` is what the runtime says about how it runs
     (execution provider, precision, optimisation level), plain values only.
+
+    A session may also have ``execution(feed) -> dict``: what the runtime states of every
+    operator that it executes for a feed, as ``execution.tally`` writes it. It is asked once
+    per cell, never while something is timed, and a session without it makes no claim.
     """
 
     inputs: Sequence[TensorSpec]

@@ -126,6 +126,8 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
         "noise_ratio": verdict.noise_ratio,
         "effective_precision": worst.effective_precision if worst else "",
         "statement": verdict.statement,
+        **({"execution": verdict.execution} if verdict.execution else {}),
+        **({"contradiction": verdict.contradiction} if verdict.contradiction else {}),
     }
 
 

@@ -123,6 +123,19 @@ class Cells:
 
         return self.once("run", planned, load, keep=False)
 
+    def execution(self, planned: PlannedCell, feed: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """What the runtime states of what it executes; a runtime that fails to say it does not fail the cell."""
+        opened = self.session(planned)
+        paths = write_feed(feed, self._asker.folder("cell") / "in")
+        what = f"asking what {planned.cell.id} executes"
+        try:
+            stated: dict[str, Any] = self._asker.worker(
+                opened.worker, what, "execution", session=opened.number, feed=paths
+            )["execution"]
+        except ModelFormatsError as error:
+            return {"source": "", "why_not": str(error)[:300]}
+        return stated
+
     def is_open(self, which: str) -> bool:
         """Whether the current cell has this session."""
         return which in self._sessions

@@ -436,13 +436,19 @@ class OutputParity:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The judgement of a cell's outputs: the worst output's outcome and its sentence."""
+    """The judgement of a cell's outputs: the worst output's outcome and its sentence.
+
+    ``execution`` is what the runtime states of what ran, ``contradiction`` the sentence that
+    says where this cannot be true (see ``execution.py``).
+    """
 
     outcome: Outcome
     failure_kind: FailureKind | None
     sentence: str
     outputs: tuple[OutputParity, ...] = ()
     statement: Mapping[str, Any] = field(default_factory=dict)
+    execution: Mapping[str, Any] = field(default_factory=dict)
+    contradiction: str = ""
 
     @property
     def passed(self) -> bool:

@@ -10,7 +10,7 @@ import fnmatch
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import laws, naming, registry, reroll
+from pytest_modelformats import execution, laws, naming, registry, reroll
 from pytest_modelformats.compare import Tolerance, judge, with_accuracy
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.interface import differences
@@ -118,6 +118,8 @@ class Stages:
             )
             verdict = self._examined(planned, verdict)
             verdict = replace(verdict, statement=dict(self.cells.session(planned).statement))
+            stated = self.cells.execution(planned, self.models.rows(model, 0, 1))
+            verdict = execution.examined(verdict, stated, planned, reference.noise)
             labels = self.models.samples(model).labels
             if labels is None or not description.classifier or verdict.failure_kind is FailureKind.CONTRACT:
                 return verdict
@@ -245,7 +247,9 @@ class Stages:
         if verdict.outcome is not Outcome.FALLBACK:
             return PRECISIONS[planned.cell.precision]
         ran = {o.effective_precision for o in verdict.outputs if o.outcome is Outcome.FALLBACK}
-        return max((PRECISIONS[name] for name in ran), key=lambda p: -p.mantissa_bits)
+        # None, where it is the device that was another one.
+        asked = PRECISIONS[planned.cell.precision]
+        return max((PRECISIONS[name] for name in ran), key=lambda p: -p.mantissa_bits, default=asked)
 
     def _tolerances(self, planned: PlannedCell) -> dict[str, Tolerance]:
         chosen = {}

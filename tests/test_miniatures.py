@@ -77,6 +77,14 @@ BACKENDS = {
     "claims_fp32_and_runs_fp16": End("fallback", None, "parity", ("asked for fp32, fp16 is what ran",)),
     "claims_tf32_and_runs_fp32": End("fallback", None, "parity", ("asked for tf32, fp32 is what ran",)),
     "claims_tf32_and_runs_bf16": End("fallback", None, "parity", ("asked for tf32, bf16 is what ran",)),
+    "states_fp32_and_runs_bf16": End(
+        "fallback", None, "parity", ("asked for fp32, bf16 is what ran", "contradict each other")
+    ),
+    "states_bf16_and_runs_fp32": PASSED,
+    "hands_operators_to_another_device": End(
+        "fallback", None, "parity", ("Asked for cpu", "2 of 4 operators are on npu (Tanh, Sigmoid)")
+    ),
+    "cannot_state_what_ran": PASSED,
     "raises_at_open": End("failed", None, "contract", ("could not open the artifact", "protobuf parsing failed")),
     "raises_at_run": End("failed", None, "parity", ("RuntimeError: Got invalid dimensions for input: x",)),
     "lacks_operator": End("unsupported", None, "contract", ("no implementation of Tanh",)),
@@ -293,3 +301,32 @@ def test_one_fault_in_608_weights_is_seen_from_afar(everything):
     """One weight rounded to fp16 is far beyond the limit, not at its edge."""
     line = everything.checks("net-minicopy.rounds_one_weight_to_fp16-fp32-faithful@cpu")["parity"]
     assert line["data"]["noise_ratio"] > 10
+
+
+def test_what_the_runtime_states_stands_beside_what_was_measured(everything):
+    """Honest statements are recorded and contradict nothing; a lie is shown, also where the numbers are right."""
+
+    def parity(cell):
+        return everything.checks(cell)["parity"]["data"]
+
+    for cell in FAITHFUL:
+        data = parity(cell)
+        assert data["execution"]["precision"] == cell.split("-")[2], cell
+        assert data["execution"]["devices"] == {"cpu": 4}
+        assert "contradiction" not in data
+    for fault in ("claims_fp32_and_runs_bf16", "claims_fp16_and_runs_fp32", "hands_operators_to_another_device"):
+        assert "contradiction" not in parity(cell_of_backend(fault)), fault
+    lie = parity(cell_of_backend("states_fp32_and_runs_bf16"))
+    assert lie["contradiction"].startswith("The runtime states fp32 for all of its 4 operators (its own word), yet")
+    assert lie["effective_precision"] == "bf16"
+    other = parity(cell_of_backend("states_bf16_and_runs_fp32"))
+    assert "bf16 for all of its 4 operators" in other["contradiction"]
+    assert other["effective_precision"] == "fp32"
+    folder = everything.folder / "reports" / "latest"
+    for page in ("index.html", "report.md"):
+        text = (folder / page).read_text().replace("\\", "")
+        assert text.count("Stated by the runtime, ruled out by the error") == 1
+        assert other["contradiction"] in text.replace("&#39;", "'"), page
+    assert other["contradiction"].split(":")[0] in " ".join(everything.ended.stdout.split())
+    mute = parity(cell_of_backend("cannot_state_what_ran"))
+    assert "profiling was not compiled in" in mute["execution"]["why_not"]

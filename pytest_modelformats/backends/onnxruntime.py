@@ -55,18 +55,8 @@ def open_session(job: SessionJob) -> OnnxRuntimeSession:
     if level not in LEVELS:
         msg = f"ONNX Runtime has no optimisation level '{level}'; known are {', '.join(LEVELS)}"
         raise Unsupported(msg)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
-    options.log_severity_level = NOTHING
-    onnxruntime.set_default_logger_severity(ERRORS_ONLY)
     providers = _providers(job.device, job.precision, onnxruntime.get_available_providers())
-    if job.device != "cpu":
-        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-    try:
-        session = onnxruntime.InferenceSession(str(job.artifact), options, providers=providers)
-    except Exception as error:
-        raise _explained(error, job) from error
+    session = _session(job, providers)
     wanted = _name(providers[0])
     if wanted not in session.get_providers():
         msg = f"ONNX Runtime dropped {wanted} and opened '{job.artifact.name}' with {session.get_providers()}"
@@ -78,7 +68,27 @@ def open_session(job: SessionJob) -> OnnxRuntimeSession:
         "threads": job.threads,
         "version": str(onnxruntime.__version__),
     }
-    return OnnxRuntimeSession(session, job.device, statement)
+    return OnnxRuntimeSession(session, job, statement, lambda prefix: _session(job, providers, prefix))
+
+
+def _session(job: SessionJob, providers: Sequence[Any], profile: str = "") -> Any:
+    """An InferenceSession; with ``profile`` it writes what it runs to a file whose name begins so."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
+    level = LEVELS[str(job.options.get("optimization", "all"))]
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.log_severity_level = NOTHING
+    onnxruntime.set_default_logger_severity(ERRORS_ONLY)
+    if profile:
+        options.enable_profiling, options.profile_file_prefix = True, profile
+    if job.device != "cpu":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    try:
+        return onnxruntime.InferenceSession(str(job.artifact), options, providers=list(providers))
+    except Exception as error:
+        raise _explained(error, job) from error
 
 
 def _providers(device: str, precision: str, available: Sequence[str]) -> list[Any]:
@@ -143,13 +153,17 @@ def _missing_feature(text: str, job: SessionJob) -> str:
 class OnnxRuntimeSession:
     """An InferenceSession."""
 
-    def __init__(self, session: Any, device: str, statement: Mapping[str, Any]) -> None:
-        """Take over an open InferenceSession."""
+    def __init__(
+        self, session: Any, job: SessionJob, statement: Mapping[str, Any], again: Callable[[str], Any]
+    ) -> None:
+        """Take over an open InferenceSession; ``again(prefix)`` opens another one that profiles."""
         self.inputs = [_spec(port) for port in session.get_inputs()]
         self.outputs = [_spec(port) for port in session.get_outputs()]
         self.statement = statement
         self._session = session
-        self._device = device
+        self._device = job.device
+        self._artifact = job.artifact
+        self._again = again
 
     def run(self, feed: Feed) -> list[np.ndarray]:
         """Run once; raises RunError with what ONNX Runtime says."""
@@ -180,6 +194,15 @@ class OnnxRuntimeSession:
             binding.synchronize_outputs()
 
         return run_and_wait
+
+    def execution(self, feed: Feed) -> dict[str, Any]:
+        """What ONNX Runtime ran for a feed, where and at which precision: from a profile of a session of its own."""
+        from pytest_modelformats.backends.onnxruntime_profile import profiled
+
+        providers = [str(provider) for provider in self._session.get_providers()]
+        guarded = self._device != "cpu"
+        found = profiled(self._again, feed, self._artifact)
+        return {**found, "execution_providers": providers, "cpu_fallback_disabled": guarded}
 
     def close(self) -> None:
         """Drop the session; ONNX Runtime frees it with the last reference."""

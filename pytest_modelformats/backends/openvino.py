@@ -92,6 +92,18 @@ class OpenVinoSession:
         infer: Callable[[], object] = self._request(feed).infer
         return infer
 
+    def execution(self, feed: Feed) -> dict[str, Any]:
+        """What the plugin's execution graph and its properties state; nothing is run for it."""
+        from pytest_modelformats.execution import TYPES, Node, tally
+
+        del feed
+        devices = [str(device) for device in self._compiled.get_property("EXECUTION_DEVICES")]
+        device = devices[0].partition(".")[0].lower() if len(devices) == 1 else ",".join(devices)
+        facts = [op.get_rt_info() for op in self._compiled.get_runtime_model().get_ordered_ops()]
+        nodes = [Node(_fact(f, "layerType"), TYPES.get(_fact(f, "runtimePrecision"), ""), device) for f in facts]
+        hint = self._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+        return {**tally(nodes, "execution graph"), "nodes": len(nodes), "execution_devices": devices, "hint": hint}
+
     def close(self) -> None:
         """Drop the compiled model; OpenVINO frees it with the last reference."""
         self._compiled = None
@@ -117,3 +129,8 @@ class OpenVinoSession:
                 msg = f"OpenVINO refuses the shape {array.shape} for {spec}: {openvino_ir.reason(error)}"
                 raise RunError(msg) from error
         return request
+
+
+def _fact(facts: Any, name: str) -> str:
+    """One entry of an operator's runtime information, "" where it has none."""
+    return str(facts[name].astype(str)) if name in facts else ""

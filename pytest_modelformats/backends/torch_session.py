@@ -79,6 +79,13 @@ class TorchSession:
 
         return call_and_wait if self._job.device == "cuda" else call
 
+    def execution(self, feed: Feed) -> dict[str, Any]:
+        """What PyTorch states: dtypes and devices of the weights, and the flags that decide the arithmetic."""
+        from pytest_modelformats.backends.torch_statement import stated
+
+        del feed
+        return stated(self._signature, self._job.device)
+
     def close(self) -> None:
         """Let go of the module and give the device its memory back."""
         import torch

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from pytest_modelformats.report import numbers
+from pytest_modelformats.report.executed import executed
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS, RUN
 from pytest_modelformats.schema import PRECISIONS, Outcome
@@ -91,6 +92,7 @@ def render(run: Run) -> str:
         histogram=histogram,
         measured=measured,
         fact=numbers.fact,
+        executed=executed,
         plural=numbers.plural,
     )
 

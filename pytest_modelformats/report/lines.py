@@ -140,6 +140,11 @@ class Run:
         return tuple(c for c in self.cells if c.outcome in REMARKS)
 
     @property
+    def contradictions(self) -> tuple[CellRecord, ...]:
+        """The cells whose runtime states what the measured error rules out."""
+        return tuple(c for c in self.cells if c.parity and c.parity.contradiction)
+
+    @property
     def not_run(self) -> tuple[NotRun, ...]:
         """What did not run, one entry per reason, the most frequent first."""
         groups: dict[tuple[str, str, str], list[CellRecord]] = defaultdict(list)

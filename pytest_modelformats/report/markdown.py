@@ -8,6 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.report import numbers
+from pytest_modelformats.report.executed import executed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,7 +30,8 @@ def render(run: Run) -> str:
         parts += ["> [!CAUTION]"] + [f"> {_text(doubt)}" for doubt in run.doubts] + [""]
     parts += [_text(run.reused), ""] if run.reused else []
     parts += _table(run) + _stories("Failures", run.failures)
-    parts += _stories("Undecided, and failing as expected", run.remarks) + _not_run(run) + _environment(run)
+    parts += _stories("Undecided, and failing as expected", run.remarks)
+    parts += _contradictions(run) + _execution(run) + _not_run(run) + _environment(run)
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -90,6 +92,24 @@ def _stories(title: str, cells: Iterable[CellRecord]) -> list[str]:
             for word, names, sentence in told
         ]
     return [f"### {title}", "", *lines, ""] if lines else []
+
+
+def _contradictions(run: Run) -> list[str]:
+    lines = [f"- {_code(c.cell)}: {_text(c.parity.contradiction)}" for c in run.contradictions if c.parity]
+    return ["### Stated by the runtime, ruled out by the error", "", *lines, ""] if lines else []
+
+
+def _execution(run: Run) -> list[str]:
+    """What ran according to the runtimes, for every cell that states it."""
+    rows = [
+        f"| {_code(cell.cell)} | {_text(executed(cell.parity.execution))} |"
+        for cell in run.cells[:_ROWS]
+        if cell.parity and cell.parity.execution.get("precisions")
+    ]
+    if not rows:
+        return []
+    head = ["<details><summary>What the runtimes state of what ran</summary>", ""]
+    return [*head, "| cell | stated |", "|---|---|", *rows, "", "</details>", ""]
 
 
 def _not_run(run: Run) -> list[str]:

@@ -80,6 +80,8 @@ class Parity:
     noise_ratio: float | None = None
     effective_precision: str = ""
     statement: Mapping[str, Any] = field(default_factory=dict)
+    execution: Mapping[str, Any] = field(default_factory=dict)
+    contradiction: str = ""
 
     @property
     def flips(self) -> float | None:

@@ -49,6 +49,9 @@ def render(run: Run, width: int, color: bool) -> str:
         _model(console, name, [cell for cell in run.cells if cell.model == name])
     _stories(console, "Failures", run.failures)
     _stories(console, "Undecided, and failing as expected", run.remarks)
+    for cell in run.contradictions:
+        if cell not in run.failures and cell.parity:  # a failure's sentence says it already
+            _say(console, f"{cell.cell}: {cell.parity.contradiction}", "yellow")
     _not_run(console, run)
     written = console.file.getvalue() if isinstance(console.file, StringIO) else ""
     return "\n".join(line.rstrip() for line in written.splitlines()) + "\n"

@@ -198,6 +198,11 @@ class Server:
             "statement": dict(opened.statement),
         }
 
+    def op_execution(self, session: int, feed: dict[str, str]) -> dict[str, Any]:
+        """What the runtime states of what it executes for a feed; empty where the session has no say."""
+        state = getattr(self._sessions[session], "execution", None)
+        return {"execution": {} if state is None else dict(state(read_feed(feed)))}
+
     def op_measure(
         self, session: int, feed: dict[str, str], budget_s: float, max_samples: int, threads: int
     ) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from miniatures import hazards, mini
 from miniatures.session import MiniatureSession, faithful
@@ -230,6 +230,36 @@ def claims_fp16_and_runs_bf16(job):
 
 
 # --- what it says of itself
+
+
+def states_fp32_and_runs_bf16(job):
+    """It says fp32 of every operator, and computes in bf16."""
+    return replace(faithful(job), precision="bf16", stated_precision="fp32")
+
+
+def states_bf16_and_runs_fp32(job):
+    """It says bf16 of every operator, and computes in fp32 as it was asked to: the numbers are right."""
+    return replace(faithful(job), stated_precision="bf16")
+
+
+def hands_operators_to_another_device(job):
+    """Every other operator runs on another device than the cell's; the numbers are right."""
+    return replace(faithful(job), stated_devices=("cpu", "npu"))
+
+
+@dataclass
+class Mute(MiniatureSession):
+    """A session that is right and breaks when it is asked what it runs."""
+
+    def execution(self, feed: Feed) -> dict[str, Any]:
+        """Raise."""
+        raise RuntimeError("profiling was not compiled in")
+
+
+def cannot_state_what_ran(job):
+    """It does not know what it ran; the numbers are right."""
+    session = faithful(job)
+    return Mute(session.model, session.precision)
 
 
 def raises_at_open(job):
