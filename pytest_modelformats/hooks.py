@@ -14,6 +14,7 @@ from pytest_modelformats.conclude import end_stage, fail_required, note_of
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, NotMeasured, RunError
 from pytest_modelformats.expectations import complaints
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
+from pytest_modelformats.reproduction import adopt, keep_bundle
 from pytest_modelformats.reuse import REUSABLE
 from pytest_modelformats.schema import Outcome, Timing, Verdict
 from pytest_modelformats.shipped import shipped, suites
@@ -61,7 +62,9 @@ class Keeper:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write the lines that a report carries."""
         for text in getattr(report, "mf_lines", ()):
-            self.recorder.write(json.loads(text))
+            line = json.loads(text)
+            adopt(line, self.recorder.folder)
+            self.recorder.write(line)
         if report.failed and not hasattr(report, "mf_lines"):
             self._lost(report)
 
@@ -236,6 +239,7 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
         now = campaign.started_stages.conversions
         note.conversions = {k: note.conversions.get(k, 0) + now[k] - before.get(k, 0) for k in now}
     if failure is not None:
+        keep_bundle(item, campaign, planned, name, failure)
         end_stage(item, failure, _required(campaign, planned, Outcome(failure.outcome)))
     _take(note, result)
     line = kept.line if kept else _model_line(campaign, planned.cell.model) if name in _WITH_REFERENCE else None
@@ -245,9 +249,16 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
         note.data["reused"] = kept.at
     elif name in REUSABLE:
         campaign.reuse.keep(name, planned, result, line)
-    if isinstance(result, Verdict) and result.outcome is Outcome.INCONCLUSIVE:
-        pytest.skip(f"inconclusive: {result.sentence}")
+    if isinstance(result, Verdict) and not result.passed:
+        _look_into(item, campaign, planned, name, result)
     return result
+
+
+def _look_into(item: pytest.Item, campaign: Campaign, planned: PlannedCell, name: str, verdict: Verdict) -> None:
+    """A verdict that is no pass leaves what is needed to see it again; an unclear one ends the test."""
+    keep_bundle(item, campaign, planned, name, verdict)
+    if verdict.outcome is Outcome.INCONCLUSIVE:
+        pytest.skip(f"inconclusive: {verdict.sentence}")
 
 
 def _take(note: Note, result: object) -> None:

@@ -170,6 +170,10 @@ class Models:
             why = reference.missing.get(precision, "it was not evaluated")
             raise Unsupported(f"the rounding noise of {model} at {precision} is not known: {why}")
 
+    def is_own(self, model: str, error: Exception) -> bool:
+        """Whether an error is one in which a stage of the model itself ended, not one of its cells."""
+        return any(name == model and found is error for (_, name), found in self._memo.items())
+
     def _per_model(self, stage: str, model: str, make: Callable[[], _T]) -> _T:
         return remember(self._memo, (stage, model), make)
 

@@ -236,6 +236,13 @@ OPTIONS: tuple[Option, ...] = (
         choices=("all", "extended", "basic", "disable"),
     ),
     Option(
+        "bundles",
+        "integer",
+        "How many reproduction bundles a run may write: one per failing cell, of its first failing check; 0 for none.",
+        "N",
+        default=10,
+    ),
+    Option(
         "expectations",
         "files",
         "A file of known failures, one 'cell-glob  check  # reason (link)' per line. Repeatable.",
@@ -334,6 +341,7 @@ class Settings:
     isolate: str = "process"
     ort_optimization: str = "all"
     reuse: bool = False
+    bundles: int = 10
     expectations: tuple[Path, ...] = ()
     tolerances: tuple[Tolerance, ...] = ()
     budgets: tuple[Budget, ...] = ()

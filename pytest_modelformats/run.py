@@ -59,6 +59,8 @@ class Cells:
         self._current: PlannedCell | None = None
         self._sessions: dict[str, Opened] = {}
         self._broken: ModelFormatsError | None = None
+        # What the current cell's session was last opened with, also where that did not go well.
+        self.job: dict[str, Any] = {}
         self.conversions: dict[str, int] = {"made": 0, "cached": 0}
 
     def enter(self, planned: PlannedCell) -> None:
@@ -74,6 +76,7 @@ class Cells:
         self._memo.clear()
         self._broken = None
         self._current = None
+        self.job = {}
         shutil.rmtree(self._asker.pool.folder / "cell", ignore_errors=True)
 
     def artifact(self, planned: PlannedCell) -> Artifact:
@@ -181,6 +184,7 @@ class Cells:
             "outputs": [s.to_json() for s in description.outputs],
             "options": {"optimization": self._settings.ort_optimization},
         }
+        self.job = job
         what = f"opening {planned.cell.id}"
         try:
             answer = self._asker.worker(worker, what, "open", entry=backend.entry, job=job)

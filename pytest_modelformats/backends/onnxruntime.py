@@ -214,3 +214,32 @@ def _spec(port: Any) -> TensorSpec:
     kind = port.type.removeprefix("tensor(").removesuffix(")")
     shape = tuple(d if isinstance(d, int) else d or ("N" if i == 0 else f"D{i}") for i, d in enumerate(port.shape))
     return TensorSpec(port.name, DTYPES.get(kind, kind), shape)
+
+
+def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[list[Any]]]:
+    """Open the artifact as :func:`open_session` does; the source of this goes into reproduction bundles as it is."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = settings["threads"], 1
+    level = {"disable": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "all": "ENABLE_ALL"}
+    chosen = level[settings["options"].get("optimization", "all")]
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{chosen}")
+    providers: list[Any] = ["CPUExecutionProvider"]
+    if settings["device"] == "cuda":
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        tf32 = "1" if settings["precision"] == "tf32" else "0"
+        providers = [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": tf32}), *providers]
+    session = onnxruntime.InferenceSession(settings["artifact"], options, providers=providers)
+
+    def stated(ports: Any) -> list[list[Any]]:
+        kinds = [port.type.replace("tensor(", "").replace(")", "") for port in ports]
+        dtypes = [{"float": "float32", "double": "float64"}.get(kind, kind) for kind in kinds]
+        shapes = [[d if isinstance(d, int) else None for d in port.shape] for port in ports]
+        return [[port.name, dtype, shape] for port, dtype, shape in zip(ports, dtypes, shapes, strict=True)]
+
+    return lambda feed: session.run(None, feed), stated(session.get_inputs()), stated(session.get_outputs())
+
+
+# What reproduction bundles open an artifact with, without this package (CONTRIBUTING.md).
+ALONE = (open_alone,)

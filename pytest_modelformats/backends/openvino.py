@@ -134,3 +134,39 @@ class OpenVinoSession:
 def _fact(facts: Any, name: str) -> str:
     """One entry of an operator's runtime information, "" where it has none."""
     return str(facts[name].astype(str)) if name in facts else ""
+
+
+def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[list[Any]]]:
+    """Open the artifact as :func:`open_session` does; the source of this goes into reproduction bundles as it is."""
+    import numpy as np
+    import openvino
+
+    chosen = {"INFERENCE_NUM_THREADS": settings["threads"], "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}
+    hints = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "fp16-weights": "f32"}
+    if settings["precision"] in hints:
+        chosen["INFERENCE_PRECISION_HINT"] = hints[settings["precision"]]
+    core = openvino.Core()
+    compiled = core.compile_model(core.read_model(settings["artifact"]), "CPU", chosen)
+
+    def run(feed: Mapping[str, Any]) -> list[Any]:
+        request = compiled.create_infer_request()
+        for index, port in enumerate(compiled.inputs):
+            tensor = openvino.Tensor(np.ascontiguousarray(feed[port.get_any_name()]))
+            request.set_input_tensor(index, tensor)
+        request.infer()
+        return [request.get_output_tensor(i).data.copy() for i in range(len(compiled.outputs))]
+
+    def stated(ports: Any) -> list[list[Any]]:
+        found = []
+        for port in ports:
+            name = port.get_any_name() if port.get_names() else ""
+            dims = port.get_partial_shape()
+            shape = None if dims.rank.is_dynamic else [None if d.is_dynamic else d.get_length() for d in dims]
+            found.append([name, np.dtype(port.get_element_type().to_dtype()).name, shape])
+        return found
+
+    return run, stated(compiled.inputs), stated(compiled.outputs)
+
+
+# What reproduction bundles open an artifact with, without this package (CONTRIBUTING.md).
+ALONE = (open_alone,)

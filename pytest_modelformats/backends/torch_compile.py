@@ -8,12 +8,15 @@ from __future__ import annotations
 import importlib
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.backends import torch_eager
+from pytest_modelformats.backends.torch_alone import callable_alone, module_alone, prepare_alone
 from pytest_modelformats.backends.torch_session import TorchSession, eager_module, prepare
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_modelformats.contract import SessionJob
 
 BACKEND = replace(
@@ -49,3 +52,15 @@ def open_session(job: SessionJob) -> CompiledSession:
         warnings.simplefilter("ignore", DeprecationWarning)
         importlib.import_module("torch._inductor.compile_fx")
     return CompiledSession(torch.compile(module, dynamic=True), job, statement=statement, signature=module)
+
+
+def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[list[Any]]]:
+    """Open the artifact as :func:`open_session` does; the source of this goes into reproduction bundles as it is."""
+    import torch
+
+    prepare_alone(settings)
+    return callable_alone(torch.compile(module_alone(settings), dynamic=True), settings, cast=True), [], []
+
+
+# What reproduction bundles open an artifact with, without this package (CONTRIBUTING.md).
+ALONE = (prepare_alone, callable_alone, module_alone, open_alone)

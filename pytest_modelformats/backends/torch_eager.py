@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.backends.torch_alone import callable_alone, module_alone, prepare_alone
 from pytest_modelformats.backends.torch_session import (
     FP16_CPU_FLAGS,
     INSTALL,
@@ -16,6 +17,8 @@ from pytest_modelformats.backends.torch_session import (
 from pytest_modelformats.schema import Backend
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_modelformats.contract import SessionJob
 
 BACKEND = Backend(
@@ -41,3 +44,13 @@ def open_session(job: SessionJob) -> TorchSession:
     """
     statement = prepare(job)
     return TorchSession(eager_module(job), job, statement=statement)
+
+
+def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[list[Any]]]:
+    """Open the artifact as :func:`open_session` does; the source of this goes into reproduction bundles as it is."""
+    prepare_alone(settings)
+    return callable_alone(module_alone(settings), settings, cast=True), [], []
+
+
+# What reproduction bundles open an artifact with, without this package (CONTRIBUTING.md).
+ALONE = (prepare_alone, callable_alone, module_alone, open_alone)

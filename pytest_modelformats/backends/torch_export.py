@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.backends.torch_alone import callable_alone, prepare_alone
 from pytest_modelformats.backends.torch_session import (
     FP16_CPU_FLAGS,
     INSTALL,
@@ -16,6 +17,8 @@ from pytest_modelformats.errors import RunError, SourceError, TrustError
 from pytest_modelformats.schema import Backend
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_modelformats.contract import SessionJob
 
 BACKEND = Backend(
@@ -61,3 +64,21 @@ def _on_cuda(program: Any) -> Any:
     from torch.export.passes import move_to_device_pass
 
     return move_to_device_pass(program, "cuda")
+
+
+def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[list[Any]]]:
+    """Open the artifact as :func:`open_session` does; the source of this goes into reproduction bundles as it is."""
+    import torch
+
+    prepare_alone(settings)
+    program = torch.export.load(settings["artifact"])
+    if settings["device"] == "cuda":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, "cuda")
+    guards = {"check_guards": False} if "check_guards" in program.module.__code__.co_varnames else {}
+    return callable_alone(program.module(**guards), settings), [], []
+
+
+# What reproduction bundles open an artifact with, without this package (CONTRIBUTING.md).
+ALONE = (prepare_alone, callable_alone, open_alone)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.backends.torch_alone import callable_alone, prepare_alone
 from pytest_modelformats.backends.torch_session import (
     FP16_CPU_FLAGS,
     INSTALL,
@@ -17,6 +18,8 @@ from pytest_modelformats.errors import RunError, SourceError, TrustError
 from pytest_modelformats.schema import Backend
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_modelformats.contract import SessionJob
 
 BACKEND = Backend(
@@ -58,3 +61,17 @@ def open_session(job: SessionJob) -> TorchSession:
         warnings.simplefilter("ignore")
         module = module.eval().to(job.device)
     return TorchSession(module, job, inputs=stated_inputs(module), statement=statement)
+
+
+def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[list[Any]]]:
+    """Open the artifact as :func:`open_session` does; the source of this goes into reproduction bundles as it is."""
+    import torch
+
+    prepare_alone(settings)
+    module = torch.jit.load(settings["artifact"], map_location="cpu").eval().to(settings["device"])
+    names = [[argument.name, "", None] for argument in list(module._c._get_method("forward").schema.arguments)[1:]]  # noqa: SLF001
+    return callable_alone(module, settings), names[: len(settings["inputs"])], []
+
+
+# What reproduction bundles open an artifact with, without this package (CONTRIBUTING.md).
+ALONE = (prepare_alone, callable_alone, open_alone)

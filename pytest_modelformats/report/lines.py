@@ -58,7 +58,7 @@ def cell_outcome(decision: str, outcomes: Iterable[Outcome | str]) -> Outcome:
 class Run:
     """A whole run, as far as its record goes.
 
-    ``cells`` are in matrix order. ``torn`` is true where the last line was cut off.
+    ``cells`` are in matrix order. ``torn`` is true where the last line was cut off. ``folder`` is where its record is.
     """
 
     header: Header
@@ -66,6 +66,7 @@ class Run:
     cells: tuple[CellRecord, ...]
     footer: Footer | None = None
     torn: bool = False
+    folder: str = ""
 
     @property
     def complete(self) -> bool:
@@ -185,7 +186,7 @@ def read(path: Path) -> Run:
             record.take(data)
         except MalformedLineError as error:
             _refuse(path, number, str(error))
-    return record.finish(torn=torn)
+    return replace(record.finish(torn=torn), folder=str(path.parent))
 
 
 def _refuse(path: Path, number: int, problem: str) -> NoReturn:

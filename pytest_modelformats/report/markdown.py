@@ -91,6 +91,8 @@ def _stories(title: str, cells: Iterable[CellRecord]) -> list[str]:
             f"  - **{word}**{f' in {_text(names)}' if names else ''}: {_text(sentence) or 'no sentence was recorded'}"
             for word, names, sentence in told
         ]
+        if cell.bundle:
+            lines.append(f"  - reproduce: {_code(f'python {shlex.quote(cell.bundle)}/repro.py')}")
     return [f"### {title}", "", *lines, ""] if lines else []
 
 

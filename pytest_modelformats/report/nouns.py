@@ -181,6 +181,12 @@ class CellRecord:
         return next((c.latency for c in named or self.checks if c.latency), None)
 
     @property
+    def bundle(self) -> str:
+        """The reproduction bundle, a folder beside the record; "" where there is none."""
+        found = (check.data.get("bundle") for check in self.checks)
+        return next((place for place in found if isinstance(place, str) and place), "")
+
+    @property
     def word(self) -> str:
         """What a report calls the cell's outcome."""
         return INTERRUPTED if self.interrupted else self.outcome.value

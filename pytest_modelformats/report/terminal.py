@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from io import StringIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.report import numbers
@@ -47,8 +50,8 @@ def render(run: Run, width: int, color: bool) -> str:
         _say(console, run.reused, "yellow")
     for name in run.model_names:
         _model(console, name, [cell for cell in run.cells if cell.model == name])
-    _stories(console, "Failures", run.failures)
-    _stories(console, "Undecided, and failing as expected", run.remarks)
+    _stories(console, "Failures", run.failures, run.folder)
+    _stories(console, "Undecided, and failing as expected", run.remarks, run.folder)
     for cell in run.contradictions:
         if cell not in run.failures and cell.parity:  # a failure's sentence says it already
             _say(console, f"{cell.cell}: {cell.parity.contradiction}", "yellow")
@@ -128,7 +131,7 @@ def _table(part: Matrix) -> Table:
     return table
 
 
-def _stories(console: Console, title: str, cells: Iterable[CellRecord]) -> None:
+def _stories(console: Console, title: str, cells: Iterable[CellRecord], folder: str) -> None:
     for number, cell in enumerate(cells):
         if number == 0:
             console.print()
@@ -137,6 +140,9 @@ def _stories(console: Console, title: str, cells: Iterable[CellRecord]) -> None:
         for word, names, sentence in cell.sentences() or [(cell.word, "", cell.reason)]:
             about = f" in {names}" if names else ""
             _say(console, f"{word}{about}: {sentence or 'no sentence was recorded'}", indent=4)
+        if cell.bundle:
+            script = os.path.relpath(Path(folder, cell.bundle, "repro.py"))
+            _say(console, f"reproduce: python {shlex.quote(script)}", indent=4)
 
 
 def _not_run(console: Console, run: Run) -> None:

@@ -1,0 +1,270 @@
+"""A reproduction bundle for a check that failed: which runs show the failure, and against what they are judged.
+
+The bundle is a folder that needs nothing of this package: ``bundle_files.py`` writes it,
+``bundle_script.py`` is the ``repro.py`` in it. Nothing is evaluated or run for it: all that goes
+in has been there when the check ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats import laws, registry
+from pytest_modelformats.compare import FAITHFUL_LOW, POINT_LIMIT
+from pytest_modelformats.errors import (
+    ConvertError,
+    ModelFormatsError,
+    OutOfMemory,
+    RunError,
+    WorkerCrashed,
+    WorkerTimeout,
+)
+from pytest_modelformats.schema import PRECISIONS, Outcome, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.schema import PlannedCell, Precision
+    from pytest_modelformats.stages import Stages
+
+FAILURES = frozenset({Outcome.FAILED, Outcome.FALLBACK})
+ERRORS = (ConvertError, RunError, WorkerCrashed, WorkerTimeout, OutOfMemory)
+# As laws.between_runs judges two runs against each other: √2 of the noise, twice the largest rounding error.
+_TWO_RUNS = (2.0**0.5, 2.0)
+_SAMPLES = ("parity", "outputs")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What fails, and how it is shown.
+
+    ``runs`` are (feed, session), both numbers. A group compares its ``left`` runs (run, row or
+    ``None`` for all rows) with its ``right`` ones, or with ``expected`` where that is ``None``;
+    ``wide`` widens the limits on rms and largest difference.
+
+    Shapes: ``feeds`` [feed] name -> array; ``expected`` [feed][output]; ``observed`` [run][output].
+    """
+
+    cell: str
+    check: str
+    law: str
+    outcome: str
+    sentence: str
+    feeds: tuple[Mapping[str, np.ndarray], ...] = ()
+    runs: tuple[tuple[int, int], ...] = ()
+    groups: tuple[Mapping[str, Any], ...] = ()
+    expected: tuple[Sequence[np.ndarray], ...] = ()
+    outputs: tuple[dict[str, Any], ...] = ()
+    observed: tuple[Sequence[np.ndarray], ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def case_of(
+    campaign: Campaign, planned: PlannedCell, check: str, stage: str, ended: Verdict | ModelFormatsError
+) -> Case | None:
+    """The case that a failed check makes, ``None`` where there is nothing to reproduce in a runtime.
+
+    ``stage`` is the fixture's stage in which it failed.
+    """
+    stages = campaign.stages
+    if isinstance(ended, Verdict):
+        if ended.outcome not in FAILURES:
+            return None
+        known = stage if stage in {"contract", "parity", "batch", "determinism"} else "other"
+        case = Case(planned.cell.id, check, known, ended.outcome.value, ended.sentence)
+        return _judged(stages, planned, _with_runs(stages, planned, stage, case), ended)
+    if not isinstance(ended, ERRORS) or stages.models.is_own(planned.cell.model, ended):
+        return None
+    opened = bool(stages.cells.job)
+    if not opened and not planned.chain:
+        return None
+    case = Case(planned.cell.id, check, "run" if opened else "convert", ended.outcome, str(ended))
+    return _with_runs(stages, planned, stage, case) if opened else case
+
+
+def _with_runs(stages: Stages, planned: PlannedCell, stage: str, case: Case) -> Case:
+    """The case with the runs that the stage makes."""
+    models, model = stages.models, planned.cell.model
+    if stage == "contract":
+        return case
+    samples = models.samples(model)
+    if stage == "batch":
+        return _batches(stages, model, case)
+    if stage == "determinism":
+        groups = [
+            {"what": what, "left": [[run, None]], "right": [[0, None]], "wide": _TWO_RUNS}
+            for run, what in ((1, "the second run"), (2, "a fresh session"))
+        ]
+        return replace(case, feeds=(models.rows(model, 0, 1),), runs=((0, 0), (0, 0), (0, 1)), groups=tuple(groups))
+    if stage == "timing":
+        return replace(case, feeds=(models.rows(model, 0, 1),), runs=((0, 0),))
+    runs = tuple((feed, 0) for feed in range(len(samples.feeds)))
+    group = {"what": "the samples", "left": [[run, None] for run, _ in runs], "right": None, "wide": (1.0, 1.0)}
+    return replace(case, feeds=samples.feeds, runs=runs, groups=(group,))
+
+
+def _batches(stages: Stages, model: str, case: Case) -> Case:
+    """Each row alone, then the batches, as the batch stage runs them."""
+    samples = stages.models.samples(model)
+    alone = min(max(laws.BATCHES), samples.rows)
+    sizes = [b for b in laws.BATCHES if 1 < b <= samples.rows]
+    spans = [(i, i + 1) for i in range(alone)] + [(0, size) for size in sizes]
+    feeds = tuple(stages.models.rows(model, *span) for span in spans)
+    groups: list[dict[str, Any]] = [
+        {"what": f"batch {spans[run][1]} against the source", "left": [[run, None]], "right": None, "wide": (1.0, 1.0)}
+        for run in (0, *range(alone, len(spans)))
+    ]
+    outputs = stages.models.description(model).outputs
+    if all(s.shape is not None and samples.batch_symbol in s.shape[:1] for s in outputs):
+        for number, size in enumerate(sizes):
+            what = f"rows of batch {size} against themselves alone"
+            left, right = [[alone + number, i] for i in range(size)], [[i, None] for i in range(size)]
+            groups.append({"what": what, "left": left, "right": right, "wide": _TWO_RUNS})
+    return replace(case, feeds=feeds, runs=tuple((i, 0) for i in range(len(feeds))), groups=tuple(groups))
+
+
+def _judged(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict) -> Case:
+    """The case with what is right and what may be: truth, noise floors and limits."""
+    if case.law == "contract":
+        return case
+    model = planned.cell.model
+    reference, description = stages.models.reference(model), stages.models.description(model)
+    precision = _running(stages, planned, case.law)
+    own = {"fp16": ["float16"], "bf16": ["bfloat16"]}.get(precision.name, [])
+    tolerances = stages._tolerances(planned) if case.law == "parity" else {}  # noqa: SLF001 - what parity judged by
+    outputs = []
+    for index, spec in enumerate(description.outputs):
+        noise = reference.noise[precision.yardstick][index]
+        judged = next((o for o in verdict.outputs if o.name == spec.name), None)
+        error = None if judged is None else judged.error_rms
+        finer = judged is not None and judged.outcome is Outcome.FALLBACK and (error or 0.0) < noise.rms
+        tolerance = tolerances.get(spec.name) or tolerances.get("*")
+        output = {
+            "name": spec.name,
+            "dtypes": [spec.dtype, *own, *(["float32"] if spec.dtype == "bfloat16" else [])],
+            "noise_rms": noise.rms,
+            "noise_max": noise.max,
+            "limit_rms": precision.limit * noise.rms,
+            "limit_max": POINT_LIMIT.get(precision.yardstick, POINT_LIMIT["fp32"]) * noise.max,
+            "low_rms": FAITHFUL_LOW * noise.rms if finer else 0.0,
+            "allowed_flips": precision.limit * noise.flips,
+            "error_rms_when_made": error,
+            "tolerance": None if tolerance is None else {"rtol": tolerance.rtol, "atol": tolerance.atol},
+        }
+        outputs.append(output)
+    case = replace(case, outputs=tuple(outputs), expected=_expected(stages, model, case))
+    if case.law in _SAMPLES:
+        case = replace(case, observed=tuple(stages.outputs(planned)))
+        return _tightened(case, verdict)
+    return case
+
+
+def _running(stages: Stages, planned: PlannedCell, law: str) -> Precision:
+    """The precision that the check judges by: after a fallback, laws hold at the one that ran."""
+    asked = PRECISIONS[planned.cell.precision]
+    return asked if law not in {"batch", "determinism"} else stages._running(planned)  # noqa: SLF001 - as these laws do
+
+
+def _expected(stages: Stages, model: str, case: Case) -> tuple[Sequence[np.ndarray], ...]:
+    """The truth of every feed, as far as it is judged against the truth."""
+    truths = stages.models.reference(model).truths
+    if case.law == "determinism":
+        return ()
+    if case.law != "batch":
+        return truths
+    symbol = stages.models.samples(model).batch_symbol
+    batched = [s.shape is not None and symbol in s.shape[:1] for s in stages.models.description(model).outputs]
+    alone = min(max(laws.BATCHES), stages.models.samples(model).rows)
+    spans = [slice(run, run + 1) if run < alone else slice(0, _rows(case.feeds[run])) for run in range(len(case.feeds))]
+    return tuple([t[span] if has else t for t, has in zip(truths[0], batched, strict=True)] for span in spans)
+
+
+def _rows(feed: Mapping[str, np.ndarray]) -> int:
+    return max(int(array.shape[0]) for array in feed.values() if array.ndim)
+
+
+def _tightened(case: Case, verdict: Verdict) -> Case:
+    """The case with limits under which the script sees what the verdict saw.
+
+    The verdict knows statistics that the script does not: what failed by one of them is taken to
+    exist while the error is above half of what was observed.
+    """
+    outputs = [dict(output) for output in case.outputs]
+    notes = list(case.notes)
+    for output, judged in zip(outputs, verdict.outputs, strict=False):
+        seen = judged.error_rms is not None and (
+            judged.error_rms > output["limit_rms"]
+            or (judged.error_max or 0.0) > output["limit_max"]
+            or judged.error_rms < output["low_rms"]
+        )
+        if judged.outcome in FAILURES and judged.error_rms and not seen and not output["tolerance"]:
+            output["limit_rms"] = judged.error_rms / 2
+            notes.append(
+                f"'{judged.name}' failed by a statistic that repro.py does not compute; the bug is taken to exist "
+                "while the error is above half of what it was."
+            )
+    return replace(case, outputs=tuple(outputs), notes=tuple(notes))
+
+
+def settings_of(campaign: Campaign, planned: PlannedCell, case: Case) -> dict[str, Any]:
+    """What the script opens (or converts) with: the job of the cell's session, or the steps of its chain."""
+    models, model = campaign.stages.models, planned.cell.model
+    description = models.description(model)
+    common = {
+        "format": planned.cell.format,
+        "precision": planned.cell.precision,
+        "device": planned.cell.device,
+        "inputs": [s.to_json() for s in description.inputs],
+        "outputs": [s.to_json() for s in description.outputs],
+    }
+    if case.law != "convert":
+        entry = registry.backends()[planned.cell.backend].entry
+        return {**common, **campaign.stages.cells.job, "entry": entry, "steps": []}
+    source = models.source(model)
+    options: dict[str, Any] = {"opset": campaign.settings.opset, "dynamic": not campaign.settings.static}
+    steps, held = [], "fp32"
+    for step in planned.chain:
+        converter = registry.converters()[step.converter]
+        target = registry.formats()[converter.target]
+        job = {
+            "input_precision": held,
+            "precision": step.precision,
+            "options": {name: options[name] for name in converter.options},
+            "checker": target.module,
+        }
+        steps.append({"entry": converter.entry, "name": f"model{target.suffix}", "job": job})
+        held = step.precision
+    return {**common, "source": source.to_json(), "artifact": source.location, "steps": steps}
+
+
+def keep(
+    campaign: Campaign,
+    planned: PlannedCell,
+    check: str,
+    stage: str,
+    ended: Verdict | ModelFormatsError,
+    folder: Path,
+    submodel: Path | None = None,
+) -> Path | None:
+    """Write the bundle of a failed check below ``folder``; returns where it is, ``None`` where there is none to write.
+
+    ``submodel`` is a folder with the smallest part of the model that still fails (see ``bundle_files.add_submodel``).
+    Raises: whatever reading and writing files does.
+    """
+    from pytest_modelformats import bundle_files
+
+    case = case_of(campaign, planned, check, stage, ended)
+    if case is None:
+        return None
+    target = folder / bundle_files.folder_name(planned.cell.id, check)
+    settings = settings_of(campaign, planned, case)
+    bundle_files.write(target, case, settings, planned, campaign)
+    if submodel is not None:
+        bundle_files.add_submodel(target, submodel, case, settings, planned, campaign)
+    bundle_files.pack(target)
+    return target

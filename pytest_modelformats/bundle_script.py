@@ -1,0 +1,342 @@
+"""Does the bug of this folder still exist? Runs with numpy and the runtime alone: ``python repro.py``.
+
+Exit status 1: it exists. 0: it does not any longer. 2: the runtime is not installed. 3: this script cannot tell.
+``--artifact FILE`` looks at another artifact instead of the folder's, ``--timeout SECONDS`` waits longer or shorter.
+The model runs in a process of its own, so that a crash or a hang is told like any other bug.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+HERE = Path(__file__).resolve().parent
+EXISTS, GONE, MISSING, UNKNOWN = 1, 0, 2, 3
+RAISED, NOT_INSTALLED = 70, 71  # of the process inside, which has no other use for them
+
+
+# --- how the artifact is opened
+def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[list[Any]]]:
+    """Open the artifact with pytest-modelformats: its backend has no way that goes without it."""
+    from pytest_modelformats.contract import SessionJob
+    from pytest_modelformats.schema import Source, TensorSpec
+    from pytest_modelformats.workers.remote import resolve
+
+    names = ("format", "artifact_precision", "precision", "device", "threads", "options")
+    job = SessionJob(
+        source=Source.from_json(settings["source"]),
+        artifact=Path(settings["artifact"]),
+        inputs=tuple(TensorSpec.from_json(s) for s in settings["inputs"]),
+        outputs=tuple(TensorSpec.from_json(s) for s in settings["outputs"]),
+        **{name: settings[name] for name in names},
+    )
+    session = resolve(settings["entry"])(job)
+
+    def stated(specs: Any) -> list[list[Any]]:
+        sizes = [None if s.shape is None else [d if isinstance(d, int) else None for d in s.shape] for s in specs]
+        return [[s.name, s.dtype, shape] for s, shape in zip(specs, sizes, strict=True)]
+
+    return session.run, stated(session.inputs), stated(session.outputs)
+
+
+# --- the rest is the same for every runtime
+def convert_again(settings: Mapping[str, Any], folder: Path) -> None:
+    """Run the chain of converters once more, with pytest-modelformats, which has them."""
+    from pytest_modelformats.workers.remote import Server
+
+    server = Server()
+    current = settings["artifact"]
+    for number, step in enumerate(settings["steps"]):
+        output = folder / str(number) / step["name"]
+        output.parent.mkdir()
+        job = {**step["job"], "source": settings["source"], "input": current, "output": str(output)}
+        job |= {"inputs": settings["inputs"], "outputs": settings["outputs"], "example": settings["example"]}
+        answer = server.handle({"op": "convert", "entry": step["entry"], "job": job})
+        if not answer["ok"]:
+            raise RuntimeError(f"{step['entry']}: {answer['message']}")
+        current = str(output)
+
+
+def inside(case: Mapping[str, Any], folder: Path) -> int:
+    """Open and run in this process; leave what came out as .npy files in ``folder``."""
+    import numpy as np
+
+    settings = case["settings"]
+    try:
+        if case["law"] == "convert":
+            convert_again(settings, folder)
+            return 0
+        opened: dict[int, Any] = {}
+        for number, (feed, session) in enumerate(case["runs"] or [[None, 0]]):
+            if session not in opened:
+                opened[session], inputs, outputs = open_alone(settings)
+                (folder / "stated.json").write_text(json.dumps([inputs, outputs]))
+            if feed is not None:
+                files = [HERE / "inputs" / str(feed) / f"{i}.npy" for i in range(len(settings["inputs"]))]
+                arrays = [np.load(file, allow_pickle=False) for file in files]
+                names = [spec["name"] for spec in settings["inputs"]]
+                results = opened[session](dict(zip(names, arrays, strict=True)))
+                for index, array in enumerate(results):
+                    np.save(folder / f"{number}-{index}.npy", np.asarray(array), allow_pickle=False)
+    except ImportError as error:
+        (folder / "error.txt").write_text(str(error))
+        return NOT_INSTALLED
+    except Exception as error:  # noqa: BLE001 - whatever the runtime raises is the bug
+        (folder / "error.txt").write_text(f"{type(error).__name__}: {error}")
+        return RAISED
+    return 0
+
+
+def limit_memory(size: int) -> None:
+    """Hold this process to the memory that the worker had; a platform without such limits goes without."""
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    except (ImportError, ValueError, OSError):
+        return
+
+
+def interface_differences(case: Mapping[str, Any], stated: Sequence[Sequence[Sequence[Any]]]) -> list[str]:
+    """Where the names, dtypes, ranks and dimensions that the runtime states are not the source's."""
+    settings, found = case["settings"], []
+    own = {"fp16": "float16", "bf16": "bfloat16"}.get(settings["precision"])
+    for what, side in (("input", stated[0]), ("output", stated[1])):
+        wanted = settings[f"{what}s"]
+        if side and len(side) != len(wanted):
+            found.append(f"there are {len(side)} {what}s where the source has {len(wanted)}")
+            continue
+        for spec, (name, dtype, shape) in zip(wanted, side, strict=False):
+            if case["named"][what] and name and spec["name"] and name != spec["name"]:
+                found.append(f"{what} '{spec['name']}' is called '{name}'")
+            if dtype and dtype != spec["dtype"] and not ("float" in spec["dtype"] and dtype == own):
+                found.append(f"{what} '{spec['name']}' is {dtype} where the source has {spec['dtype']}")
+            found += dimension_differences(f"{what} '{spec['name']}'", spec["shape"], shape)
+    return found
+
+
+def dimension_differences(what: str, wanted: Sequence[Any] | None, has: Sequence[Any] | None) -> list[str]:
+    """The same for the dimensions of one input or output; ``None`` stands for one that may vary."""
+    if wanted is None or has is None:
+        return []
+    if len(wanted) != len(has):
+        return [f"{what} has rank {len(has)} where the source has {len(wanted)}"]
+    return [
+        f"dimension {axis} of {what} is {got} where the source has {dim}"
+        for axis, (dim, got) in enumerate(zip(wanted, has, strict=True))
+        if isinstance(got, int) and got != dim
+    ]
+
+
+def judge_output(
+    output: Mapping[str, Any], pairs: Sequence[tuple[Any, Any]], wide: Sequence[float]
+) -> tuple[bool, str]:
+    """Whether one output is wrong, and the numbers: rms and largest difference against their limits.
+
+    ``pairs`` are (what is right, what came out) of equal shape; ``wide`` widens the limits for two runs.
+    """
+    import numpy as np
+
+    name, size = output["name"], sum(got.size for _, got in pairs)
+    if not np.issubdtype(pairs[0][0].dtype, np.floating):
+        changed = sum(int((right != got).sum()) for right, got in pairs)
+        allowed = int(np.ceil(output["allowed_flips"] * wide[1] * size))
+        return changed > allowed, f"'{name}': {changed} of {size} elements differ, {allowed} may"
+    squares, largest, count, misplaced, close = 0.0, 0.0, 0, 0, True
+    for right, got in pairs:
+        t, y = right.astype(np.float64), got.astype(np.float64)
+        with np.errstate(over="ignore"):
+            narrow = right.astype(got.dtype) if np.issubdtype(got.dtype, np.floating) else t
+        infinite = (np.isinf(narrow) | np.isinf(y)) & (narrow != y) & ~np.isnan(t) & ~np.isnan(y)
+        misplaced += int((np.isnan(t) != np.isnan(y)).sum()) + int(infinite.sum())
+        finite = np.isfinite(t) & np.isfinite(y)
+        apart = np.abs(y - t)[finite]
+        squares, count = squares + float((apart**2).sum()), count + apart.size
+        largest = max([largest, *apart.max(initial=0.0, keepdims=True).tolist()])
+        if output.get("tolerance"):
+            close &= bool(np.allclose(y, t, **output["tolerance"], equal_nan=True))
+    if misplaced:
+        return True, f"'{name}': NaN or Inf in other places than the source's, in {misplaced} of {size} elements"
+    rms = (squares / count) ** 0.5 if count else 0.0
+    if output.get("tolerance"):
+        return not close, f"'{name}': largest difference {largest:.3g}, the fixed tolerance is {output['tolerance']}"
+    limits = [output["limit_rms"] * wide[0], output["limit_max"] * wide[1]]
+    told = f"'{name}': error {rms:.3g} rms (limit {limits[0]:.3g}), {largest:.3g} at most (limit {limits[1]:.3g})"
+    if output["low_rms"] and rms < output["low_rms"]:
+        return True, f"{told}; below {output['low_rms']:.3g} a finer precision than the asked one ran"
+    return rms > limits[0] or largest > limits[1], told
+
+
+def judge(case: Mapping[str, Any], results: Sequence[Sequence[np.ndarray]]) -> tuple[bool, list[str]]:
+    """Whether what came out is wrong, with a line per output and group of runs.
+
+    Shapes: ``results`` is [run][output], in the order of the contract.
+    """
+    lines: list[str] = []
+    wrong, count = False, len(case["outputs"])
+    for group in case["groups"]:
+        runs = [run for run, _ in group["left"]]
+        odd = next((len(results[run]) for run in runs if len(results[run]) != count), None)
+        if odd is not None:
+            return True, [*lines, f"{group['what']}: {odd} outputs came back where the source has {count}"]
+        for index, output in enumerate(case["outputs"]):
+            pairs = [pair(case, results, group, place, index) for place in range(len(runs))]
+            refused = next((text for text in (mismatch(output, *p) for p in pairs) if text), "")
+            bad, told = (True, refused) if refused else judge_output(output, [p[:2] for p in pairs], group["wide"])
+            wrong, lines = wrong or bad, [*lines, f"{group['what']}: {told}: {'WRONG' if bad else 'right'}"]
+    return wrong, lines
+
+
+def pair(
+    case: Mapping[str, Any], results: Any, group: Mapping[str, Any], place: int, index: int
+) -> tuple[Any, Any, Any]:
+    """What is right, what came out (both at the sampled positions, where the truth is sampled), and the right shape."""
+    import numpy as np
+
+    def taken(run: int, row: int | None) -> np.ndarray:
+        array: np.ndarray = results[run][index]
+        return array if row is None else array[row : row + 1]
+
+    got = taken(*group["left"][place])
+    if group["right"] is not None:
+        right = taken(*group["right"][place])
+        return right, got, right.shape
+    feed = case["runs"][group["left"][place][0]][0]
+    right = np.load(HERE / "expected" / str(feed) / f"{index}.npy", allow_pickle=False)
+    shape = tuple(case["expected_shapes"][feed][index])
+    positions = case["outputs"][index].get("positions")
+    if positions and got.shape == shape:
+        at = np.load(HERE / positions, allow_pickle=False)
+        got = got.reshape(right.shape[0], -1)[:, at]
+        shape = got.shape
+    return right, got, shape
+
+
+def mismatch(output: Mapping[str, Any], right: np.ndarray, got: np.ndarray, shape: Sequence[int]) -> str:
+    """What of an output's shape or dtype is not the source's, "" if nothing; or that it no longer depends on inputs."""
+    import numpy as np
+
+    if tuple(got.shape) != tuple(shape):
+        return f"'{output['name']}' has shape {list(got.shape)} where the source gives {list(shape)}"
+    if output["dtypes"] and got.dtype.name not in output["dtypes"]:
+        return f"'{output['name']}' has dtype {got.dtype.name} where the source gives {output['dtypes'][0]}"
+
+    def stuck(array: np.ndarray) -> bool:
+        return array.ndim > 0 and array.shape[0] > 1 and bool(np.all(array == array[:1]))
+
+    if got.size > 1 and np.issubdtype(right.dtype, np.floating) and stuck(got) and not stuck(right):
+        return f"'{output['name']}' does not depend on its input, while the source's does"
+    return ""
+
+
+def in_order(case: Mapping[str, Any], stated: Any, arrays: list[Any]) -> list[Any]:
+    """The outputs in the source's order, where the format keeps their names."""
+    wanted, names = [s["name"] for s in case["settings"]["outputs"]], [name for name, _, _ in stated[1]]
+    if case["named"]["output"] and len(arrays) == len(names) and sorted(names) == sorted(wanted):
+        return [arrays[names.index(name)] for name in wanted]
+    return arrays
+
+
+def concluded(case: Mapping[str, Any], folder: Path) -> tuple[int, list[str]]:
+    """The exit status, and what there is to say, of a process inside that came to its end."""
+    import numpy as np
+
+    if case["law"] in {"run", "convert"}:
+        what = "the conversion" if case["law"] == "convert" else "opening and running"
+        return GONE, [f"{what} ended as it ought to"]
+    stated = json.loads((folder / "stated.json").read_text())
+    if case["law"] == "contract" and not any(stated):
+        return UNKNOWN, ["the runtime states no interface"]
+    if case["law"] == "contract":
+        found = interface_differences(case, stated)
+        return (EXISTS if found else GONE), found or ["the interface is the source's"]
+    results = []
+    for number in range(len(case["runs"])):
+        files = sorted(folder.glob(f"{number}-*.npy"), key=lambda file: int(file.stem.split("-")[1]))
+        arrays = [np.load(file, allow_pickle=False) for file in files]
+        results.append(in_order(case, stated, arrays))
+    wrong, lines = judge(case, results)
+    if not wrong and case["law"] == "other":
+        return UNKNOWN, [*lines, f"what the check '{case['check']}' looks at is not in this script; see README.txt"]
+    return (EXISTS if wrong else GONE), lines
+
+
+def attempt(case: Mapping[str, Any], arguments: list[str], timeout_s: float) -> tuple[int, list[str]]:
+    """Run the process inside and say how it ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, str(Path(__file__).resolve()), "--inside", folder, *arguments]
+        try:
+            # A group of its own, so that whatever it starts ends with it.
+            process = subprocess.Popen(command, start_new_session=True)
+            status = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9) if hasattr(os, "killpg") else process.kill()
+            process.wait()
+            return EXISTS, [f"no answer within {timeout_s:g} s: it hangs"]
+        error = Path(folder, "error.txt")
+        text = error.read_text() if error.exists() else ""
+        if status == NOT_INSTALLED:
+            return MISSING, [f"{text}; install what it needs:", f"  {case['install']}"]
+        if status == RAISED:
+            return EXISTS, [f"it raised {text}"]
+        if status or (case["law"] != "convert" and not Path(folder, "stated.json").exists()):
+            how = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
+            return EXISTS, [f"the process that ran the model {how}"]
+        return concluded(case, Path(folder))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Look whether the bug exists; say what was found, in numbers and in one sentence."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--artifact", type=Path, help="look at this artifact instead of the bundle's")
+    parser.add_argument("--timeout", type=float, help="seconds until it counts as hanging")
+    parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    case = json.loads((HERE / "case.json").read_text())
+    settings = case["settings"]
+    is_file = settings["artifact_is"] != "callable"
+    if is_file:
+        own = HERE / settings["artifact"]  # an absolute path where it was too large to be copied
+        settings["artifact"] = str((chosen.artifact or own).resolve())
+    if is_file and settings["source_is_artifact"]:
+        settings["source"]["location"] = settings["artifact"]
+    settings["example"] = {name: str(HERE / path) for name, path in settings["example"].items()}
+    if chosen.inside:
+        if case["memory_bytes"]:
+            limit_memory(case["memory_bytes"])
+        return inside(case, chosen.inside)
+    if is_file and not Path(settings["artifact"]).is_file():
+        return told(case, UNKNOWN, [f"there is no {settings['artifact']}; give it by --artifact (see README.txt)"])
+    try:
+        import numpy as np  # noqa: F401 - looked for before anything is started
+    except ImportError:
+        return told(case, MISSING, [f"numpy is not installed: {case['install']}"])
+    more = ["--artifact", str(chosen.artifact)] if chosen.artifact else []
+    return told(case, *attempt(case, more, chosen.timeout or case["timeout_s"]))
+
+
+def told(case: Mapping[str, Any], status: int, lines: Sequence[str]) -> int:
+    """Print what was found; returns the exit status."""
+    end = {
+        EXISTS: f"The bug exists. When the bundle was made: {case['sentence']}",
+        GONE: "The bug does not exist any longer.",
+        MISSING: "Nothing was run.",
+        UNKNOWN: "Undecided.",
+    }[status]
+    sys.stdout.write("\n".join([f"{case['cell']}: {case['check']}", *(f"  {line}" for line in lines), end]) + "\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
