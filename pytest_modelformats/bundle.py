@@ -64,6 +64,21 @@ class Case:
     notes: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class Submodel:
+    """The smallest part of a model that still fails: a model, and ``.npy`` files with (name, path).
+
+    ``expected`` is the float64 truth. ``noise`` is what rounding makes of an output (rms, largest), where it was
+    measured.
+    """
+
+    model: Path
+    inputs: tuple[tuple[str, Path], ...]
+    expected: tuple[tuple[str, Path], ...]
+    sentence: str = ""
+    noise: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+
 def case_of(
     campaign: Campaign, planned: PlannedCell, check: str, stage: str, ended: Verdict | ModelFormatsError
 ) -> Case | None:
@@ -249,11 +264,11 @@ def keep(
     stage: str,
     ended: Verdict | ModelFormatsError,
     folder: Path,
-    submodel: Path | None = None,
+    submodel: Submodel | None = None,
 ) -> Path | None:
     """Write the bundle of a failed check below ``folder``; returns where it is, ``None`` where there is none to write.
 
-    ``submodel`` is a folder with the smallest part of the model that still fails (see ``bundle_files.add_submodel``).
+    ``submodel`` is the smallest part of the model that still fails, where it is known.
     Raises: whatever reading and writing files does.
     """
     from pytest_modelformats import bundle_files

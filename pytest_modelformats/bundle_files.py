@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.bundle import Case
+    from pytest_modelformats.bundle import Case, Submodel
     from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.schema import PlannedCell
 
@@ -43,6 +43,8 @@ COPIED_BYTES = 200_000_000
 ARRAY_BYTES = 200_000_000
 # What may be attached somewhere is smaller still; beyond this, the zip would only cost time and disk.
 ZIPPED_BYTES = 100_000_000
+# A sum of a thousand terms carries √1000 units of rounding.
+ESTIMATED_UNITS = 32
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.@~+-]")
 _MARKS = ("# --- how the artifact is opened\n", "# --- the rest is the same for every runtime\n")
 
@@ -93,61 +95,70 @@ def write(
 
 def add_submodel(
     target: Path,
-    submodel: Path,
+    part: Submodel,
     case: Case,
     settings: Mapping[str, Any],
     planned: PlannedCell,
     campaign: Campaign,
 ) -> None:
-    """Put a bundle of the smallest failing part below ``submodel/``.
+    """Put a bundle of the smallest failing part below ``submodel/``; raises OSError, ValueError."""
+    import numpy as np
 
-    ``submodel`` holds ``model.<suffix>``, ``inputs/<i>.npy``, ``expected/<i>.npy`` (the float64 truth) and
-    ``submodel.json`` with ``inputs`` and ``outputs`` (lists of name, dtype and shape), ``noise`` (rms and max per
-    output) and a ``sentence``. Raises: KeyError, OSError or ValueError where it does not.
-    """
+    def loaded(files: Sequence[tuple[str, Path]]) -> dict[str, np.ndarray]:
+        return {name: np.load(path, allow_pickle=False) for name, path in files}
+
+    inputs, expected = loaded(part.inputs), loaded(part.expected)
+    smaller = replace(
+        case,
+        law="parity",
+        sentence=part.sentence or case.sentence,
+        feeds=(inputs,),
+        runs=((0, 0),),
+        groups=({"what": "the sub-model", "left": [[0, None]], "right": None, "wide": (1.0, 1.0)},),
+        expected=(list(expected.values()),),
+        outputs=tuple(_limits(part, planned, name, truth) for name, truth in expected.items()),
+        observed=(),
+        notes=() if part.noise else (f"The limits are {ESTIMATED_UNITS} units of rounding of each output's rms.",),
+    )
+    own = {"inputs": _specs(inputs), "outputs": _specs(expected)}
+    write(target / "submodel", smaller, {**settings, **own}, planned, campaign, part.model)
+
+
+def _specs(arrays: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "dtype": array.dtype.name, "shape": list(array.shape), "low": None, "high": None}
+        for name, array in arrays.items()
+    ]
+
+
+def _limits(part: Submodel, planned: PlannedCell, name: str, truth: np.ndarray) -> dict[str, Any]:
+    """What an output of a sub-model may be off by: its measured noise, or an estimate where that is not known."""
     import numpy as np
 
     from pytest_modelformats.compare import POINT_LIMIT
     from pytest_modelformats.schema import PRECISIONS
 
-    facts = json.loads((submodel / "submodel.json").read_text(encoding="utf-8"))
-    (model,) = submodel.glob("model.*[!n]") if (submodel / "model.bin").exists() else submodel.glob("model.*")
-
-    def load(kind: str, names: Sequence[Any]) -> list[np.ndarray]:
-        return [np.load(submodel / kind / f"{i}.npy", allow_pickle=False) for i in range(len(names))]
-
-    inputs = [{"low": None, "high": None, **spec} for spec in facts["inputs"]]
     precision = PRECISIONS[planned.cell.precision]
-    point = POINT_LIMIT.get(precision.yardstick, POINT_LIMIT["fp32"])
-    outputs = tuple(
-        {
-            "name": spec["name"],
-            "dtypes": [],
-            "noise_rms": noise["rms"],
-            "noise_max": noise["max"],
-            "limit_rms": precision.limit * noise["rms"],
-            "limit_max": point * noise["max"],
-            "low_rms": 0.0,
-            "allowed_flips": 0.0,
-            "error_rms_when_made": None,
-            "tolerance": None,
-        }
-        for spec, noise in zip(facts["outputs"], facts["noise"], strict=True)
+    values = np.abs(truth.astype(np.float64))
+    values = values[np.isfinite(values)]
+    unit = ESTIMATED_UNITS * 2.0 ** -(precision.mantissa_bits + 1)
+    estimate = (
+        unit * float(np.sqrt(np.mean(values**2) if values.size else 0.0)),
+        unit * float(values.max(initial=0.0)),
     )
-    part = replace(
-        case,
-        law="parity",
-        sentence=facts.get("sentence") or case.sentence,
-        feeds=(dict(zip([s["name"] for s in inputs], load("inputs", inputs), strict=True)),),
-        runs=((0, 0),),
-        groups=({"what": "the sub-model", "left": [[0, None]], "right": None, "wide": (1.0, 1.0)},),
-        expected=(load("expected", outputs),),
-        outputs=outputs,
-        observed=(),
-        notes=(),
-    )
-    specs = [{"low": None, "high": None, **spec} for spec in facts["outputs"]]
-    write(target / "submodel", part, {**settings, "inputs": inputs, "outputs": specs}, planned, campaign, model)
+    rms, largest = part.noise.get(name, estimate)
+    return {
+        "name": name,
+        "dtypes": [],
+        "noise_rms": rms,
+        "noise_max": largest,
+        "limit_rms": precision.limit * rms,
+        "limit_max": POINT_LIMIT.get(precision.yardstick, POINT_LIMIT["fp32"]) * largest,
+        "low_rms": 0.0,
+        "allowed_flips": 0.0,
+        "error_rms_when_made": None,
+        "tolerance": None,
+    }
 
 
 def pack(target: Path) -> None:

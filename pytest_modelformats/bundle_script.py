@@ -76,7 +76,7 @@ def inside(case: Mapping[str, Any], folder: Path) -> int:
     try:
         if case["law"] == "convert":
             convert_again(settings, folder)
-            return 0
+            return finished(folder)
         opened: dict[int, Any] = {}
         for number, (feed, session) in enumerate(case["runs"] or [[None, 0]]):
             if session not in opened:
@@ -95,6 +95,12 @@ def inside(case: Mapping[str, Any], folder: Path) -> int:
     except Exception as error:  # noqa: BLE001 - whatever the runtime raises is the bug
         (folder / "error.txt").write_text(f"{type(error).__name__}: {error}")
         return RAISED
+    return finished(folder)
+
+
+def finished(folder: Path) -> int:
+    """Leave a sign that the end was reached: a runtime may exit with 0 before it."""
+    (folder / "finished").touch()
     return 0
 
 
@@ -290,7 +296,7 @@ def attempt(case: Mapping[str, Any], arguments: list[str], timeout_s: float) -> 
             return MISSING, [f"{text}; install what it needs:", f"  {case['install']}"]
         if status == RAISED:
             return EXISTS, [f"it raised {text}"]
-        if status or (case["law"] != "convert" and not Path(folder, "stated.json").exists()):
+        if status or not Path(folder, "finished").exists():
             how = f"was ended by signal {-status}" if status < 0 else f"exited with status {status}"
             return EXISTS, [f"the process that ran the model {how}"]
         return concluded(case, Path(folder))

@@ -13,6 +13,7 @@ from pytest_modelformats.expectations import find
 from pytest_modelformats.plugin import KEEPER
 
 if TYPE_CHECKING:
+    from pytest_modelformats.bundle import Submodel
     from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.errors import ModelFormatsError
     from pytest_modelformats.schema import PlannedCell, Verdict
@@ -27,12 +28,12 @@ def keep_bundle(
     planned: PlannedCell,
     stage: str,
     ended: Verdict | ModelFormatsError,
-    submodel: Path | None = None,
+    submodel: Submodel | None = None,
 ) -> None:
     """The note of the test names the bundle that was written, or why there is none.
 
-    One per cell, ``--mf-bundles`` per process; none for what is expected to fail. ``submodel`` is a folder
-    with the smallest failing part of the model, if it is known (``bundle_files.add_submodel``).
+    One per cell, ``--mf-bundles`` per process; none for what is expected to fail. ``submodel`` is
+    the smallest failing part of the model, if it is known.
     """
     from pytest_modelformats import bundle
 

@@ -184,8 +184,8 @@ class Cells:
             "outputs": [s.to_json() for s in description.outputs],
             "options": {"optimization": self._settings.ort_optimization},
         }
-        self.job = job
         what = f"opening {planned.cell.id}"
+        self.job = job
         try:
             answer = self._asker.worker(worker, what, "open", entry=backend.entry, job=job)
         except WorkerFailure as error:

@@ -138,7 +138,11 @@ def _fact(facts: Any, name: str) -> str:
 
 def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[list[Any]]]:
     """Open the artifact as :func:`open_session` does; the source of this goes into reproduction bundles as it is."""
+    import sys
+
     import numpy as np
+
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type] # it would report its use to Intel
     import openvino
 
     chosen = {"INFERENCE_NUM_THREADS": settings["threads"], "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"}

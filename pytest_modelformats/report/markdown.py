@@ -92,7 +92,7 @@ def _stories(title: str, cells: Iterable[CellRecord]) -> list[str]:
             for word, names, sentence in told
         ]
         if cell.bundle:
-            lines.append(f"  - reproduce: {_code(f'python {shlex.quote(cell.bundle)}/repro.py')}")
+            lines.append(f"  - reproduce: {_code('python ' + shlex.quote(f'{cell.bundle}/repro.py'))}")
     return [f"### {title}", "", *lines, ""] if lines else []
 
 
