@@ -99,6 +99,35 @@ def test_without_a_gpu_cuda_cells_have_no_device():
     assert {p.decision.outcome for p in with_gpu if p.cell.device == "cuda"} == {None}
 
 
+def test_tf32_is_planned_where_there_are_units_for_it():
+    """TF32 is an arithmetic of NVIDIA's tensor cores: no cell of it on a CPU, and no-device without a GPU."""
+    cells = [p for p in planned() if p.cell.precision == "tf32"]
+    assert set(ids(cells)) == {
+        *(f"net-pytorch-tf32-{backend}@cuda" for backend in ("torch", "torch-compile")),
+        "net-pt2-tf32-torch-export@cuda",
+        "net-torchscript-tf32-torchscript@cuda",
+        "net-onnx-tf32-onnxruntime@cuda",
+    }
+    assert {p.decision.outcome for p in cells} == {Outcome.NO_DEVICE}
+    assert {p.artifact_precision for p in cells} == {"fp32"}
+    with_gpu = planned(machine={**MACHINE, "gpu": ("NVIDIA H100",)}, precisions=("tf32",))
+    assert {p.decision.outcome for p in with_gpu} == {None}
+    with pytest.raises(ConfigurationError, match=r"no cell is left .* --mf-precisions tf32 --mf-devices cpu"):
+        planned(precisions=("tf32",), devices=("cpu",))
+
+
+def test_a_candidate_at_tf32_is_run_on_its_devices_alone():
+    candidate = Candidate(Path("/nowhere/other.onnx"), "other", "onnx", "onnx", "tf32", "", ("net",))
+    found = [p for p in planned(candidates=[candidate]) if p.cell.candidate]
+    assert ids(found) == ["net~other-onnx-tf32-onnxruntime@cuda"]
+
+
+def test_a_precision_without_devices_of_its_own_runs_on_all():
+    torch = registry.backends()["torch"]
+    assert torch.runs_on("fp32") == torch.devices
+    assert torch.runs_on("tf32") == ("cuda",)
+
+
 def test_emulated_fp16_is_run_only_on_request():
     old = {"gpu": (), "cpu_flags": ("avx2",)}
     cell = "net-pytorch-fp16-torch@cpu"

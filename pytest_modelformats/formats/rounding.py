@@ -60,12 +60,15 @@ def saturated(array: np.ndarray, precision: str) -> np.ndarray:
 
 
 def perturbed(array: np.ndarray, precision: str, generator: np.random.Generator) -> np.ndarray:
-    """Each floating value times 1 + d, d uniform within one rounding unit of ``precision`` to either side."""
+    """Each floating value times 1 + d, d uniform within one rounding unit of ``precision`` to either side.
+
+    Where a precision rounds operands only, √2 units: a product's weight stands for its other operand too.
+    """
     import numpy as np
 
     if array.dtype not in (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)):
         return array
-    unit = rounding_unit(precision)
+    unit = rounding_unit(precision) * (2**0.5 if PRECISIONS[precision].operands_only else 1.0)
     factor = 1.0 + generator.uniform(-unit, unit, size=array.shape)
     return np.asarray(array * factor).astype(array.dtype)
 
