@@ -73,19 +73,7 @@ class Campaign:
     def stages(self) -> Stages:
         """The stages of this run; creates the cache folder and the pool of workers. Raises CacheError."""
         if self.started_stages is None:
-            from pytest_modelformats.cache import Cache
-            from pytest_modelformats.stages import Stages
-            from pytest_modelformats.workers.pool import Pool
-
-            cache = Cache(self.settings.cache)
-            pool = Pool(
-                memory_bytes=self.settings.memory_bytes,
-                threads=self.settings.threads,
-                isolate=self.settings.isolate,
-                compiled=str(cache.compiled(machine.machine()["cpu_flags"])),
-            )
-            data = source.find_data(self.settings)
-            self.started_stages = Stages(self.settings, self.sources, data, pool, cache, self._progress())
+            self.started_stages = stages_of(self.settings, self.sources, self._progress())
         return self.started_stages
 
     @cached_property
@@ -161,6 +149,24 @@ class Campaign:
             return show
 
         return watch
+
+
+def stages_of(
+    settings: Settings, sources: Sequence[Source], progress: Callable[[str], Callable[[float], None] | None]
+) -> Stages:
+    """The stages of a run; creates the cache folder and the pool of workers. Raises CacheError."""
+    from pytest_modelformats.cache import Cache
+    from pytest_modelformats.stages import Stages
+    from pytest_modelformats.workers.pool import Pool
+
+    cache = Cache(settings.cache)
+    pool = Pool(
+        memory_bytes=settings.memory_bytes,
+        threads=settings.threads,
+        isolate=settings.isolate,
+        compiled=str(cache.compiled(machine.machine()["cpu_flags"])),
+    )
+    return Stages(settings, sources, source.find_data(settings), pool, cache, progress)
 
 
 def _root_of(config: pytest.Config) -> Path:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_modelformats.doctor import Diagnosis
-    from pytest_modelformats.options import Settings
+    from pytest_modelformats.options import Option, Settings
     from pytest_modelformats.report.lines import Run
     from pytest_modelformats.schema import Plan, Source
 
@@ -42,7 +42,12 @@ def commands() -> None:
 
 def selection(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the ``--mf-*`` options that decide which cells there are."""
-    for option in reversed([option for option in OPTIONS if option.selects]):
+    return with_options([option for option in OPTIONS if option.selects], command)
+
+
+def with_options(options: Sequence[Option], command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command some of the ``--mf-*`` options."""
+    for option in reversed(options):
         attributes: dict[str, Any] = {"help": option.full_help, "default": None}
         if option.kind == "flag":
             attributes["is_flag"] = True
@@ -182,6 +187,60 @@ def report(record: Path, form: str | None, output: Path | None) -> None:
     except OSError as error:
         msg = f"{output} cannot be written: {error.strerror}"
         raise ConfigurationError(msg) from error
+
+
+def evaluating(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the ``--mf-*`` options that say what a model is and how it is evaluated."""
+    names = "arch input data trust samples seed static timeout memory cache isolate config"
+    return with_options([option for option in OPTIONS if option.key in names.split()], command)
+
+
+@commands.group()
+def golden() -> None:
+    """Golden bundles: what a verdict needs of a model, for machines that do not have the model."""
+
+
+@golden.command()
+@click.argument("model", metavar="MODEL")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write. Default: MODEL.golden, here.")
+@evaluating
+def export(model: str, output: Path | None, **chosen: Any) -> None:
+    """Evaluate MODEL and write its inputs, truth, noise floors and contract into one file."""
+    from pytest_modelformats import configuration, golden_export, golden_file
+    from pytest_modelformats.campaign import stages_of
+    from pytest_modelformats.source import find_sources
+
+    given = {key: list(value) if isinstance(value, tuple) else value for key, value in chosen.items() if value}
+    settings = configuration.load(configuration.project_root(Path.cwd()), {**given, "model": [model]})
+    sources = find_sources(settings)
+    if len(sources) != 1 or sources[0].format == "golden":
+        what = "is a golden bundle already" if len(sources) == 1 else f"holds {len(sources)} models"
+        msg = f"{model} {what}; give one model, as in 'modelformats golden export resnet50.onnx'"
+        raise ConfigurationError(msg)
+    target = output or Path(f"{sources[0].name}.golden")
+    stages = stages_of(settings, sources, lambda _: None)
+    try:
+        golden_export.export(stages.models, sources[0].name, target)
+    except OSError as error:
+        msg = f"{target} cannot be written: {error.strerror}"
+        raise ConfigurationError(msg) from error
+    finally:
+        stages.pool.close()
+    click.echo("\n".join(golden_export.told(golden_file.read(target))))
+
+
+@golden.command()
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+def show(file: Path) -> None:
+    """Show what is in a golden bundle; nothing of it is run."""
+    from pytest_modelformats import golden_export, golden_file
+    from pytest_modelformats.source import identify
+
+    form, _ = identify(file)
+    if form != "golden":
+        msg = f"{file} is no golden bundle but a model in {form}; 'modelformats golden export {file}' makes one of it"
+        raise ConfigurationError(msg)
+    click.echo("\n".join(golden_export.told(golden_file.read(file))))
 
 
 def newest_record(path: Path) -> Path:

@@ -41,6 +41,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pytest_modelformats.sampled import matched
 from pytest_modelformats.schema import FailureKind, Outcome, OutputParity, Precision, Verdict
 
 if TYPE_CHECKING:
@@ -172,9 +173,12 @@ def _judge_output(
 ) -> OutputParity:
     import numpy as np
 
-    floating = np.issubdtype(truth[0].dtype, np.floating)
     refused = _contract(name, truth, got, dtype, precision)
-    if refused is None and floating:
+    if refused is not None:
+        return refused
+    truth, got = matched(truth, got)
+    floating = np.issubdtype(truth[0].dtype, np.floating)
+    if floating:
         refused = _non_finite(name, truth, got)
     refused = refused or _nothing_to_compare(name, truth, got)
     if refused is not None:

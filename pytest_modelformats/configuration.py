@@ -36,7 +36,9 @@ TABLES = ("models", "tolerances", "budgets")
 # Leaves room for pytest itself and what else the machine is doing.
 _MEMORY_SHARE = 0.8
 # Read here and folded into something else, or named with their unit in Settings.
-_FOLDED = frozenset({"model", "arch", "input", "data", "trust", "candidate", "config", "memory", "cache", "report_dir"})
+_FOLDED = frozenset(
+    {"model", "arch", "input", "data", "trust", "golden", "candidate", "config", "memory", "cache", "report_dir"}
+)
 _SECONDS = ("time_budget", "timeout")
 # What pytest takes for the root of a project; modelformats.toml lies beside it.
 _ROOT_FILES = (FILE, PYPROJECT, "pytest.ini", "tox.ini", "setup.cfg", "setup.py")
@@ -159,9 +161,15 @@ def _models(
     for name, value in _table(table.get("models", {}), place.at("models")).items():
         entry, facts = _model(name, value, place.at(f"models.{name}"))
         tables[entry] = ModelEntry(name, entry, **{**_facts(own), **facts, **_facts(said)})
+    golden = tuple(
+        ModelEntry("", str(path), arch=shared.get("arch", ""), trust=shared.get("trust", False), golden=True)
+        for path in said.get("golden", own.get("golden", ()))
+    )
     if "model" in said:
-        return tuple(tables.get(location) or ModelEntry("", location, **shared) for location in said["model"])
-    return (*(ModelEntry("", location, **shared) for location in own.get("model", ())), *tables.values())
+        return (*(tables.get(at) or ModelEntry("", at, **shared) for at in said["model"]), *golden)
+    if "golden" in said:
+        return golden
+    return (*(ModelEntry("", location, **shared) for location in own.get("model", ())), *tables.values(), *golden)
 
 
 def _facts(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,13 @@ Runs in the pytest process; everything that needs a framework is asked of a work
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pytest_modelformats import registry
 from pytest_modelformats.convert import RUNTIME
-from pytest_modelformats.errors import ConvertError, Unsupported
+from pytest_modelformats.errors import ConvertError, SourceError, Unsupported
 from pytest_modelformats.machine import versions
 from pytest_modelformats.reference import Reference, build_reference
 from pytest_modelformats.remember import remember
@@ -68,6 +69,8 @@ class Models:
                 RUNTIME, f"loading {model}", "describe", module=module, source=source.to_json()
             )
             description = Description.from_json(answer["description"])
+            if self._settings.static and self._stored(model, "stored_samples"):
+                raise SourceError(f"{source.location} has the dimensions it was exported with; leave out --mf-static")
             return _fixed(description) if self._settings.static else description
 
         return self._per_model("description", model, load)
@@ -76,11 +79,18 @@ class Models:
         """The inputs that parity is judged on."""
         return self._per_model("samples", model, lambda: self._load_samples(model))
 
+    def _stored(self, model: str, what: str) -> Callable[..., Any] | None:
+        """The function of a format that has samples, reference or outputs in its file, ``None`` where it has not."""
+        return getattr(importlib.import_module(registry.formats()[self._sources[model].format].module), what, None)
+
     def reference(self, model: str) -> Reference:
         """The float64 truth and the noise per precision, over all samples."""
 
         def load() -> Reference:
             source, samples = self.source(model), self.samples(model)
+            stored = self._stored(model, "stored_reference")
+            if stored is not None:
+                return cast("Reference", stored(source))
             feeds = [self.written(model, f"all-{i}", feed) for i, feed in enumerate(samples.feeds)]
             form = registry.formats()[source.format]
             parts = {**self.identity(model), "libraries": versions(_libraries_of(source.format))}
@@ -114,6 +124,11 @@ class Models:
         from pytest_modelformats.inputs import Samples, batch, make_samples
 
         source, description = self.source(model), self.description(model)
+        stored = self._stored(model, "stored_samples")
+        if stored is not None:
+            if self._data.get(model):
+                raise SourceError(f"{source.location} holds its own samples; leave out --mf-data")
+            return cast("Samples", stored(source))
         data = self._data.get(model) or description.data
         if not data:
             return make_samples(description.inputs, self._settings.samples, self._settings.seed)
@@ -149,6 +164,9 @@ class Models:
 
         def load() -> list[np.ndarray]:
             source = self.source(model)
+            stored = self._stored(model, "stored")
+            if stored is not None:
+                return cast("list[np.ndarray]", stored(source, feed, precision)[0])
             answer = self._asker.runtime(
                 RUNTIME,
                 f"evaluating {model} at {precision}",

@@ -106,6 +106,15 @@ OPTIONS: tuple[Option, ...] = (
         selects=True,
     ),
     Option(
+        "golden",
+        "files",
+        "A golden bundle to judge candidates by, in place of the model and its framework ('modelformats golden export' "
+        "writes it). Repeatable. Example: --mf-golden resnet50.golden --mf-candidate model.onnx.",
+        "FILE",
+        default_text="none",
+        selects=True,
+    ),
+    Option(
         "candidate",
         "texts",
         "An artifact you already have, judged against the model as if converted here. Repeatable. "
@@ -268,6 +277,7 @@ class ModelEntry:
 
     ``location`` is an absolute path (a file or a folder), ``module:callable`` or
     ``<absolute path>.py:callable``, and so are ``arch`` and ``data`` where they are not "".
+    ``golden``: it has to be a golden bundle.
     """
 
     name: str
@@ -276,6 +286,7 @@ class ModelEntry:
     inputs: tuple[TensorSpec, ...] = ()
     data: str = ""
     trust: bool = False
+    golden: bool = False
 
 
 @dataclass(frozen=True, slots=True)

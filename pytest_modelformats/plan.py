@@ -106,7 +106,7 @@ def _lanes(
         for backend in registry.backends().values():
             for precision in _runnable(backend, path, settings):
                 for device in _devices(backend, precision, settings):
-                    decision = _decide(backend, path, precision, device, settings, machine, is_installed)
+                    decision = _decide(backend, path, path.node[0], precision, device, settings, machine, is_installed)
                     found.append(_Lane(path, precision, backend.name, device, decision))
     found.sort(
         key=lambda n: (order[n.path.node[0]], n.path.route, steps[n.precision], backends[n.backend], n.device != "cpu")
@@ -154,15 +154,17 @@ def _devices(backend: Backend, precision: str, settings: Settings) -> Iterable[s
 def _decide(
     backend: Backend,
     path: Path,
+    form: str,
     precision: str,
     device: str,
     settings: Settings,
     machine: Mapping[str, Any],
     is_installed: Callable[[str], bool],
 ) -> Decision:
+    """``form`` is the format whose library is needed: the artifact's own, or that of a candidate's source."""
     needs: list[Any] = [
         *(registry.converters()[s.converter] for s in path.steps),
-        registry.formats()[path.node[0]],
+        registry.formats()[form],
         backend,
     ]
     for part in needs:
@@ -201,12 +203,15 @@ def _candidate_cells(
         for device in _devices(backend, wanted, settings):
             if candidate.device and device != candidate.device:
                 continue
-            decision = _decide(backend, Path(node, ()), wanted, device, settings, machine, is_installed)
+            path = Path(node, ())
+            # A file that is there needs its runtime; the model that it is judged against needs its framework.
+            decision = _decide(backend, path, source.format, wanted, device, settings, machine, is_installed)
             cell = Cell(source.name, candidate.format, wanted, backend.name, device, candidate=candidate.stem)
             yield PlannedCell(cell, (), node[1], decision, str(candidate.path), candidate.kind)
 
 
 def _nothing_left(settings: Settings, sources: Sequence[Source]) -> str:
+    backends = [backend.precisions for backend in registry.backends().values()]
     chosen = [
         f"--mf-{name} {','.join(values)}"
         for name, values in (
@@ -218,6 +223,8 @@ def _nothing_left(settings: Settings, sources: Sequence[Source]) -> str:
         if values
     ]
     kinds = ", ".join(sorted({s.format for s in sources}))
+    if not settings.candidates and not any(node[0] in {s.format for s in sources} for b in backends for node in b):
+        return f"nothing runs a model in {kinds} by itself; name the artifact to judge with --mf-candidate FILE"
     return (
         f"no cell is left to run for a model in {kinds} with {' '.join(chosen) or 'the default selection'}; "
         "'modelformats plan MODEL' shows which cells there are"

@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Collect the shipped suites when a model is named and no test paths are."""
     config.addinivalue_line("markers", "modelformats(cells): which planned cells a test gets, 'run' or 'not-run'")
     option = config.option
-    named = any(getattr(option, f"mf_{key}", None) for key in ("model", "candidate", "suites"))
+    named = any(getattr(option, f"mf_{key}", None) for key in ("model", "golden", "candidate", "suites"))
     if named or any(str(arg).startswith("modelformats::") for arg in config.args):
         from pytest_modelformats import hooks
 

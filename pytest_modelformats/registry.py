@@ -25,6 +25,7 @@ FORMATS: dict[str, str] = {
     "torchscript": "pytest_modelformats.formats.torchscript:FORMAT",
     "onnx": "pytest_modelformats.formats.onnx:FORMAT",
     "openvino": "pytest_modelformats.formats.openvino:FORMAT",
+    "golden": "pytest_modelformats.formats.golden:FORMAT",
 }
 
 CONVERTERS: dict[str, str] = {

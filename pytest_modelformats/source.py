@@ -100,6 +100,9 @@ def _sources(entry: ModelEntry, settings: Settings) -> Iterator[Source]:
     for file, form, kind in files:
         stem = safe_name(file.stem)
         name = stem if not entry.name else entry.name if len(files) == 1 else f"{entry.name}_{stem}"
+        if entry.golden and form != "golden":
+            msg = f"--mf-golden: {path} is no golden bundle but a model in {form}; give it by --mf-model"
+            raise SourceError(msg)
         yield Source(name, str(file), kind, form, search_path=search, **common)
 
 

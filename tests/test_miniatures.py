@@ -185,7 +185,7 @@ def run(folder, site, *selection):
 @pytest.fixture(scope="module")
 def everything(site, tmp_path_factory):
     """The run with every miniature."""
-    return run(tmp_path_factory.mktemp("everything"), site, "--mf-all-routes")
+    return run(tmp_path_factory.mktemp("everything"), site, "--mf-all-routes", "--mf-bundles", "100")
 
 
 @pytest.fixture(scope="module")
@@ -330,3 +330,41 @@ def test_what_the_runtime_states_stands_beside_what_was_measured(everything):
     assert other["contradiction"].split(":")[0] in " ".join(everything.ended.stdout.split())
     mute = parity(cell_of_backend("cannot_state_what_ran"))
     assert "profiling was not compiled in" in mute["execution"]["why_not"]
+
+
+def repro(site, everything, bundle):
+    """Run a bundle's script; these runtimes have no way of opening that goes without this package."""
+    environment = {**os.environ, "PYTHONPATH": str(site), "MINIATURES_FOLDER": str(everything.folder / "again")}
+    (everything.folder / "again").mkdir(exist_ok=True)
+    command = [sys.executable, str(bundle / "repro.py"), "--timeout", "10"]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def bundles(everything):
+    """cell -> its reproduction bundle."""
+    found = {line["cell"]: line["data"].get("bundle") for line in everything.of("check") if "bundle" in line["data"]}
+    return {cell: everything.folder / "reports" / "latest" / place for cell, place in found.items()}
+
+
+def test_every_failing_miniature_is_reproduced_by_its_bundle(everything, site):
+    """What failed fails again in the bundle's script, whether by its numbers, its interface, a crash or a hang."""
+    skipped = {"passed", "unsupported", "missing-dependency", "no-device"}
+    failing = {cell for cell, end in EXPECTED.items() if end.outcome not in skipped}
+    assert set(bundles(everything)) == failing
+    assert not [line for line in everything.of("check") if "bundle_error" in line["data"]]
+    ended = {cell: repro(site, everything, bundle) for cell, bundle in bundles(everything).items()}
+    assert {cell: done.returncode for cell, done in ended.items()} == dict.fromkeys(failing, 1)
+    assert "ended by signal 11" in ended[cell_of_backend("segfaults")].stdout
+    assert "it hangs" in ended[cell_of_backend("hangs")].stdout
+
+
+@pytest.mark.parametrize("fault", ["swaps_outputs", "segfaults", "wrong_for_odd_batches", "renames_output"])
+def test_a_bug_that_vanished_is_told(everything, site, tmp_path, fault):
+    """The same bundle with a runtime that is right by now exits 0."""
+    bundle = shutil.copytree(bundles(everything)[cell_of_backend(fault)], tmp_path / "bundle")
+    case = json.loads((bundle / "case.json").read_text())
+    case["settings"]["entry"] = "miniatures.session:faithful"
+    (bundle / "case.json").write_text(json.dumps(case))
+    done = repro(site, everything, bundle)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "does not exist any longer" in done.stdout

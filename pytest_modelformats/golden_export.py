@@ -1,0 +1,210 @@
+"""Writes a golden bundle: everything that a verdict needs of a model, so that it can be given without the model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats import __version__, golden_file, laws, reroll
+from pytest_modelformats.compare import CLASSIFIED, POINT_LIMIT, measure_noise
+from pytest_modelformats.errors import SourceError
+from pytest_modelformats.formats.golden import feed_key
+from pytest_modelformats.plain import plain
+from pytest_modelformats.sampled import Sampled, rows_of, take
+from pytest_modelformats.schema import PRECISIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import numpy as np
+
+    from pytest_modelformats.models import Models
+
+# Above this number of elements over all samples, an output is sampled: 2 MB of float64. 256 rows of a classifier
+# with 1000 classes are just below it.
+KEPT_ELEMENTS = 262_144
+# Of every row at least so many elements: enough for an rms within 5 % (1/√(2n) for independent errors).
+FEWEST_PER_ROW = 256
+SEED = 0
+
+
+class Writer:
+    """Collects the arrays and records of one bundle."""
+
+    def __init__(self, models: Models, model: str) -> None:
+        """Decide which outputs are sampled; nothing is evaluated beyond the reference."""
+        self.models, self.model = models, model
+        self.reference, self.description = models.reference(model), models.description(model)
+        self.arrays: dict[str, np.ndarray] = {}
+        self.records: list[dict[str, Any]] = []
+        self._positions: dict[tuple[int, int], str] = {}
+        self.sampled = [self._is_large(index) for index in range(len(self.description.outputs))]
+
+    def _is_large(self, output: int) -> bool:
+        # A classifier's decisions need every class.
+        whole = self.description.classifier and output == 0
+        return not whole and sum(t[output].size for t in self.reference.truths) > KEPT_ELEMENTS
+
+    def kept(self, output: int, array: np.ndarray) -> np.ndarray | Sampled:
+        """What is stored of an output: all of it, or the same elements of every row, chosen by a seed."""
+        if not self.sampled[output]:
+            return array
+        import numpy as np
+
+        size = array.size // max(rows_of(array.shape), 1)
+        name = self._positions.get((output, size))
+        if name is None:
+            rows = sum(rows_of(t[output].shape) for t in self.reference.truths)
+            count = min(size, max(FEWEST_PER_ROW, KEPT_ELEMENTS // max(rows, 1)))
+            chosen = np.random.default_rng((SEED, output)).choice(size, count, replace=False)
+            name = f"positions/{len(self._positions)}.npy"
+            self._positions[output, size] = name
+            self.arrays[name] = np.sort(chosen).astype(np.uint32)
+        return take(array, self.arrays[name])
+
+    def record(
+        self, feed: Mapping[str, np.ndarray], precision: str, outputs: Sequence[np.ndarray], method: str
+    ) -> None:
+        """Store the outputs for one feed, once."""
+        key = feed_key(feed)
+        if any((r["feed"], r["precision"]) == (key, precision) for r in self.records):
+            return
+        held = []
+        for index, array in enumerate(outputs):
+            kept, member = self.kept(index, array), f"evaluated/{len(self.records)}/{index}.npy"
+            is_sampled = isinstance(kept, Sampled)
+            self.arrays[member] = kept.values if isinstance(kept, Sampled) else kept
+            size = array.size // max(rows_of(array.shape), 1)
+            held.append(
+                {
+                    "member": member,
+                    "shape": list(array.shape),
+                    "positions": self._positions[index, size] if is_sampled else None,
+                    "sha256": _sha256(array),
+                }
+            )
+        self.records.append({"feed": key, "precision": precision, "method": method, "outputs": held})
+
+    def noise(self) -> dict[str, list[dict[str, float]]]:
+        """The noise floors; those of sampled outputs over the elements that are kept."""
+        found = {p: [asdict(n) for n in values] for p, values in self.reference.noise.items()}
+        if not any(self.sampled):
+            return found
+        feeds = self.models.samples(self.model).feeds
+        for precision, values in found.items():
+            rounded = [self.models.evaluated(self.model, f"all-{i}", f, precision) for i, f in enumerate(feeds)]
+            for output in (i for i, large in enumerate(self.sampled) if large):
+                truths = [_values(self.kept(output, t[output])) for t in self.reference.truths]
+                others = [_values(self.kept(output, r[output])) for r in rounded]
+                values[output] = asdict(measure_noise(truths, others, PRECISIONS[precision].mantissa_bits))
+        return found
+
+
+def _values(kept: np.ndarray | Sampled) -> np.ndarray:
+    return kept.values if isinstance(kept, Sampled) else kept
+
+
+def _sha256(array: np.ndarray) -> str:
+    import hashlib
+
+    return hashlib.sha256(array.tobytes()).hexdigest()
+
+
+def export(models: Models, model: str, path: Path) -> Mapping[str, Any]:
+    """Write the golden bundle of a model; returns its description.
+
+    Raises: what evaluating the model does; OSError.
+    """
+    writer = Writer(models, model)
+    samples = models.samples(model)
+    for index, feed in enumerate(samples.feeds):
+        for place, spec in enumerate(writer.description.inputs):
+            writer.arrays[f"inputs/{index}/{place}.npy"] = feed[spec.name]
+        writer.record(feed, "float64", writer.reference.truths[index], writer.reference.methods.get("float64", ""))
+    for name, further, precision in _further(models, model):
+        writer.record(further, precision, models.evaluated(model, name, further, precision), precision)
+    if samples.labels is not None:
+        writer.arrays["labels/0.npy"] = samples.labels
+    manifest: dict[str, Any] = _fit_to_show(plain(_manifest(models, model, writer)))
+    golden_file.write(path, manifest, writer.arrays)
+    return manifest
+
+
+def _fit_to_show(value: Any) -> Any:
+    """The same with every text on one line and of bounded length, as reading asks for."""
+    if isinstance(value, dict):
+        return {key: _fit_to_show(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fit_to_show(item) for item in value]
+    if isinstance(value, str):
+        return "".join(c if c.isprintable() else " " for c in value)[: golden_file.LONGEST_TEXT]
+    return value
+
+
+def _further(models: Models, model: str) -> Iterator[tuple[str, Mapping[str, np.ndarray], str]]:
+    """What ``Stages`` evaluates when it examines a fallback: a few rows, and the same moved by a unit of rounding."""
+    if not any(spec.is_float for spec in models.description(model).inputs):
+        return
+    few = models.rows(model, 0, max(laws.BATCHES))
+    yield "few", few, "float64"
+    for precision in CLASSIFIED:
+        if PRECISIONS[precision].mantissa_bits < max(CLASSIFIED.values()):
+            yield f"moved-{precision}", reroll.moved(few, precision), "float64"
+    if "fp16-weights" in models.reference(model).noise:
+        yield "few", few, "fp16-weights"
+
+
+def _manifest(models: Models, model: str, writer: Writer) -> dict[str, Any]:
+    source, samples, reference = models.source(model), models.samples(model), writer.reference
+    return {
+        "tool": __version__,
+        "model": {"name": source.name, "format": source.format, "kind": source.kind, "sha256": source.sha256},
+        "description": {**writer.description.to_json(), "data": ""},
+        "samples": {"feeds": len(samples.feeds), "rows": samples.rows, "origin": samples.origin},
+        "reference": {"methods": reference.methods, "missing": reference.missing, "noise": writer.noise()},
+        # For the reader: who judges by this bundle uses the limits of the tool that judges.
+        "limits": {p: {"rms": k.limit, "worst": POINT_LIMIT.get(k.yardstick)} for p, k in PRECISIONS.items()},
+        "sampled": [s.name for s, large in zip(writer.description.outputs, writer.sampled, strict=True) if large],
+        "sampling_seed": SEED,
+        "records": writer.records,
+    }
+
+
+def told(golden: golden_file.GoldenFile) -> Iterator[str]:
+    """What is in a golden bundle, line by line."""
+    from pytest_modelformats.formats import golden as form
+    from pytest_modelformats.schema import Source
+
+    source = Source(golden.path.stem, str(golden.path), "golden", "golden")
+    description, samples = form.description_of(golden), form.stored_samples(source)
+    reference, said = form.stored_reference(source), golden.manifest
+    try:
+        model = {key: form.text_of(said["model"][key]) for key in ("name", "format", "kind", "sha256")}
+        tool = form.text_of(said["tool"])
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"'{golden.path.name}' is a damaged golden bundle: it does not say of which model it is; export it again"
+        raise SourceError(msg) from error
+    yield f"{golden.path.name}: golden bundle, version {golden_file.VERSION}, by pytest-modelformats {tool}"
+    content = f"sha256 {model['sha256']}" if model["sha256"] else "built by code"
+    yield f"model: {model['name']} ({model['format']}, {model['kind']}), {content}"
+    yield from (f"input: {spec}" for spec in description.inputs)
+    for index, spec in enumerate(description.outputs):
+        truth: Any = reference.truths[0][index]
+        part = f", {len(truth.positions)} of each row's elements kept" if isinstance(truth, Sampled) else ""
+        yield f"output: {spec}{part}"
+    yield f"samples: {samples.rows} rows, {samples.origin}{', with labels' if samples.labels is not None else ''}"
+    for precision, values in reference.noise.items():
+        for spec, noise in zip(description.outputs, values, strict=True):
+            limit = PRECISIONS[precision].limit
+            what = (
+                f"rms {noise.rms:.3g}, worst {noise.max:.3g}, flips {noise.flips:.2%}"
+                if not spec.is_float
+                else (f"rms {noise.rms:.3g} (limit {limit * noise.rms:.3g}), worst {noise.max:.3g}")
+            )
+            yield f"rounding at {precision}, '{spec.name}': {what}"
+    yield from (f"rounding at {precision}: not known, {why}" for precision, why in reference.missing.items())
+    counts = Counter(str(record["precision"]) for record in said["records"])
+    stored = ", ".join(f"{number} at {precision!s:.20}" for precision, number in counts.items())
+    yield f"stored outputs: {stored}; {golden.path.stat().st_size:,} bytes"
