@@ -161,10 +161,9 @@ def _models(
     for name, value in _table(table.get("models", {}), place.at("models")).items():
         entry, facts = _model(name, value, place.at(f"models.{name}"))
         tables[entry] = ModelEntry(name, entry, **{**_facts(own), **facts, **_facts(said)})
-    golden = tuple(
-        ModelEntry("", str(path), arch=shared.get("arch", ""), trust=shared.get("trust", False), golden=True)
-        for path in said.get("golden", own.get("golden", ()))
-    )
+    about = {key: value for key, value in shared.items() if key != "inputs"}
+    chosen = said.get("golden", own.get("golden", ()))
+    golden = tuple(ModelEntry("", str(path), golden=True, **about) for path in chosen)
     if "model" in said:
         return (*(tables.get(at) or ModelEntry("", at, **shared) for at in said["model"]), *golden)
     if "golden" in said:

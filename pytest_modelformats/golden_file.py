@@ -51,12 +51,15 @@ class GoldenFile:
 
 
 def is_golden(path: Path, head: bytes) -> bool:
-    """Whether a file is a golden bundle, by its first entry; raises SourceError where it is cut off."""
+    """Whether a file is a golden bundle, by its first entry; raises SourceError where it is damaged."""
     name = head[30 : 30 + int.from_bytes(head[26:28], "little")]
     if not head.startswith(b"PK\x03\x04") or name != MANIFEST.encode():
         return False
-    if not zipfile.is_zipfile(path):
-        raise _damaged(path.name, "its end is missing")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _members(archive, path.name, path.stat().st_size)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise _damaged(path.name, f"its list of entries cannot be read ({error})") from error
     return True
 
 
@@ -91,7 +94,12 @@ def _read(path: Path, size: int, _mtime_ns: int) -> GoldenFile:
 
 
 def _damaged(name: str, why: str) -> SourceError:
-    return SourceError(f"'{name}' is a damaged golden bundle: {why[:200]}; export or copy it again")
+    return SourceError(f"'{name}' is a damaged golden bundle: {shown(why)}; export or copy it again")
+
+
+def shown(text: str, longest: int = 200) -> str:
+    """A text of the file as a message may hold it: bounded, and nothing in it that a terminal acts on."""
+    return "".join(c if c.isprintable() else "?" for c in text[:longest])
 
 
 def _members(archive: zipfile.ZipFile, name: str, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -120,9 +128,10 @@ def _manifest(data: bytes, name: str) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("kind") != KIND:
         raise _damaged(name, f"its {MANIFEST} is not one of a golden bundle")
     if manifest.get("version") != VERSION:
+        found = shown(str(manifest.get("version")), 20)
         msg = (
-            f"'{name}' is a golden bundle of version {str(manifest.get('version'))[:20]}, and {VERSION} is what can be "
-            "read here; export it with this version of pytest-modelformats"
+            f"'{name}' is a golden bundle of version {found}, and {VERSION} is what can be read here; "
+            "export it with this version of pytest-modelformats"
         )
         raise SourceError(msg)
     return manifest

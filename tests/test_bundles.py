@@ -31,7 +31,7 @@ def bundle_of(ran, cell, check):
 @pytest.fixture(scope="module")
 def thin_onnxruntime(tmp_path_factory):
     """An environment with numpy and onnxruntime alone."""
-    python = thin.environment(tmp_path_factory.mktemp("thin"), "numpy", "numpy", "onnxruntime")
+    python = thin.environment(tmp_path_factory.mktemp("thin"), "numpy", "onnxruntime")
     assert not thin.imports(python, "pytest_modelformats")
     assert not thin.imports(python, "onnx")
     return python

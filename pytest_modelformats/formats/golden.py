@@ -120,7 +120,7 @@ def _array(golden: GoldenFile, held: Mapping[str, Any]) -> Any:
 
 
 def _odd(golden: GoldenFile, error: Exception) -> SourceError:
-    why = f"{type(error).__name__}: {error}"[:200]
+    why = golden_file.shown(f"{type(error).__name__}: {error}")
     return SourceError(
         f"'{golden.path.name}' is a damaged golden bundle: its description does not fit together ({why}); "
         "export or copy it again"
