@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import configuration, expectations, machine, options, plan, registry, source
+from pytest_modelformats.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -56,8 +57,16 @@ class Campaign:
 
     @cached_property
     def expectations(self) -> Sequence[Expectation]:
-        """The known failures."""
-        return expectations.read(self.settings.expectations)
+        """The known failures; raises ConfigurationError where there is no file to update."""
+        files = self.settings.expectations
+        if self.settings.update_expectations:
+            if not files:
+                raise ConfigurationError(
+                    "--mf-update-expectations has no file to write; name one with --mf-expectations FILE, "
+                    "which is made if it is not there"
+                )
+            files = tuple(path for path in files if path.exists())
+        return expectations.read(files)
 
     @cached_property
     def parameters(self) -> dict[bool, tuple[list[PlannedCell], list[str]]]:

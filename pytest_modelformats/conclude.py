@@ -82,8 +82,13 @@ def conclude(
     call: pytest.CallInfo[Any],
     report: pytest.TestReport,
     expectations: Sequence[Expectation],
+    *,
+    update: bool = False,
 ) -> None:
-    """Attach the check's line to the report of its last phase, and apply the expectations."""
+    """Attach the check's line to the report of its last phase, and apply the expectations.
+
+    With ``update`` they are what this run finds: a new failure is expected from now on, and a pass is a pass.
+    """
     if report.when == "setup" and report.passed:
         note_of(item).setup_s = call.duration  # the stages are fixtures: this is where the time goes
         return
@@ -108,7 +113,9 @@ def conclude(
         "conversions": note.conversions,
     }
     expected = find(expectations, planned.cell.id, check)
-    if expected is not None and outcome not in SKIPPED_OUTCOMES:
+    if update:
+        _update(item, call, report, line, expected)
+    elif expected is not None and outcome not in SKIPPED_OUTCOMES:
         _expect(report, line, outcome, expected)
     properties = {"mf_cell": planned.cell.id, "mf_outcome": line["outcome"], **note.properties}
     found = [(k, plain(v)) for k, v in properties.items() if v is not None]
@@ -152,3 +159,34 @@ def _expect(report: pytest.TestReport, line: dict[str, Any], outcome: Outcome, e
     line.update(outcome=Outcome.EXPECTED_FAILURE, sentence=f"{line['sentence']} Expected: {expected.reason}")
     report.outcome = "skipped"
     report.wasxfail = expected.reason
+
+
+def _update(
+    item: pytest.Item,
+    call: pytest.CallInfo[Any],
+    report: pytest.TestReport,
+    line: dict[str, Any],
+    expected: Expectation | None,
+) -> None:
+    """Note how the check ended for the rewriting of the files; a failure is expected, now or from now on."""
+    outcome, kind = Outcome(line["outcome"]), line["failure_kind"]
+    broken = report.failed and _is_of_the_tool(item, call, report)
+    state = "broken" if broken else "failed" if report.failed else "passed" if report.passed else "skipped"
+    word = f"{outcome.value} ({kind.value})" if kind else outcome.value
+    note = {"cell": line["cell"], "check": line["check"], "state": state, "word": word, "sentence": line["sentence"]}
+    report.__dict__["mf_judged"] = {key: str(value) for key, value in note.items()}
+    if state != "failed":
+        return
+    if expected is not None:
+        _expect(report, line, outcome, expected)
+        return
+    line.update(outcome=Outcome.EXPECTED_FAILURE, sentence=f"{line['sentence']} Expected from now on.")
+    report.outcome = "skipped"
+    report.wasxfail = "expected from now on (--mf-update-expectations)"
+
+
+def _is_of_the_tool(item: pytest.Item, call: pytest.CallInfo[Any], report: pytest.TestReport) -> bool:
+    """Whether an exception comes from this package and not from a verdict, a cell or the user's own test."""
+    error = call.excinfo.value if call.excinfo else None
+    told = isinstance(error, (ModelFormatsError, AssertionError, pytest.fail.Exception))
+    return not told and (report.when != "call" or item.nodeid.startswith("modelformats::"))

@@ -8,6 +8,7 @@ top-level keys, those over the defaults.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,9 +71,13 @@ def load(rootdir: Path, cli: Mapping[str, Any]) -> Settings:
     base = found.path.parent if found.path else rootdir
     place = Place(found.label, base)
     check_keys(found.table, [*(key for key in BY_KEY if key != "config"), *TABLES], found.label)
-    own = {key: read(BY_KEY[key], value, place.at(key)) for key, value in found.table.items() if key in BY_KEY}
+    options = dict(BY_KEY)
+    if cli.get("update_expectations") or found.table.get("update_expectations"):
+        # A file that is to be written need not be there yet.
+        options["expectations"] = replace(options["expectations"], kind="paths")
+    own = {key: read(options[key], value, place.at(key)) for key, value in found.table.items() if key in options}
     said = {
-        key: read(BY_KEY[key], value, Place(BY_KEY[key].flag, Path.cwd(), typed=False)) for key, value in cli.items()
+        key: read(options[key], value, Place(options[key].flag, Path.cwd(), typed=False)) for key, value in cli.items()
     }
     chosen = {**own, **said}
     plain = {key: value for key, value in chosen.items() if key not in _FOLDED}

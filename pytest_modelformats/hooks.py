@@ -10,9 +10,11 @@ import pytest
 
 from pytest_modelformats import machine, record, registry
 from pytest_modelformats.budget import within
+from pytest_modelformats.completeness import partial_because
 from pytest_modelformats.conclude import end_stage, fail_required, note_of
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, NotMeasured, RunError
 from pytest_modelformats.expectations import complaints
+from pytest_modelformats.judging import Watch, refuse_update, update_files
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
 from pytest_modelformats.reproduction import adopt, keep_bundle
 from pytest_modelformats.reuse import REUSABLE
@@ -47,12 +49,14 @@ class Keeper:
         self.recorder.write(
             record.header_line(self.recorder.run, command, machine.machine(), campaign.versions(), campaign.settings)
         )
-        self.partial = False
+        self.partial = ""
         self.complaints: list[str] = []
+        self.remarks: list[str] = []
+        self.watch = Watch()
         self._cells: set[str] = set()
 
-    def plan(self, cells: Sequence[str], *, partial: bool) -> None:
-        """Write the planned cells that were selected."""
+    def plan(self, cells: Sequence[str], *, partial: str) -> None:
+        """Write the planned cells that were selected; ``partial`` says why they are not all."""
         self.partial = self.partial or partial
         for cell in cells:
             if cell not in self._cells:
@@ -65,6 +69,8 @@ class Keeper:
             line = json.loads(text)
             adopt(line, self.recorder.folder)
             self.recorder.write(line)
+            self.watch.take(line)
+        self.watch.judge(getattr(report, "mf_judged", None))
         if report.failed and not hasattr(report, "mf_lines"):
             self._lost(report)
 
@@ -72,6 +78,7 @@ class Keeper:
         """A report without our lines is xdist's own, made when the process that ran the item died."""
         cell = cell_of(report.nodeid, self.campaign)
         if cell is not None and report.when not in {"setup", "call", "teardown"}:
+            self.watch.lost = True
             sentence = f"The pytest-xdist process that ran this died: {report.longrepr}"[:600]
             check = report.nodeid.split("::")[1]
             self.recorder.write(
@@ -199,10 +206,12 @@ def before_loop(session: pytest.Session, campaign: Campaign) -> None:
 
 def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> None:
     """Record which cells were selected; what was deselected is no part of this run."""
-    cells = list(dict.fromkeys(c for c in (cell_of(i, campaign) for i in ids) if c is not None))
+    of_items = [c for c in (cell_of(i, campaign) for i in ids) if c is not None]
+    cells = list(dict.fromkeys(of_items))
     if not cells:
         return
     if KEEPER not in config.stash:
+        refuse_update(config, campaign, cells)
         try:
             config.stash[KEEPER] = Keeper(config, campaign)
         except OSError as error:
@@ -211,8 +220,8 @@ def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> N
                 f"the report folder {folder} cannot be written ({error.strerror}); choose another with --mf-report-dir"
             ) from None
         config.pluginmanager.register(config.stash[KEEPER], "modelformats-keeper")
-    partial = len(cells) < len(campaign.plan) or bool(campaign.settings.suites)
-    config.stash[KEEPER].plan(cells, partial=partial)
+    config.stash[KEEPER].plan(cells, partial=partial_because(config, campaign, cells))
+    config.stash[KEEPER].watch.items = max(len(of_items), config.stash[KEEPER].watch.items)
 
 
 def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell) -> Any:
@@ -360,7 +369,16 @@ def finish(session: pytest.Session, exitstatus: int) -> None:
         return
     recorder = keeper.recorder
     interrupted = exitstatus in {pytest.ExitCode.INTERRUPTED, pytest.ExitCode.INTERNAL_ERROR}
-    keeper.complaints = complaints(campaign.expectations, recorder.expectations_met, partial=keeper.partial)
+    updating = campaign.settings.update_expectations
+    keeper.complaints = complaints(
+        campaign.expectations,
+        recorder.expectations_met,
+        partial=bool(keeper.partial) or updating,
+        unseen=keeper.watch.unseen,
+    )
+    if updating:
+        keeper.remarks, refused = update_files(campaign, keeper.watch, interrupted=interrupted)
+        keeper.complaints += refused
     if not recorder.measured and not interrupted:
         keeper.complaints.append("nothing was measured: every selected cell was skipped; the reasons are above")
     if keeper.complaints and exitstatus == pytest.ExitCode.OK:
@@ -396,6 +414,8 @@ def summarise(terminalreporter: Any, keeper: Keeper) -> None:
     width = terminalreporter._tw.fullwidth  # noqa: SLF001 - pytest offers the width nowhere else
     color = terminalreporter.hasmarkup
     terminalreporter.write(terminal.render(run, width, color))
+    for remark in keeper.remarks:
+        terminalreporter.write_line(f"modelformats: {remark}", yellow=True)
     for complaint in keeper.complaints:
         terminalreporter.write_line(f"modelformats: {complaint}", red=True)
     terminalreporter.write_line(f"report: {keeper.recorder.folder / 'index.html'}")

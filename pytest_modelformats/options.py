@@ -260,6 +260,14 @@ OPTIONS: tuple[Option, ...] = (
         default_text="none",
     ),
     Option(
+        "update_expectations",
+        "flag",
+        "Rewrite the expectation files from what this run finds: lines that still hold stay, those of which nothing "
+        "fails any more go, new failures are added to the last file. Only after a whole run.",
+        default=False,
+        default_text="off",
+    ),
+    Option(
         "config",
         "file",
         "The configuration file.",
@@ -354,6 +362,7 @@ class Settings:
     reuse: bool = False
     bundles: int = 10
     expectations: tuple[Path, ...] = ()
+    update_expectations: bool = False
     tolerances: tuple[Tolerance, ...] = ()
     budgets: tuple[Budget, ...] = ()
 

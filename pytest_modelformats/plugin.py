@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 CAMPAIGN: pytest.StashKey[Campaign] = pytest.StashKey()
 KEEPER: pytest.StashKey[Keeper] = pytest.StashKey()
 REFUSAL: pytest.StashKey[pytest.UsageError] = pytest.StashKey()
+LEFT_OUT: pytest.StashKey[str] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -80,6 +81,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         hooks.order(config.stash[CAMPAIGN], items)
 
 
+def pytest_deselected(items: list[pytest.Item]) -> None:
+    """Remember that tests of cells were left out: the run is a partial one."""
+    ours = next((i for i in items if "mf_cell" in getattr(getattr(i, "callspec", None), "params", ())), None)
+    if ours is not None:
+        ours.config.stash.setdefault(LEFT_OUT, ours.name)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Learn under pytest-xdist what was selected: the controller collects nothing itself."""
@@ -110,7 +118,9 @@ def pytest_runtest_makereport(
     if callspec is not None and "mf_cell" in callspec.params:
         from pytest_modelformats.conclude import conclude
 
-        conclude(item, callspec.params["mf_cell"], call, report, campaign_of(item.config).expectations)
+        campaign = campaign_of(item.config)
+        update = campaign.settings.update_expectations
+        conclude(item, callspec.params["mf_cell"], call, report, campaign.expectations, update=update)
     return report
 
 

@@ -183,8 +183,12 @@ def _read_folder(_option: Option, value: object, place: Place) -> Path:
     return path
 
 
-def _read_files(_option: Option, value: object, place: Place) -> tuple[Path, ...]:
-    paths = tuple(_path(text, place) for text in read_texts(value, place, "the path of a file"))
+def _read_paths(_option: Option, value: object, place: Place) -> tuple[Path, ...]:
+    return tuple(_path(text, place) for text in read_texts(value, place, "the path of a file"))
+
+
+def _read_files(option: Option, value: object, place: Place) -> tuple[Path, ...]:
+    paths = _read_paths(option, value, place)
     for path in paths:
         if not path.is_file():
             raise refusal(place, value, f"a file that exists, and there is no {path}")
@@ -208,5 +212,6 @@ _READERS: dict[str, Callable[[Option, object, Place], Any]] = {
     "folder": _read_folder,
     "file": lambda option, value, place: _read_files(option, value, place)[0],
     "files": _read_files,
+    "paths": _read_paths,
     "choice": _read_choice,
 }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from inner_run import ONE_CELL, PARITY, one_sentence, two_layers
 
+from pytest_modelformats.expectations import complaints, read
+
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 WRONG = "tiny~wrong-onnx-fp32-onnxruntime@cpu"
 
@@ -89,6 +91,42 @@ def test_what_could_not_run_is_not_an_unexpected_pass(run, tiny, pytester):
     ran = run(*chosen, "--mf-expectations", "known.txt")
     assert ran.status == 0, ran.text
     assert ran.outcomes["tiny-onnx-fp32-onnxruntime@cuda", "availability"] in {"no-device", "passed"}
+
+
+EVERY = ("--mf-formats", "onnx", "--mf-precisions", "fp32", "--mf-devices", "cpu", "--mf-time-budget", "0.02")
+
+
+def test_a_line_about_what_cannot_run_here_is_not_stale(judged, imaginary):
+    imaginary(requires="a_runtime_that_is_not_installed")
+    known = "tiny~wrong-*-onnxruntime@cpu  [pb]a*  # known\n*-imaginary@cpu  parity  # seen on another machine\n"
+    ran = judged(known + "*-imaginery@cpu  parity  # mistyped\n", *EVERY)
+    assert ran.status == 1
+    assert "known.txt:3 expects '*-imaginery@cpu parity' to fail and nothing did" in ran.text
+    assert "known.txt:2 expects" not in ran.text
+
+
+def test_what_xdist_does_not_measure_is_not_stale_and_the_rest_is_as_strict(judged):
+    known = "tiny~wrong-*  [pb]a*  # known\ntiny-*  latency  # over budget\ntiny-*  parity  # long ago\n"
+    ran = judged(known, *EVERY, "-p", "xdist", "-n", "2")
+    assert ran.status == 1
+    assert "known.txt:2 expects" not in ran.text
+    assert "Unexpected pass: known.txt:3 expects this to fail (long ago)" in ran.text
+    assert ran.outcomes[WRONG, "parity"] == "expected-failure"
+
+
+def test_a_run_in_which_k_leaves_checks_out_is_partial_though_it_has_every_cell(judged):
+    ran = judged("tiny~wrong-*  parity  # known\ntiny~wrong-*  batch  # known\n", *EVERY, "-k", "parity")
+    assert ran.status == 0, ran.text
+
+
+def test_files_of_one_name_are_told_apart(tmp_path):
+    paths = [tmp_path / folder / "known.txt" for folder in "ab"]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text("*  parity  # known\n")
+    first, second = read(paths)
+    assert first.place != second.place
+    assert complaints([first, second], {first.place: 1}, partial=False)[0].startswith(str(paths[1]))
 
 
 BUDGETS = """
