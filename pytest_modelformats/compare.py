@@ -326,7 +326,10 @@ def _judge_exact(
                 f"Output '{name}' differs in {flips:.2%} of its elements; the source itself does at {precision.name}."
             )
         return OutputParity(name, Outcome.PASSED, None, sentence, flips=flips, elements=size)
-    sentence = f"Output '{name}' ({got[0].dtype.name}) must be exact and differs in {changed} of {size} elements."
+    sentence = (
+        f"Output '{name}' ({got[0].dtype.name}) must be exact and differs in {changed} of {size} elements; "
+        f"rounding at {precision.yardstick} explains {allowed or 'none'}."
+    )
     return OutputParity(name, Outcome.FAILED, FailureKind.NUMERIC, sentence, flips=flips, elements=size)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from pytest_modelformats import record
+from pytest_modelformats.advice import with_step
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.expectations import find
 from pytest_modelformats.plain import plain
@@ -63,14 +64,19 @@ def fail_required(item: pytest.Item, name: str, reason: str) -> NoReturn:
     pytest.fail(note.sentence, pytrace=False)
 
 
-def end_stage(item: pytest.Item, error: ModelFormatsError, required: str = "") -> NoReturn:
-    """End the test as the error asks: skipped with its reason, or failed with its sentence."""
+def end_stage(item: pytest.Item, error: ModelFormatsError, required: str = "", *, own: bool = False) -> NoReturn:
+    """End the test as the error asks: skipped with its reason, or failed with its sentence and the next step.
+
+    ``own``: what ran were the user's own inputs, and only they know what to do next.
+    """
     note = note_of(item)
-    note.outcome, note.sentence = Outcome(error.outcome), str(error)
+    note.outcome = Outcome(error.outcome)
+    skipped = note.outcome in SKIPPED_OUTCOMES
+    note.sentence = str(error) if skipped or own else with_step(str(error), note.outcome, None)
     trace = getattr(error, "trace", "")
     if note.outcome in {Outcome.MISSING_DEPENDENCY, Outcome.NO_DEVICE} and required:
         fail_required(item, required, note.sentence)
-    if note.outcome in SKIPPED_OUTCOMES:
+    if skipped:
         pytest.skip(f"{note.outcome.value}: {note.sentence}")
     detail = f"\n\nin the worker:\n{trace}" if trace and item.config.getoption("verbose") > 0 else ""
     pytest.fail(f"{note.outcome.value}: {note.sentence}{detail}", pytrace=False)

@@ -64,6 +64,17 @@ def limits_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def steps_table() -> str:
+    """What to do after every outcome and kind, as the sentences say it."""
+    from pytest_modelformats.advice import STEPS
+
+    lines = ["| outcome | in the check | next step |", "|---|---|---|"]
+    for (outcome, kind, check), step in STEPS.items():
+        word = f"{outcome.value} ({kind.value})" if kind else outcome.value
+        lines.append(f"| `{word}` | {check or 'any'} | {_text(step[0].upper() + step[1:])} |")
+    return "\n".join(lines) + "\n"
+
+
 def suites_table() -> str:
     """The shipped suites with the law that each holds a cell to."""
     from pytest_modelformats.shipped import suites
@@ -110,6 +121,7 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
         "options": options_table,
         "support": support_table,
         "limits": limits_table,
+        "steps": steps_table,
         "suites": suites_table,
         "fixtures": fixtures_table,
         "finding": lambda: finding(root),

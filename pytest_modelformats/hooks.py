@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_modelformats import machine, record, registry
+from pytest_modelformats.advice import advised
 from pytest_modelformats.budget import within
 from pytest_modelformats.completeness import partial_because
 from pytest_modelformats.conclude import end_stage, fail_required, note_of
@@ -250,7 +251,7 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
     if failure is not None:
         keep_bundle(item, campaign, planned, name, failure)
         end_stage(item, failure, _required(campaign, planned, Outcome(failure.outcome)))
-    _take(note, result)
+    result = _take(note, name, result)
     line = kept.line if kept else _model_line(campaign, planned.cell.model) if name in _WITH_REFERENCE else None
     if line is not None:
         note.lines.append(dict(line))
@@ -270,15 +271,17 @@ def _look_into(item: pytest.Item, campaign: Campaign, planned: PlannedCell, name
         pytest.skip(f"inconclusive: {verdict.sentence}")
 
 
-def _take(note: Note, result: object) -> None:
-    """Keep a verdict or a measurement for the check's line and JUnit's properties."""
+def _take(note: Note, name: str, result: Any) -> Any:
+    """Keep a verdict or a measurement for the check's line and JUnit's properties; a verdict that is red says more."""
     if isinstance(result, Verdict):
+        result = advised(result, name)
         note.take(result)
         note.properties["mf_noise_ratio"] = result.noise_ratio
     elif isinstance(result, Timing):
         note.data.update(record.timing_data(result))
         note.properties["latency_p50_ns"] = result.latency_p50_ns
         note.properties["size_bytes"] = result.size_bytes
+    return result
 
 
 def _model_line(campaign: Campaign, model: str) -> dict[str, Any]:
@@ -332,7 +335,7 @@ def runner(
         except ModelFormatsError as error:
             failure = error
         if failure is not None:
-            end_stage(item, failure)
+            end_stage(item, failure, own=True)
         specs = campaign.stages.models.description(planned.cell.model)
         names = [s.name for s in specs.outputs]
         return {names[i] if i < len(names) else f"output_{i}": a for i, a in enumerate(arrays)}
@@ -342,7 +345,7 @@ def runner(
 
 def cost(item: pytest.Item, campaign: Campaign, planned: PlannedCell, timing: Timing) -> Verdict:
     """The measurement against the budgets; a verdict that is unclear ends the test as inconclusive."""
-    verdict = within(planned.cell.id, timing, campaign.settings.budgets)
+    verdict = advised(within(planned.cell.id, timing, campaign.settings.budgets), "latency")
     note = note_of(item)
     note.outcome, note.failure_kind, note.sentence = verdict.outcome, verdict.failure_kind, verdict.sentence
     if verdict.outcome is Outcome.INCONCLUSIVE:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from miniatures import declarations, network
 
 PACKAGE = Path(__file__).parent / "miniatures"
 METADATA = "Metadata-Version: 2.1\nName: miniatures\nVersion: 0.0\n"
+PAGE = Path(__file__).parents[1] / "docs" / "verdict.md"
+QUOTE = re.compile(r"(?P<head><!-- quoted: (?P<cell>\S+) (?P<check>\w+) -->\n)> (?P<text>.*)\n")
 SUITES = "contract,parity,batch,determinism"
 CHECKS = ("availability", *SUITES.split(","))
 # Enough for a worker to start on a busy machine; what hangs costs this much, twice.
@@ -368,3 +371,42 @@ def test_a_bug_that_vanished_is_told(everything, site, tmp_path, fault):
     done = repro(site, everything, bundle)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "does not exist any longer" in done.stdout
+
+
+def test_every_red_check_says_what_to_do_next(everything):
+    """What was found, and behind it the next step; nothing after a pass."""
+    for line in everything.of("check"):
+        red = line["outcome"] in {
+            "failed", "fallback", "convert-error", "crashed", "timeout", "out-of-memory",
+        }  # fmt: skip
+        assert line["sentence"].count(" Next: ") == red, line["sentence"]
+        assert not red or line["sentence"].endswith("."), line["sentence"]
+
+
+def test_every_numeric_failure_says_what_rounding_explains(everything):
+    """The judgement of numbers always holds the measure that it was judged by."""
+    numbers = [x for x in everything.of("check") if x["failure_kind"] == "numeric"]
+    assert len(numbers) > 10
+    for line in numbers:
+        assert re.search(r"(rounding at \w+|what rounding) (explains|does)", line["sentence"]), line["sentence"]
+
+
+def shape(sentence):
+    """A sentence without what another processor computes a little differently: its numbers, and process details."""
+    return re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "#", sentence)
+
+
+def test_the_page_quotes_what_is_said(everything):
+    """docs/verdict.md shows the sentences as they are produced; ``MF_WRITE_DOCS=1`` writes them again."""
+
+    def said(quote):
+        return " ".join(everything.checks(quote["cell"])[quote["check"]]["sentence"].split())
+
+    text = PAGE.read_text(encoding="utf-8")
+    quotes = list(QUOTE.finditer(text))
+    assert len(quotes) == text.count("<!-- quoted:") > 10
+    if os.environ.get("MF_WRITE_DOCS"):
+        PAGE.write_text(QUOTE.sub(lambda q: f"{q['head']}> {said(q)}\n", text), encoding="utf-8")
+        return
+    for quote in quotes:
+        assert shape(quote["text"]) == shape(said(quote)), quote["cell"]

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 # GitHub refuses a job summary above 1 MiB; 1000 rows and reasons of a sentence stay well below.
 _ROWS = 1000
 _NAMED = 12
+VERDICTS = (
+    "What each outcome means and what to do about it: docs/verdict.md of pytest-modelformats, "
+    '"What does this verdict mean?".'
+)
 
 
 def render(run: Run) -> str:
@@ -93,7 +97,7 @@ def _stories(title: str, cells: Iterable[CellRecord]) -> list[str]:
         ]
         if cell.bundle:
             lines.append(f"  - reproduce: {_code('python ' + shlex.quote(f'{cell.bundle}/repro.py'))}")
-    return [f"### {title}", "", *lines, ""] if lines else []
+    return [f"### {title}", "", *lines, "", VERDICTS, ""] if lines else []
 
 
 def _contradictions(run: Run) -> list[str]:
