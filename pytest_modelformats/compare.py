@@ -41,15 +41,20 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from pytest_modelformats import noise_profile
 from pytest_modelformats.sampled import matched
-from pytest_modelformats.schema import FailureKind, Outcome, OutputParity, Precision, Verdict
+from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, OutputParity, Precision, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
 
+    from pytest_modelformats.noise_profile import Profile
+
 POINT_LIMIT = {"fp32": 6.0, "tf32": 6.0, "fp16": 3.0, "bf16": 3.0, "fp16-weights": 3.0}
+LOCAL_POINT_LIMIT = {"fp32": 4.0, "tf32": 4.0, "fp16": 3.0, "bf16": 3.0, "fp16-weights": 3.0}
+SLICE_LIMIT = 2.0
 FAITHFUL_LOW = 0.05
 PLAUSIBLE = (0.1, 2.0)
 # Design §5: accuracy loss against the source below 1 % for fp16 and bf16.
@@ -66,12 +71,16 @@ class Noise:
 
     ``raw_rms`` is as measured; ``rms`` and ``max`` are not below what writing the output
     down at that precision costs. ``flips`` is the share of integer elements that change.
+    ``profile`` says how the noise lies along the axes, ``rows`` the rms of every row of all
+    feeds (-1 where a row is not finite); both only where they were measured.
     """
 
     rms: float
     max: float
     raw_rms: float
     flips: float = 0.0
+    profile: Profile | None = None
+    rows: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +105,13 @@ def measure_noise(truths: Sequence[np.ndarray], rounded: Sequence[np.ndarray], m
         return Noise(0.0, 0.0, 0.0, sum(int(c.sum()) for c in changed) / total if total else 0.0)
     error = _Error(truths, rounded)
     unit = 2.0 ** -(mantissa_bits + 1)
+    rms = max(error.rms, error.truth_rms * unit / math.sqrt(3))
     return Noise(
-        max(error.rms, error.truth_rms * unit / math.sqrt(3)), max(error.max, error.truth_max * unit), error.rms
+        rms,
+        max(error.max, error.truth_max * unit),
+        error.rms,
+        profile=noise_profile.measure(truths, rounded, rms, unit),
+        rows=noise_profile.by_row(truths, rounded),
     )
 
 
@@ -192,7 +206,8 @@ def _judge_output(
     flips = _decision_flips(truth, got) if classifier else None
     if tolerance is not None:
         return _judge_fixed(name, truth, got, error, tolerance, flips)
-    return _judge_by_noise(name, error, noise, precision, flips)
+    judged = _judge_by_noise(name, error, noise, precision, flips)
+    return _judge_locally(judged, truth, got, noise[precision.yardstick], precision)
 
 
 def _nothing_to_compare(name: str, truth: list[np.ndarray], got: list[np.ndarray]) -> OutputParity | None:
@@ -385,6 +400,34 @@ def _judge_by_noise(
     )
 
 
+def _judge_locally(
+    judged: OutputParity, truth: list[np.ndarray], got: list[np.ndarray], own: Noise, precision: Precision
+) -> OutputParity:
+    """What passed as a whole fails where a slice or an element is far beyond the noise that it has itself."""
+    local = noise_profile.compare(own.profile, own.rms, truth, got) if own.profile else None
+    if local is None or judged.outcome is not Outcome.PASSED:
+        return judged
+    asked, name = precision.yardstick, judged.name
+    limit, point = SLICE_LIMIT * precision.limit, LOCAL_POINT_LIMIT.get(asked, LOCAL_POINT_LIMIT["fp32"])
+    sentence = ""
+    if local.point_ratio > point:
+        sentence = (
+            f"Output '{name}': its element {list(local.position)} is off by {local.error:.2g}, "
+            f"{_times(local.point_ratio)} the worst that rounding at {asked} does there ({local.allowed:.2g}; the "
+            f"limit is {point:g}), though the rms is fine: a few elements are wrong."
+        )
+    elif local.slice_ratio > limit:
+        sentence = (
+            f"Output '{name}': at index {local.index} of dimension {local.axis} the error is "
+            f"{_times(local.slice_ratio)} what rounding at {asked} explains there ({local.slice_noise:.2g}; the limit "
+            f"is {limit:g}), though that of the whole output is fine: a part of small values is wrong."
+        )
+    judged = replace(judged, slice_ratio=local.slice_ratio, local_point_ratio=local.point_ratio)
+    if not sentence:
+        return judged
+    return replace(judged, outcome=Outcome.FAILED, failure_kind=FailureKind.NUMERIC, sentence=sentence)
+
+
 def effective_precision(error_rms: float, noise: Mapping[str, Noise], asked: Precision) -> str:
     """The precision whose noise is nearest to the error on a log scale; the asked one while it explains the error."""
     own = noise[asked.yardstick]
@@ -421,7 +464,7 @@ def _rule(
     if ratio > precision.limit:
         sentence = f"{measured}; the limit is {precision.limit:g}. The converted model computes something else."
         return Outcome.FAILED, FailureKind.NUMERIC, sentence
-    limit = POINT_LIMIT.get(asked, POINT_LIMIT["fp32"])
+    limit = POINT_LIMIT.get(asked, POINT_LIMIT["fp32"]) * precision.limit / PRECISIONS[precision.name].limit
     if point > limit:
         sentence = (
             f"Output '{name}': its worst element is off by {error.max:.2g}, {_times(point)} the worst that rounding at "

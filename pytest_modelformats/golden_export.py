@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__, golden_file, laws, reroll
 from pytest_modelformats.compare import CLASSIFIED, POINT_LIMIT, measure_noise
-from pytest_modelformats.errors import SourceError
+from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
 from pytest_modelformats.formats.golden import feed_key
 from pytest_modelformats.plain import plain
 from pytest_modelformats.sampled import Sampled, rows_of, take
@@ -87,6 +87,14 @@ class Writer:
             )
         self.records.append({"feed": key, "precision": precision, "method": method, "outputs": held})
 
+    def evaluate(self, name: str, feed: Mapping[str, np.ndarray], precision: str) -> None:
+        """Evaluate and store unusual inputs; what the source itself cannot do with them is asked of no candidate."""
+        try:
+            outputs = self.models.evaluated(self.model, name, feed, precision)
+        except (Unsupported, ConvertError, RunError):
+            return
+        self.record(feed, precision, outputs, precision)
+
     def noise(self) -> dict[str, list[dict[str, float]]]:
         """The noise floors; those of sampled outputs over the elements that are kept."""
         found = {p: [asdict(n) for n in values] for p, values in self.reference.noise.items()}
@@ -125,6 +133,8 @@ def export(models: Models, model: str, path: Path) -> Mapping[str, Any]:
         writer.record(feed, "float64", writer.reference.truths[index], writer.reference.methods.get("float64", ""))
     for name, further, precision in _further(models, model):
         writer.record(further, precision, models.evaluated(model, name, further, precision), precision)
+    for name, further, precision in _unusual(models, model):
+        writer.evaluate(name, further, precision)
     if samples.labels is not None:
         writer.arrays["labels/0.npy"] = samples.labels
     manifest: dict[str, Any] = _fit_to_show(plain(_manifest(models, model, writer)))
@@ -154,6 +164,17 @@ def _further(models: Models, model: str) -> Iterator[tuple[str, Mapping[str, np.
             yield f"moved-{precision}", reroll.moved(few, precision), "float64"
     if "fp16-weights" in models.reference(model).noise:
         yield "few", few, "fp16-weights"
+
+
+def _unusual(models: Models, model: str) -> Iterator[tuple[str, Mapping[str, np.ndarray], str]]:
+    """What ``Stages`` evaluates besides: the stress rows, and the first rows moved for a second look."""
+    stress = models.stress(model)
+    for index, feed in enumerate(stress.feeds if stress else ()):
+        for precision in ("float64", *models.reference(model).noise):
+            yield f"stress-{index}", feed, precision
+    for index, feed in enumerate(models.moved_feeds(model)):
+        for precision in ("float64", "fp32"):
+            yield f"second-look-{index}", feed, precision
 
 
 def _manifest(models: Models, model: str, writer: Writer) -> dict[str, Any]:

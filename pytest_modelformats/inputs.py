@@ -203,16 +203,16 @@ def _values(spec: TensorSpec, shape: tuple[int, ...], along: tuple[int, ...], se
         low, high = _integer_range(spec)
         array = np.asarray(values.integers(low, high, drawn, dtype=np.dtype(spec.dtype), endpoint=True))
     elif spec.low is not None and spec.high is not None:
-        array = _as_float(values.uniform(spec.low, spec.high, drawn), spec.dtype)
+        array = as_float(values.uniform(spec.low, spec.high, drawn), spec.dtype)
     else:
         normal = values.standard_normal(drawn)
         if drawn:  # real samples differ in magnitude: by up to a factor of 4 here
             normal *= np.exp2(scales.uniform(-1, 1, drawn[0])).reshape(-1, *[1] * (len(drawn) - 1))
-        array = _as_float(normal, spec.dtype)
+        array = as_float(normal, spec.dtype)
     return np.ascontiguousarray(np.moveaxis(array, 0, axis)) if axis else array
 
 
-def _as_float(array: Any, dtype: str) -> np.ndarray:
+def as_float(array: Any, dtype: str) -> np.ndarray:
     """The values in ``dtype``; bfloat16, which NumPy lacks, as float32 that bfloat16 holds exactly."""
     import numpy as np
 

@@ -9,14 +9,15 @@ import importlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pytest_modelformats import registry
+from pytest_modelformats import registry, second_look
 from pytest_modelformats.convert import RUNTIME
-from pytest_modelformats.errors import ConvertError, SourceError, Unsupported
+from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
 from pytest_modelformats.machine import versions
-from pytest_modelformats.reference import Reference, build_reference
+from pytest_modelformats.reference import EVALUATED, Reference, build_reference
 from pytest_modelformats.remember import remember
 from pytest_modelformats.schema import Description, Source, TensorSpec
 from pytest_modelformats.source import content_hash
+from pytest_modelformats.stress import make_stress
 from pytest_modelformats.workers.asking import read_arrays, write_feed
 
 if TYPE_CHECKING:
@@ -87,24 +88,70 @@ class Models:
         """The float64 truth and the noise per precision, over all samples."""
 
         def load() -> Reference:
-            source, samples = self.source(model), self.samples(model)
             stored = self._stored(model, "stored_reference")
             if stored is not None:
-                return cast("Reference", stored(source))
-            feeds = [self.written(model, f"all-{i}", feed) for i, feed in enumerate(samples.feeds)]
-            form = registry.formats()[source.format]
-            parts = {**self.identity(model), "libraries": versions(_libraries_of(source.format))}
-
-            def evaluate(precision: str, folder: Path) -> dict[str, Any]:
-                arguments = {"module": form.module, "source": source.to_json(), "feeds": feeds}
-                what = f"evaluating {model} at {precision}"
-                return self._asker.runtime(
-                    RUNTIME, what, "evaluate", **arguments, precision=precision, folder=str(folder)
-                )
-
-            return build_reference(self._cache, parts, len(feeds), evaluate)
+                return cast("Reference", stored(self.source(model)))
+            return self._built(model, self.samples(model), "all", EVALUATED)
 
         return self._per_model("reference", model, load)
+
+    def stress(self, model: str) -> Samples | None:
+        """Inputs that ordinary samples are not; ``None`` where the user's own samples say what is ordinary."""
+
+        def load() -> Samples | None:
+            description = self.description(model)
+            if self._data.get(model) or description.data:
+                return None
+            return make_stress(description.inputs, self._settings.seed)
+
+        return self._per_model("stress", model, load)
+
+    def stress_reference(self, model: str, precision: str) -> Reference | None:
+        """The float64 truth and the noise at a precision on the stress rows; ``None`` where there are none."""
+
+        def load() -> Reference | None:
+            samples = self.stress(model)
+            if samples is None:
+                return None
+            try:
+                built = self._built(model, samples, "stress", (precision,))
+            except (Unsupported, ConvertError, RunError):
+                return None  # what the source itself cannot do with such inputs is not asked of a candidate
+            return built if precision in built.noise else None
+
+        return self._per_model(f"stress-{precision}", model, load)
+
+    def moved(self, model: str, precision: str) -> tuple[tuple[dict[str, np.ndarray], ...], Reference]:
+        """The first rows moved a little several times (second_look.py), their truth and the noise at a precision."""
+
+        def load() -> tuple[tuple[dict[str, np.ndarray], ...], Reference]:
+            feeds = self.moved_feeds(model)
+            samples = replace(self.samples(model), feeds=feeds, labels=None)
+            return feeds, self._built(model, samples, "moved", (precision,))
+
+        return self._per_model(f"moved-{precision}", model, load)
+
+    def moved_feeds(self, model: str) -> tuple[dict[str, np.ndarray], ...]:
+        """The first rows moved a little several times."""
+        return second_look.moved(self.rows(model, 0, second_look.ROWS), self._settings.seed)
+
+    def _built(self, model: str, samples: Samples, name: str, precisions: tuple[str, ...]) -> Reference:
+        source = self.source(model)
+        feeds = [self.written(model, f"{name}-{i}", feed) for i, feed in enumerate(samples.feeds)]
+        form = registry.formats()[source.format]
+        parts = {
+            **self.identity(model),
+            "samples": _digest(samples),
+            "precisions": list(precisions),
+            "libraries": versions(_libraries_of(source.format)),
+        }
+
+        def evaluate(precision: str, folder: Path) -> dict[str, Any]:
+            arguments = {"module": form.module, "source": source.to_json(), "feeds": feeds}
+            what = f"evaluating {model} at {precision}"
+            return self._asker.runtime(RUNTIME, what, "evaluate", **arguments, precision=precision, folder=str(folder))
+
+        return build_reference(self._cache, parts, len(feeds), evaluate, precisions)
 
     def identity(self, model: str) -> dict[str, Any]:
         """What decides the reference besides the libraries: the model's content and code, inputs and samples."""

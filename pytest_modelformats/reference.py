@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats import noise_profile
 from pytest_modelformats.cache import key_of
 from pytest_modelformats.compare import Noise, measure_noise
 from pytest_modelformats.errors import ConvertError, Unsupported
@@ -40,9 +41,13 @@ class Reference:
 
 
 def build_reference(
-    cache: Cache, key_parts: Mapping[str, Any], feeds: int, evaluate: Callable[[str, Path], dict[str, Any]]
+    cache: Cache,
+    key_parts: Mapping[str, Any],
+    feeds: int,
+    evaluate: Callable[[str, Path], dict[str, Any]],
+    precisions: Sequence[str] = EVALUATED,
 ) -> Reference:
-    """Evaluate the source at float64 and every precision, or read all of it from the cache.
+    """Evaluate the source at float64 and the precisions, or read all of it from the cache.
 
     ``evaluate(precision, folder)`` asks a worker and returns its answer.
     """
@@ -52,7 +57,7 @@ def build_reference(
         truth = evaluate("float64", folder / "float64")
         truths = [[np.load(p, allow_pickle=False) for p in paths] for paths in truth["outputs"]]
         methods, missing, noise = {"float64": truth["method"]}, {}, {}
-        for precision in EVALUATED:
+        for precision in precisions:
             try:
                 answer = evaluate(precision, folder / "scratch" / precision)
             except (Unsupported, ConvertError) as error:
@@ -76,7 +81,7 @@ def build_reference(
         tuple(np.load(entry.folder / "float64" / str(f) / f"{o}.npy", allow_pickle=False) for o in range(n))
         for f, n in zip(range(feeds), facts["outputs"], strict=True)
     )
-    noise = {p: tuple(Noise(**n) for n in values) for p, values in facts["noise"].items()}
+    noise = {p: tuple(_noise_of(n) for n in values) for p, values in facts["noise"].items()}
     return Reference(truths, noise, facts["methods"], facts["missing"], entry.made)
 
 
@@ -98,6 +103,12 @@ def _overflown(truths: Sequence[Sequence[np.ndarray]], rounded: Sequence[Sequenc
             if not any(b.any() for b in both):
                 return index
     return None
+
+
+def _noise_of(data: Mapping[str, Any]) -> Noise:
+    """A noise as the cache's metadata has it."""
+    rows = tuple(data.get("rows", ()))
+    return Noise(**{**data, "rows": rows, "profile": noise_profile.from_json(data.get("profile"))})
 
 
 def _remove(folder: Path) -> None:

@@ -432,6 +432,12 @@ class OutputParity:
     effective_precision: str = ""
     flips: float | None = None
     elements: int = 0
+    # In units of the noise: the worst slice and element of their own (noise_profile.py), stress rows (stress.py),
+    # what stays when the inputs move (second_look.py).
+    slice_ratio: float | None = None
+    local_point_ratio: float | None = None
+    stress_ratio: float | None = None
+    systematic_ratio: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

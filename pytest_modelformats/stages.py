@@ -10,13 +10,14 @@ import fnmatch
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import execution, laws, naming, registry, reroll
+from pytest_modelformats import execution, laws, naming, registry, reroll, second_look
 from pytest_modelformats.compare import Tolerance, judge, with_accuracy
-from pytest_modelformats.errors import Unsupported
+from pytest_modelformats.errors import ConvertError, RunError, Unsupported
 from pytest_modelformats.interface import differences
 from pytest_modelformats.models import Models
 from pytest_modelformats.run import Cells
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, PlannedCell, Precision, Timing, Verdict
+from pytest_modelformats.stress import judge_stress, truth_rms
 from pytest_modelformats.workers.asking import Asker, write_feed
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ class Stages:
                 classifier=description.classifier,
                 tolerances=self._tolerances(planned),
             )
-            verdict = self._examined(planned, verdict)
+            verdict = self._looked_at(planned, self._examined(planned, verdict))
+            verdict = self._stressed(planned, verdict)
             verdict = replace(verdict, statement=dict(self.cells.session(planned).statement))
             stated = self.cells.execution(planned, self.models.rows(model, 0, 1))
             verdict = execution.examined(verdict, stated, planned, reference.noise)
@@ -241,11 +243,50 @@ class Stages:
         weights = rounded.get("fp16-weights") if ran.startswith("fp16") else None
         return reroll.settle(verdict, ran, error, again, weights)
 
+    def _looked_at(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
+        """A verdict with an unusual error, settled by a second look."""
+        model, precision = planned.cell.model, PRECISIONS[planned.cell.precision]
+        if not second_look.wanted(verdict, precision, self.models.description(model).inputs):
+            return verdict
+        try:
+            feeds, reference = self.models.moved(model, precision.yardstick)
+        except (Unsupported, ConvertError, RunError):
+            return verdict
+        noise = reference.noise.get(precision.yardstick)
+        if noise is None:
+            return verdict
+        outputs = [self.cells.run(planned, feed) for feed in feeds]
+        looked = [
+            second_look.look([t[i] for t in reference.truths], [o[i] for o in outputs], own)
+            for i, own in enumerate(noise)
+        ]
+        return second_look.settle(verdict, looked, precision)
+
+    def _stressed(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
+        """A verdict that passed, with the stress rows judged too: one more inference of eight rows."""
+        model, precision = planned.cell.model, PRECISIONS[planned.cell.precision]
+        if not verdict.passed or self._tolerances(planned):
+            return verdict
+        stressed = self.models.stress_reference(model, precision.yardstick)
+        samples = self.models.stress(model)
+        if stressed is None or samples is None:
+            return verdict
+        reference = self.models.reference(model)
+        outputs = self.cells.once("stress", planned, lambda: [self.cells.run(planned, f) for f in samples.feeds])
+        ordinary = [
+            (own.rms, truth_rms([t[index] for t in reference.truths]))
+            for index, own in enumerate(reference.noise[precision.yardstick])
+        ]
+        return judge_stress(verdict, stressed.truths, outputs, stressed.noise[precision.yardstick], ordinary, precision)
+
     def _running(self, planned: PlannedCell) -> Precision:
         """The precision that runs: the asked one, or after a fallback the one that was measured."""
         verdict = self.parity(planned)
         if verdict.outcome is not Outcome.FALLBACK:
-            return PRECISIONS[planned.cell.precision]
+            precision = PRECISIONS[planned.cell.precision]
+            # What a second look found to be rounding is so in other batches too.
+            wide = verdict.passed and any(o.systematic_ratio is not None for o in verdict.outputs)
+            return replace(precision, limit=second_look.FURTHEST * precision.limit) if wide else precision
         ran = {o.effective_precision for o in verdict.outputs if o.outcome is Outcome.FALLBACK}
         # None, where it is the device that was another one.
         asked = PRECISIONS[planned.cell.precision]

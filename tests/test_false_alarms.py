@@ -18,10 +18,13 @@ import pytest
 
 from pytest_modelformats.compare import FAITHFUL_LOW, POINT_LIMIT
 from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.second_look import FURTHEST
 
 NETWORKS = Path(__file__).parent.parent / "fixtures" / "random_networks.py"
 FAMILIES = ("cnn", "depthwise", "residual", "groupnorm", "mlp", "mlpnorm", "attention", "lstm", "gru")
-MODELS = tuple(f"{family}_{seed}" for family in FAMILIES for seed in range(5))
+# In cnn_6 ONNX Runtime and TorchScript sum 256 nearly equal activations naively: r = 5, which a second look finds to be
+# rounding.
+MODELS = (*(f"{family}_{seed}" for family in FAMILIES for seed in range(5)), "cnn_6")
 # The last three run PyTorch's own kernels, so their ratio is mostly 1: the first five alone are more than 200 cells.
 LANES = (
     "onnx.legacy-fp32-onnxruntime@cpu",
@@ -78,6 +81,23 @@ def ratios(lines):
     return found
 
 
+def more(lines):
+    """The largest of the ratios that not every cell has, by precision, as text."""
+    found = defaultdict(list)
+    for line in lines:
+        if line["kind"] == "check":
+            precision = next(p for p in sorted(PRECISIONS, key=len, reverse=True) if f"-{p}-" in line["cell"])
+            for output in line["data"]["outputs"]:
+                for what in ("stress_ratio", "systematic_ratio", "slice_ratio", "local_point_ratio"):
+                    if output.get(what) is not None:
+                        found[precision, what].append((output[what], line["cell"]))
+    return "\n".join(
+        f"{precision:14} {what:18} {len(values):5} {np.median([v for v, _ in values]):8.3f} {max(values)[0]:8.3f}"
+        f"  {max(values)[1]}"
+        for (precision, what), values in sorted(found.items())
+    )
+
+
 def table(found):
     """The distribution as text, one line per precision and ratio."""
     heads = "".join(f"{name:>8}" for name in ("min", "median", "p95", "max"))
@@ -99,7 +119,7 @@ def test_no_faithful_cell_is_accused(parity):
     """Every one of more than 200 faithful cells passes parity."""
     ended, lines = parity
     checks = [line for line in lines if line["kind"] == "check"]
-    sys.stdout.write(f"\n{table(ratios(lines))}\n")
+    sys.stdout.write(f"\n{table(ratios(lines))}\n{more(lines)}\n")
     accused = {line["cell"]: line["sentence"] for line in checks if line["outcome"] != "passed"}
     assert not accused
     assert {line["cell"] for line in checks} == CELLS
@@ -121,13 +141,14 @@ def test_ratios_are_measured(parity):
         limit, point = PRECISIONS[precision].limit, POINT_LIMIT[PRECISIONS[precision].yardstick]
         for noise_ratio, point_ratio, cell in values:
             assert math.isfinite(noise_ratio), cell
-            assert FAITHFUL_LOW <= noise_ratio <= limit, cell
-            assert point_ratio <= point, cell
+            wide = FURTHEST if cell.startswith("cnn_6") else 1
+            assert FAITHFUL_LOW <= noise_ratio <= wide * limit, cell
+            assert point_ratio <= wide * point, cell
 
 
 def test_other_laws_accuse_no_faithful_cell(parity, folder):
     """Contract, batch and determinism hold for a network of every family in every lane."""
-    models = [f"{family}_0" for family in FAMILIES]
+    models = [*(f"{family}_0" for family in FAMILIES), "cnn_6"]
     ended, lines = run(folder / "laws", models, "contract,batch,determinism")
     checks = [line for line in lines if line["kind"] == "check"]
     accused = {(line["cell"], line["check"]): line["sentence"] for line in checks if line["outcome"] != "passed"}

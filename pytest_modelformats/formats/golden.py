@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pytest_modelformats.compare import Noise
     from pytest_modelformats.contract import Feed
     from pytest_modelformats.golden_file import GoldenFile
     from pytest_modelformats.inputs import Samples
@@ -193,7 +194,6 @@ def stored_samples(source: Source) -> Samples:
 
 def stored_reference(source: Source) -> Reference:
     """The truth and the noise floors that the bundle was exported with; raises SourceError."""
-    from pytest_modelformats.compare import Noise
     from pytest_modelformats.reference import Reference
 
     golden = golden_file.read(Path(source.location))
@@ -201,11 +201,7 @@ def stored_reference(source: Source) -> Reference:
     try:
         truths = tuple(tuple(_outputs(golden, feed_key(f), "float64")[0]) for f in stored_samples(source).feeds)
         said = golden.manifest["reference"]
-        noise = {
-            p: tuple(Noise(*(_number(n[key]) for key in ("rms", "max", "raw_rms", "flips"))) for n in values)
-            for p, values in said["noise"].items()
-            if p in PRECISIONS
-        }
+        noise = {p: tuple(_noise(n) for n in values) for p, values in said["noise"].items() if p in PRECISIONS}
         if any(len(values) != count for values in (*truths, *noise.values())):
             raise ValueError("not every output has its truth and its noise")
         methods, missing = ({text_of(k): text_of(v) for k, v in said[key].items()} for key in ("methods", "missing"))
@@ -214,6 +210,22 @@ def stored_reference(source: Source) -> Reference:
         raise _odd(golden, error) from error
     except _WRONG as error:
         raise _odd(golden, error) from error
+
+
+def _noise(data: Mapping[str, Any]) -> Noise:
+    from pytest_modelformats import noise_profile
+    from pytest_modelformats.compare import Noise
+
+    profile = None
+    if data["profile"] is not None:
+        profile = noise_profile.from_json(data["profile"])
+        shape, axes = (profile.shape, profile.axes) if profile else ((), ())
+        fits = len(shape) == len(axes) and all(len(a) in {0, n} for n, a in zip(shape, axes, strict=True))
+        if not fits or not all(_number(v) > 0 for a in axes for v in a) or _number(data["profile"]["largest"]) < 1:
+            raise ValueError("a profile of the noise does not fit its output")
+    rows = tuple(float(v) if v == -1 else _number(v) for v in data["rows"])
+    values = {key: _number(data[key]) for key in ("rms", "max", "raw_rms", "flips")}
+    return Noise(**values, rows=rows, profile=profile)
 
 
 def _number(value: object) -> float:

@@ -1,0 +1,172 @@
+"""Errors in units of the noise where they stand: one broken element, one wrong channel of a small scale.
+
+Where the noise of an output differs from channel to channel (scales of 1e-3 and 1e3 in one
+tensor), one rms and one maximum see the loudest alone. The noise of an element is therefore
+estimated as the product of what each axis contributes, and the noise of every slice along an
+axis is kept. Measured in docs/detection-power.md: this finds an element that is off by 20
+times the noise of its channel in every one of 144 large outputs, and a channel of the least
+scale that is off by 4 times its own noise; one maximum over one maximum finds a quarter of
+the former and none of the latter. Estimating an element's noise from its own eight rows or
+re-rolls instead is worse: a denominator of eight values is small by chance somewhere among a
+million.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
+# Below this many elements a slice's rms scatters too much: over 440 faithful cells the largest ratio of a column to the
+# whole was 6.1 with 8 elements, 3.6 with 16 and 2.8 from 64 on.
+FEWEST = 64
+# Profiles live in the metadata of the cache; along a longer axis there is none.
+LONGEST = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """The noise of an output along its axes.
+
+    ``axes`` has per axis the rms of every slice, or nothing where its slices are too small
+    or too many; ``largest`` is the largest rounding error in units of its element's noise.
+    """
+
+    shape: tuple[int, ...]
+    axes: tuple[tuple[float, ...], ...]
+    largest: float
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """The worst slice and the worst element of an error, in units of their own noise.
+
+    ``point_ratio`` is over the same of the rounding errors; ``error`` and ``allowed`` are
+    that element's error and the largest that rounding does there, in the output's unit.
+    """
+
+    slice_ratio: float
+    axis: int
+    index: int
+    slice_noise: float
+    point_ratio: float
+    position: tuple[int, ...]
+    error: float
+    allowed: float
+
+
+def measure(
+    truths: Sequence[np.ndarray], rounded: Sequence[np.ndarray], noise_rms: float, unit: float
+) -> Profile | None:
+    """The profile of an output's noise over all feeds, ``None`` where it has no axis with slices that are large enough.
+
+    Units: ``noise_rms`` is the whole output's; ``unit`` is the relative rounding unit: no slice's noise is below what
+    writing it down costs.
+    """
+    import numpy as np
+
+    error, truth = _joined_error(truths, rounded), _joined(truths)
+    if error is None or truth is None:
+        return None
+    usable = [2 <= n <= LONGEST and error.size // n >= FEWEST for n in error.shape]  # noqa: PLR2004 - an axis of 1 is none
+    if not any(usable) or not noise_rms:
+        return None
+    finite = np.where(np.isfinite(truth), truth, 0.0)
+    axes = tuple(
+        np.maximum(_along(error, axis), _along(finite, axis) * unit / math.sqrt(3)) if use else np.empty(0)
+        for axis, use in enumerate(usable)
+    )
+    if any(not np.all(a > 0) for a in axes):
+        return None
+    axes = tuple(np.array([float(f"{v:.4g}") for v in a]) for a in axes)
+    largest = float((np.abs(error) / _sigma(error.shape, axes, noise_rms)).max())
+    return Profile(error.shape, tuple(tuple(a.tolist()) for a in axes), max(largest, 1.0))
+
+
+def compare(
+    profile: Profile, noise_rms: float, truths: Sequence[np.ndarray], got: Sequence[np.ndarray]
+) -> Local | None:
+    """The worst slice and element; ``None`` for other samples than the profile was made of."""
+    import numpy as np
+
+    error = _joined_error(truths, got)
+    if error is None or error.shape != tuple(profile.shape) or not noise_rms:
+        return None
+    axes = tuple(np.array(a) for a in profile.axes)
+    worst = (0.0, 0, 0, noise_rms)
+    for axis, noise in enumerate(axes):
+        if noise.size:
+            ratios = _along(error, axis) / noise
+            index = int(ratios.argmax())
+            worst = max(worst, (float(ratios[index]), axis, index, float(noise[index])))
+    sigma = _sigma(error.shape, axes, noise_rms)
+    relative = np.abs(error) / sigma
+    position = tuple(int(i) for i in np.unravel_index(int(relative.argmax()), error.shape))
+    allowed = profile.largest * float(np.broadcast_to(sigma, error.shape)[position])
+    return Local(*worst, float(relative[position]) / profile.largest, position, float(abs(error[position])), allowed)
+
+
+def by_row(truths: Sequence[np.ndarray], rounded: Sequence[np.ndarray]) -> tuple[float, ...]:
+    """The rms of the error of every row of all feeds, -1 where a row is not finite; () where outputs have no rows."""
+    import numpy as np
+
+    truth, other = _joined(truths), _joined(rounded)
+    if truth is None or other is None or not truth.size or truth.shape[0] > LONGEST:
+        return ()
+    with np.errstate(invalid="ignore", over="ignore"):
+        error = (other - truth).reshape(truth.shape[0], -1)
+        rows = np.sqrt(np.mean(np.square(error), axis=1)) if error.shape[1] else np.zeros(len(error))
+    return tuple(float(f"{v:.6g}") if np.isfinite(v) else -1.0 for v in rows)
+
+
+def from_json(data: dict[str, object] | None) -> Profile | None:
+    """The profile as the cache's metadata has it."""
+    if data is None:
+        return None
+    axes = tuple(tuple(float(v) for v in a) for a in data["axes"])  # type: ignore[attr-defined]
+    return Profile(tuple(data["shape"]), axes, float(data["largest"]))  # type: ignore[arg-type]
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
+    """All feeds along the first axis, in float64; ``None`` where they do not fit together."""
+    import numpy as np
+
+    if not arrays or arrays[0].ndim == 0 or any(a.shape[1:] != arrays[0].shape[1:] for a in arrays):
+        return None
+    return np.concatenate([a.astype(np.float64) for a in arrays])
+
+
+def _joined_error(truths: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> np.ndarray | None:
+    """The difference, 0 where a side is not finite."""
+    import numpy as np
+
+    truth, other = _joined(truths), _joined(others)
+    if truth is None or other is None:
+        return None
+    with np.errstate(invalid="ignore"):
+        error = other - truth
+    return np.where(np.isfinite(error), error, 0.0)
+
+
+def _along(array: np.ndarray, axis: int) -> np.ndarray:
+    import numpy as np
+
+    others = tuple(a for a in range(array.ndim) if a != axis)
+    result: np.ndarray = np.sqrt(np.mean(np.square(array), axis=others))
+    return result
+
+
+def _sigma(shape: tuple[int, ...], axes: Sequence[np.ndarray], whole: float) -> np.ndarray:
+    """The noise of every element: the whole's, times what every axis has of it at that place."""
+    import numpy as np
+
+    sigma = np.full([1] * len(shape), whole)
+    for axis, noise in enumerate(axes):
+        if noise.size:
+            sigma = sigma * (noise / whole).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    return sigma
