@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from detection_cells import UNIT, runs
+from detection_cells import UNIT, onnx_bytes, run_openvino, runs
 from torch import nn
+
+from pytest_modelformats import noise_profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,11 +35,12 @@ class Dense:
 
 
 class Scaled(nn.Module):
-    """Channels of scales from 1e-3 to 1e3."""
+    """Channels of scales from 1e-3 to 1e3, or all of them 10."""
 
-    def __init__(self, channels: int, seed: int) -> None:
+    def __init__(self, channels: int, seed: int | None) -> None:
         super().__init__()
         exponents = np.random.default_rng(seed).permutation(np.linspace(-3, 3, channels))
+        exponents = np.ones(channels) if seed is None else exponents
         self.scale = nn.Parameter(torch.from_numpy(10.0**exponents).float())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -67,6 +70,7 @@ KINDS: dict[str, Callable[[int], tuple[nn.Module, tuple[int, ...]]]] = {
     "map, channel scales 1e-3 to 1e3": lambda seed: _maps(Scaled(16, seed)),
     "tokens": lambda _: _tokens(),
     "tokens, softmax": lambda _: _tokens(nn.Softmax(-1)),
+    "tokens, peaked softmax": lambda _: _tokens(Scaled(1024, None), nn.Softmax(-1)),
     "tokens, channel scales 1e-3 to 1e3": lambda seed: _tokens(Scaled(1024, seed)),
 }
 
@@ -97,18 +101,6 @@ def _moved(inputs: torch.Tensor, seed: list[int]) -> torch.Tensor:
 # --- the statistics: each prepares what it needs of the source once, and returns a function of the error
 
 
-def _profile(noise: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The noise of every element as the product of what every axis contributes."""
-    whole = np.sqrt(np.mean(noise**2))
-    sigma = np.full([1] * noise.ndim, whole)
-    for axis in range(noise.ndim):
-        others = tuple(a for a in range(noise.ndim) if a != axis)
-        along = np.sqrt(np.mean(noise**2, others, keepdims=True))
-        floor = np.sqrt(np.mean(truth**2, others, keepdims=True)) * UNIT / 3**0.5
-        sigma = sigma * np.maximum(along, floor) / whole
-    return sigma
-
-
 def _over_rows(noise: np.ndarray, truth: np.ndarray) -> np.ndarray:
     floor = np.sqrt(np.mean(truth**2, 0, keepdims=True)) * UNIT / 3**0.5
     return np.maximum(np.sqrt(np.mean(noise**2, 0, keepdims=True)), floor)
@@ -124,9 +116,23 @@ def largest(dense: Dense) -> Callable[[np.ndarray], float]:
     return _largest(np.ones(1), dense)
 
 
+def _product(dense: Dense) -> Callable[[np.ndarray], noise_profile.Local]:
+    """What the product measures."""
+    own = float(np.sqrt(np.mean(dense.noise**2)))
+    profile = noise_profile.measure([dense.truth], [dense.truth + dense.noise], own, UNIT)
+    return lambda e: noise_profile.compare(profile, own, [dense.truth], [dense.truth + e])
+
+
 def by_axes(dense: Dense) -> Callable[[np.ndarray], float]:
-    """The same, every element in units of its noise from the profiles of the axes."""
-    return _largest(_profile(dense.noise, dense.truth), dense)
+    """The same, every element in units of its noise from the profiles of the axes, as the product has it."""
+    local = _product(dense)
+    return lambda e: local(e).point_ratio
+
+
+def worst_slice(dense: Dense) -> Callable[[np.ndarray], float]:
+    """The largest noise ratio of a slice along any axis, as the product has it."""
+    local = _product(dense)
+    return lambda e: local(e).slice_ratio
 
 
 def by_channel(dense: Dense) -> Callable[[np.ndarray], float]:
@@ -154,27 +160,8 @@ def ratio(dense: Dense) -> Callable[[np.ndarray], float]:
     return lambda e: float(np.sqrt(np.mean(e**2)) / own)
 
 
-def worst_slice(dense: Dense) -> Callable[[np.ndarray], float]:
-    """The largest noise ratio of a slice along any axis."""
-
-    def along(a: np.ndarray) -> np.ndarray:
-        axes = range(a.ndim)
-        return np.concatenate([np.sqrt(np.mean(a**2, tuple(o for o in axes if o != axis))) for axis in axes])
-
-    own = np.maximum(along(dense.noise), along(dense.truth) * UNIT / 3**0.5)
-    return lambda e: float((along(e) / own).max())
-
-
-def rms_by_axes(dense: Dense) -> Callable[[np.ndarray], float]:
-    """The rms of every error in units of its noise from the profiles of the axes."""
-    sigma = _profile(dense.noise, dense.truth)
-    own = np.sqrt(np.mean((dense.noise / sigma) ** 2))
-    return lambda e: float(np.sqrt(np.mean((e / sigma) ** 2)) / own)
-
-
 STATISTICS = {
     "r": ratio,
-    "rms by axes": rms_by_axes,
     "worst slice": worst_slice,
     "largest": largest,
     "largest by axes": by_axes,
@@ -197,6 +184,35 @@ def faults(dense: Dense, error: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     for times in CHANNELS:
         found[f"least channel, {times:g} x its noise"] = changed = error.copy()
         changed[..., least] += times * channels[least] * random.standard_normal(error.shape[:-1])
+    return found
+
+
+def narrow(seeds: int) -> dict[str, list[tuple[str, float, float, float]]]:
+    """The kind, r, slice and point ratio of faithful bf16 and fp16 runs, as the product measures them."""
+    from pytest_modelformats.formats import torch_numerics
+
+    found: dict[str, list[tuple[str, float, float, float]]] = {}
+    for kind, make in KINDS.items():
+        for seed in range(seeds):
+            torch.manual_seed(seed)
+            module, shape = make(seed)
+            inputs = torch.randn(ROWS, *shape)
+            feeds = [{"input": inputs.numpy()}]
+            truth = torch_numerics.evaluate(module.eval(), feeds, "float64")[0][0][0]
+            with torch.no_grad():
+                runs_at = {
+                    "bf16": run_openvino(onnx_bytes(module, inputs), inputs, "bf16").reshape(truth.shape),
+                    "fp16": module.half()(inputs.half()).float().numpy(),
+                }
+            module.float()
+            for precision, bits in (("bf16", 7), ("fp16", 10)):
+                rounded = torch_numerics.evaluate(module, feeds, precision)[0][0][0]
+                own = float(np.sqrt(np.mean((rounded - truth) ** 2)))
+                profile = noise_profile.measure([truth], [rounded], own, 2.0 ** -(bits + 1))
+                local = profile and noise_profile.compare(profile, own, [truth], [runs_at[precision]])
+                if local:
+                    ratio = float(np.sqrt(np.mean((runs_at[precision] - truth) ** 2)) / own)
+                    found.setdefault(precision, []).append((kind, ratio, local.slice_ratio, local.point_ratio))
     return found
 
 

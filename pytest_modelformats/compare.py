@@ -410,7 +410,9 @@ def _judge_locally(
     asked, name = precision.yardstick, judged.name
     limit, point = SLICE_LIMIT * precision.limit, LOCAL_POINT_LIMIT.get(asked, LOCAL_POINT_LIMIT["fp32"])
     sentence = ""
-    if local.point_ratio > point:
+    # A wrong slice has wrong elements too, and the larger of the two says which it is.
+    by_slice = local.slice_ratio > limit and local.slice_ratio >= local.point_ratio
+    if local.point_ratio > point and not by_slice:
         sentence = (
             f"Output '{name}': its element {list(local.position)} is off by {local.error:.2g}, "
             f"{_times(local.point_ratio)} the worst that rounding at {asked} does there ({local.allowed:.2g}; the "

@@ -60,7 +60,11 @@ FAULTS = {
     "aborts_without_memory": FP32,
     "killed_by_kernel": FP32,
     "floods_stdout": FP32,
+    "clips_large_inputs": FP32,
+    "is_slightly_wrong": FP32,
 }
+# The runtimes of minimap.py, for its format alone.
+MAPS = ("right", "one_element", "small_channel")
 # The functions of converters.py; the first is the faithful one and the default.
 CONVERTERS = (
     "copies",
@@ -112,6 +116,8 @@ def __getattr__(name: str) -> Backend | Converter:
         return _backend(function, f"miniatures.faults:{function}", FAULTS[function])
     if kind == "beside" and function in FAULTS:
         return _backend(name, "miniatures.session:faithful", FP32)
+    if kind == "map" and function in MAPS:
+        return _backend(name, f"miniatures.minimap:{function}", {("minimap", "fp32"): ("fp32",)})
     if kind == "converter" and function in CONVERTERS:
         return Converter(
             name=f"minicopy_{function}_mini",
@@ -131,9 +137,11 @@ def entry_points() -> str:
     """The ``entry_points.txt`` of the package."""
     here = "miniatures.declarations"
     lines = ["[modelformats.formats]", "mini = miniatures.mini:FORMAT", "minicopy = miniatures.minicopy:FORMAT"]
+    lines += ["minimap = miniatures.minimap:FORMAT"]
     lines += ["[modelformats.converters]"]
     lines += [f"minicopy_{name}_mini = {here}:converter_{name}" for name in CONVERTERS]
     lines += ["[modelformats.backends]", f"faithful = {here}:FAITHFUL", f"not-installed = {here}:NOT_INSTALLED"]
+    lines += [f"map-{name.replace('_', '-')} = {here}:map_{name}" for name in MAPS]
     for name in FAULTS:
         shown = name.replace("_", "-")
         lines += [f"{shown} = {here}:backend_{name}", f"beside-{shown} = {here}:beside_{name}"]

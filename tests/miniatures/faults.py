@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from miniatures import hazards, mini
+from miniatures import hazards, mini, network
 from miniatures.session import MiniatureSession, faithful
 from pytest_modelformats.errors import NoDevice, Unsupported
 
@@ -123,6 +123,21 @@ def infinity_in_one_element(job):
 def one_element_wrong(job):
     """One element is off by as much as 0.01 % of it."""
     return _logits(job, lambda y: _put(y, y[-1, -1] * 1.0001))
+
+
+def clips_large_inputs(job):
+    """Inputs beyond 8 are clipped: four times what the largest of the ordinary samples is."""
+    session = faithful(job)
+
+    def alter(results: list, feed: Feed) -> list:
+        return network.forward(session.model, feed["x"].clip(-8, 8), job.precision, backwards=True)
+
+    return replace(session, alter=alter)
+
+
+def is_slightly_wrong(job):
+    """The logits are off by 5e-7 of themselves: about three times the noise, which rounding may do for once."""
+    return _logits(job, lambda y: y * (1 + 5e-7))
 
 
 def _put(y, value):
