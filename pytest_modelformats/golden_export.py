@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import __version__, golden_file, laws, reroll
+from pytest_modelformats import __version__, golden_file, laws, naming, reroll
 from pytest_modelformats.compare import CLASSIFIED, POINT_LIMIT, measure_noise
 from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
 from pytest_modelformats.formats.golden import feed_key
@@ -162,8 +162,9 @@ def _further(models: Models, model: str) -> Iterator[tuple[str, Mapping[str, np.
     for precision in CLASSIFIED:
         if PRECISIONS[precision].mantissa_bits < max(CLASSIFIED.values()):
             yield f"moved-{precision}", reroll.moved(few, precision), "float64"
-    if "fp16-weights" in models.reference(model).noise:
-        yield "few", few, "fp16-weights"
+    for precision in naming.ALIKE:
+        if precision in models.reference(model).noise:
+            yield "few", few, precision
 
 
 def _unusual(models: Models, model: str) -> Iterator[tuple[str, Mapping[str, np.ndarray], str]]:
