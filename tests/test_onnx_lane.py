@@ -633,3 +633,62 @@ def test_the_backend_imports_neither_onnx_nor_numpy_by_itself():
     environment = os.environ | {"PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "[]"
+
+
+def test_where_rounding_nodes_do_not_run_the_noise_is_perturbed(cnn_onnx, monkeypatch):
+    from pytest_modelformats.formats import onnx_reference, onnx_rounding
+
+    feeds = [{"image": np.random.default_rng(1).standard_normal((8, 1, 8, 8), dtype=np.float32)}]
+    monkeypatch.setattr(onnx_reference, "FLOAT32_ONLY", frozenset({"Conv"}))
+    onnx_reference._last.clear()
+    source = source_of(cnn_onnx.output)
+    truth = onnx_format.evaluate(source, feeds, "float64")[0][0][0]
+    said, noise = {}, {"nodes": {}, "perturbed": {}}
+    for way, found in noise.items():
+        for precision in ("tf32", "fp16", "bf16"):
+            outputs, said[way, precision] = onnx_format.evaluate(source, feeds, precision)
+            found[precision] = rms(outputs[0][0] - truth)
+
+        def refuse(*_arguments):
+            raise RunError("no kernel for it")
+
+        monkeypatch.setattr(onnx_rounding, "insert_rounding", refuse)
+    onnx_reference._last.clear()
+    assert all("by nodes added to the graph" in line for (way, _), line in said.items() if way == "nodes")
+    assert all(
+        line.startswith("estimated: inputs and weights perturbed") for (w, _), line in said.items() if w != "nodes"
+    )
+    for precision, value in noise["nodes"].items():
+        assert 0.4 < noise["perturbed"][precision] / value < 3
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
+def test_nodes_that_round_are_bit_equal_to_rounding(tmp_path, precision):
+    """ONNX Runtime removes neither the casts nor the differences; for tf32 it is the operand that is rounded."""
+    from pytest_modelformats.formats import onnx_rounding, onnx_run, rounding
+
+    eye = numpy_helper.from_array(np.eye(32, dtype=np.float32), "eye")
+    model = graph(
+        [helper.make_node("MatMul", ["x", "eye"], ["y"])], [value("x", ["N", 32])], [value("y", ["N", 32])],
+        initializers=[eye],
+    )  # fmt: skip
+    x = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
+    onnx_rounding.insert_rounding(model, precision, frozenset())
+    result = onnx_run.run_ort(model, tmp_path / "m.onnx", [{"x": x}])[0][0]
+    assert np.array_equal(result, rounding.rounded(x, precision))
+    assert not np.array_equal(result, x)
+
+
+def test_sizes_are_not_rounded(tmp_path):
+    """What says how large something is stays exact: a scale of 2.001 would give another shape at bf16."""
+    from pytest_modelformats.formats import onnx_reference
+
+    scales = numpy_helper.from_array(np.array([1, 1, 2.125, 2.125], np.float32), "scales")
+    model = graph(
+        [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Resize", ["r", "", "scales"], ["y"], mode="linear")],
+        [value("x", ["N", 1, 8, 8])], [value("y", ["N", 1, 17, 17])], initializers=[scales],
+    )  # fmt: skip
+    path = saved(model, tmp_path / "m.onnx")
+    x = np.random.default_rng(0).standard_normal((2, 1, 8, 8)).astype(np.float32)
+    for precision in ("tf32", "fp16", "bf16"):
+        assert onnx_reference._rounded_graph(path, [{"x": x}], precision)[0][0].shape == (2, 1, 17, 17)

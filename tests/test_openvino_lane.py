@@ -392,3 +392,52 @@ def test_inputs_that_would_be_cast_silently_are_refused(cnn_ir):
 
 def test_the_threads_asked_for_are_stated(cnn_ir):
     assert open_ir(cnn_ir.output, threads=2).statement["threads"] == 2
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
+def test_nodes_that_round_are_bit_equal_to_rounding(precision):
+    """Compiled for the CPU, split values are what numpy rounds to; a conversion and back would be optimised away."""
+    from pathlib import Path
+
+    import openvino
+    from openvino import opset13
+
+    from pytest_modelformats.formats import openvino_reference, openvino_rounding, rounding
+
+    values = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
+    x = opset13.parameter([-1, 32], np.float32, name="x")
+    kept = openvino_rounding._split(opset13.relu(x).output(0), precision)
+    model = openvino.Model([kept], [x], "split")
+    result = openvino_reference._run(model, Path("split.xml"), [{"x": values}])[0][0]
+    assert np.array_equal(result, rounding.rounded(np.maximum(values, 0), precision))
+    assert not np.array_equal(result, np.maximum(values, 0))
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
+def test_noise_by_rounding_nodes_is_torchs_own(cnn_ir, precision):
+    from pytest_modelformats.formats import torch_numerics
+
+    feeds = [{"image": images(8)}]
+    source = source_of(cnn_ir.output)
+    outputs, method = ov_format.evaluate(source, feeds, precision)
+    truth = ov_format.evaluate(source, feeds, "float64")[0][0][0]
+    own = {p: torch_numerics.evaluate(Cnn().eval(), feeds, p)[0][0][0] for p in ("float64", precision)}
+    assert "by nodes added to the graph" in method
+    assert 0.6 < rms(outputs[0][0] - truth) / rms(own[precision] - own["float64"]) < 1.6
+
+
+def test_where_rounding_nodes_do_not_run_the_noise_is_perturbed(cnn_ir, monkeypatch):
+    from pytest_modelformats.formats import openvino_rounding
+
+    def refuse(*_arguments):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(openvino_rounding, "insert_rounding", refuse)
+    source, feeds = source_of(cnn_ir.output), [{"image": images(8)}]
+    truth = ov_format.evaluate(source, feeds, "float64")[0][0][0]
+    noise = {}
+    for precision in ("fp32", "tf32", "bf16"):
+        outputs, method = ov_format.evaluate(source, feeds, precision)
+        assert method == f"estimated: inputs and constants perturbed by one rounding unit of {precision}, run in fp32"
+        noise[precision] = rms(outputs[0][0] - truth)
+    assert 0 < 1000 * noise["fp32"] < noise["tf32"] < noise["bf16"] / 4
