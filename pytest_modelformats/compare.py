@@ -57,6 +57,8 @@ LOCAL_POINT_LIMIT = {"fp32": 4.0, "tf32": 4.0, "fp16": 3.0, "bf16": 3.0, "fp16-w
 SLICE_LIMIT = 2.0
 FAITHFUL_LOW = 0.05
 PLAUSIBLE = (0.1, 2.0)
+# Squares of errors 10¹⁶ times smaller than these are still no denormals, and their sum no infinity.
+SQUARABLE = (1e-130, 1e140)
 # Design §5: accuracy loss against the source below 1 % for fp16 and bf16.
 ACCURACY_LOSS = 0.01
 FEWEST_LABELLED = 100
@@ -119,6 +121,12 @@ class _Error:
     """rms and maximum of a difference over the positions where both sides are finite."""
 
     def __init__(self, truths: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> None:
+        self._sum(truths, others, 1.0)
+        largest = max(self.max, self.truth_max)
+        if largest and not SQUARABLE[0] < largest < SQUARABLE[1]:
+            self._sum(truths, others, 2.0 ** math.floor(math.log2(largest)))
+
+    def _sum(self, truths: Sequence[np.ndarray], others: Sequence[np.ndarray], scale: float) -> None:
         import numpy as np
 
         squares = truth_squares = 0.0
@@ -130,13 +138,16 @@ class _Error:
             t, y = (t.ravel(), y.ravel()) if finite.all() else (t[finite], y[finite])
             if t.size:
                 difference = np.abs(y - t)
-                squares += float(np.dot(difference, difference))
-                truth_squares += float(np.dot(t, t))
                 self.max = max(self.max, float(difference.max()))
                 self.truth_max = max(self.truth_max, float(np.abs(t).max()))
+                if scale != 1:
+                    difference, t = difference / scale, t / scale
+                with np.errstate(over="ignore"):  # what overflows here is summed again, scaled
+                    squares += float(np.dot(difference, difference))
+                    truth_squares += float(np.dot(t, t))
             self.elements += t.size
-        self.rms = math.sqrt(squares / self.elements) if self.elements else 0.0
-        self.truth_rms = math.sqrt(truth_squares / self.elements) if self.elements else 0.0
+        self.rms = scale * math.sqrt(squares / self.elements) if self.elements else 0.0
+        self.truth_rms = scale * math.sqrt(truth_squares / self.elements) if self.elements else 0.0
 
 
 def judge(

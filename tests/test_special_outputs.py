@@ -49,6 +49,21 @@ def test_a_huge_output_does_not_hide_a_tiny_one():
     assert found.sentence.startswith("Output 'y0'")
 
 
+@pytest.mark.parametrize("scale", [1e200, 1e-200, 1.0])
+def test_doubles_whose_squares_overflow_are_judged_all_the_same(scale):
+    """The rms of 1e200 is 1e200, not infinity: a ratio of infinities would pass any comparison."""
+    truth = RANDOM.normal(size=(8, 5)) * scale
+    noise = {"fp32": [measure_noise([truth], [truth * (1 + 1e-7)], 23)]}
+    assert noise["fp32"][0].rms == pytest.approx(np.sqrt(np.mean((truth / scale) ** 2)) * 1e-7 * scale)
+
+    def judged(got):
+        return judge(["y"], [[truth]], [[got]], noise, FP32, dtypes=["float64"])
+
+    assert judged(truth * (1 + 2e-7)).noise_ratio == pytest.approx(2)
+    assert judged(truth * (1 + 2e-7)).passed
+    assert judged(truth * (1 + 1e-4)).failure_kind is NUMERIC
+
+
 # --- integers and booleans
 
 
