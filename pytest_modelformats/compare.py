@@ -21,11 +21,12 @@ with fp16 weights; the limits are about twice that.
 
 tf32: k is 4 and the point limit 6, as for fp32, whose sums it has. Over 18 random networks, a
 text encoder and ResNet-50, other implementations of the same rounding of operands
-(``tests/test_noise_methods.py``) lay at r 0.98 to 1.05 and point ratio 0.87 to 1.30. Operands cut
-off instead of rounded would give r 1.6 to 12.6 (36 networks, median 3.6), so k must not be
-narrower; which of the two a GPU does was not measured, for want of one. tf32's noise is 0.36 to
-1.01 times fp16's: by size the two cannot be told apart, and ``naming.py`` looks at whose error is
-alike. TF32 is suspected of fp32 and tf32 cells only.
+(``tests/test_noise_methods.py``) lay at r 0.98 to 1.05 and point ratio 0.87 to 1.30. TF32 units
+were not at hand; NVIDIA's are said to round. Operands that are cut off instead, as AMD's gfx942
+(ROCm/rocm-libraries pull request 9176) and Triton's dot (triton-lang/triton issue 4574) do, gave r
+1.6 to 12.6 over 36 networks (median 3.6): less than TF32 promises, half of which fails. tf32's
+noise is 0.36 to 1.01 times fp16's: by size the two cannot be told apart, and ``naming.py`` looks
+at whose error is alike. TF32 is suspected of fp32 and tf32 cells only.
 
 ``FAITHFUL_LOW``: an error below this share of the asked precision's noise (half of the
 smallest seen in a faithful cell) was not made at that precision.
