@@ -218,7 +218,7 @@ def export(model: str, output: Path | None, **chosen: Any) -> None:
         msg = f"{model} {what}; give one model, as in 'modelformats golden export resnet50.onnx'"
         raise ConfigurationError(msg)
     target = output or Path(f"{sources[0].name}.golden")
-    stages = stages_of(settings, sources, lambda _: None)
+    stages = stages_of(settings, sources, _watched if sys.stderr.isatty() else lambda _: None)
     try:
         golden_export.export(stages.models, sources[0].name, target)
     except OSError as error:
@@ -227,6 +227,10 @@ def export(model: str, output: Path | None, **chosen: Any) -> None:
     finally:
         stages.pool.close()
     click.echo("\n".join(golden_export.told(golden_file.read(target))))
+
+
+def _watched(what: str) -> Callable[[float], None]:
+    return lambda elapsed: click.echo(f"\r\x1b[K  {what} … {elapsed:.0f} s", nl=False, err=True)
 
 
 @golden.command()

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import thin
 from inner_run import PARITY, two_layers
@@ -184,8 +185,6 @@ hooks.keep_bundle = functools.partial(hooks.keep_bundle, submodel=part)
 
 
 def test_the_smallest_failing_part_is_a_bundle_of_its_own(run, tiny, pytester, monkeypatch, thin_onnxruntime):
-    import numpy as np
-
     part = two_layers(pytester.path / "part.onnx", change=0.5)
     two_layers(pytester.path / "wrong.onnx", change=1.0)
     x = np.ones((1, 4), np.float32)
@@ -244,3 +243,37 @@ def test_a_large_artifact_stays_where_it_is_and_the_readme_says_where(run, tiny,
     assert not (bundle / "artifact").exists()
     assert str(pytester.path / "wrong.onnx") in (bundle / "README.txt").read_text()
     assert repro(Path(sys.executable), bundle).returncode == EXISTS
+
+
+def test_a_failure_that_is_in_no_outputs_numbers_is_undecided():
+    """Lost accuracy, say: the script does not claim that a bug is gone which it cannot see."""
+    from types import SimpleNamespace
+
+    from pytest_modelformats import bundle
+    from pytest_modelformats.compare import Noise
+    from pytest_modelformats.inputs import Samples
+    from pytest_modelformats.schema import (
+        Cell,
+        Decision,
+        FailureKind,
+        Outcome,
+        OutputParity,
+        PlannedCell,
+        TensorSpec,
+        Verdict,
+    )
+
+    feed = {"x": np.ones((2, 4), np.float32)}
+    output = TensorSpec("y", "float32", ("N", 3))
+    models = SimpleNamespace(
+        samples=lambda _: Samples((feed,), 2, "", None, "N", {"x": (0,)}),
+        description=lambda _: SimpleNamespace(inputs=(), outputs=(output,)),
+        reference=lambda _: SimpleNamespace(truths=((np.ones((2, 3)),),), noise={"fp32": (Noise(1e-7, 1e-6, 1e-7),)}),
+    )
+    campaign = SimpleNamespace(stages=SimpleNamespace(models=models))
+    planned = PlannedCell(Cell("m", "onnx", "fp32", "onnxruntime", "cpu"), (), "fp32", Decision())
+    right = OutputParity("y", Outcome.PASSED, None, "", error_rms=1e-7, error_max=1e-7)
+    verdict = Verdict(Outcome.FAILED, FailureKind.ACCURACY, "Accuracy fell.", (right,))
+    case = bundle.case_of(campaign, planned, "parity", "parity", verdict)
+    assert case.law == "other"
+    assert bundle.case_of(campaign, planned, "parity", "parity", Verdict(Outcome.INCONCLUSIVE, None, "")) is None

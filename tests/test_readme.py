@@ -142,6 +142,10 @@ def test_the_values_of_a_command_line_are_accepted(words, tmp_path, monkeypatch)
     parser = Parser()
     options.add_options(parser)
     given = options.given(parser.argparse.parse_known_args(words)[0])
+    for key, value in given.items():
+        if options.BY_KEY[key].kind == "files":
+            for name in value:
+                (tmp_path / name).touch()
     settings = configuration.load(tmp_path, given)
     plan.build_plan(settings, (), (), {})
     options.validate_names("suite", settings.suites, [path.stem.removeprefix("test_") for path in _suites()])
