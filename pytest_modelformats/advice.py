@@ -48,7 +48,9 @@ STEPS: dict[tuple[Outcome, FailureKind | None, str], str] = {
     (_FAILED, None, ""): (
         "open and run the artifact in the runtime alone; if it fails there too, report it to the runtime or converter."
     ),
-    (Outcome.FALLBACK, None, ""): "ask for what ran, or set the runtime's precision or device explicitly.",
+    (Outcome.FALLBACK, None, ""): (
+        "judge or ship it as what ran, or ask a backend or device that has what was asked for."
+    ),
     (Outcome.CONVERT_ERROR, None, ""): (
         "convert by another route (--mf-all-routes) or opset (--mf-opset), or report the trace (-v) to the converter."
     ),

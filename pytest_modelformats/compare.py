@@ -509,7 +509,11 @@ def fallback_sentence(
     return (
         f"{_measured(name, error_rms, noise[precision.yardstick], precision)} and {shares}: "
         f"asked for {what}, {effective} is what ran. "
-        + ("Set the precision explicitly." if precision.name == "default" else f"Judge or ship it as {effective}.")
+        + (
+            "Next: set the precision explicitly."
+            if precision.name == "default"
+            else f"Next: judge or ship it as {effective}, or ask a backend that has {what}."
+        )
     )
 
 

@@ -94,16 +94,22 @@ def examined(
     )
     elsewhere = misplaced(execution, planned.cell.device)
     if elsewhere and verdict.outcome in {Outcome.PASSED, Outcome.FALLBACK}:
-        said = elsewhere if verdict.passed else f"{verdict.sentence} {elsewhere}"
+        said = elsewhere if verdict.passed else _with(verdict.sentence, elsewhere.partition(" Next:")[0])
         return replace(verdict, outcome=Outcome.FALLBACK, sentence=said)
     if verdict.outcome is not Outcome.FALLBACK:
         return verdict
     ran = {o.effective_precision for o in verdict.outputs if o.outcome is Outcome.FALLBACK}
     if verdict.contradiction:
-        return replace(verdict, sentence=f"{verdict.sentence} {verdict.contradiction}")
+        return replace(verdict, sentence=_with(verdict.sentence, verdict.contradiction))
     if execution.get("precision") in ran:
-        return replace(verdict, sentence=f"{verdict.sentence} The runtime states {_stated(execution)} as well.")
+        return replace(verdict, sentence=_with(verdict.sentence, f"The runtime states {_stated(execution)} as well."))
     return verdict
+
+
+def _with(sentence: str, more: str) -> str:
+    """The sentence with one more before its next step."""
+    said, head, step = sentence.partition(" Next: ")
+    return f"{said} {more}{head}{step}"
 
 
 def contradiction(
@@ -141,8 +147,7 @@ def contradiction(
             ratios = " and ".join(f"{_times(error, floor[p])} {p}'s" for p in (stated, measured) if p in floor)
             return (
                 f"The runtime states {_stated(execution)}, yet the error of output '{output.name}' is {ratios} "
-                "rounding: the two contradict each other. Believe the error, and report the statement to the "
-                "runtime's authors."
+                "rounding: the two contradict each other. Believe the error; the statement is one to report."
             )
     return ""
 
@@ -163,8 +168,8 @@ def misplaced(execution: Mapping[str, Any], device: str) -> str:
             + (f" ({shown})" if shown else "")
         )
     return (
-        f"Asked for {device}, and the runtime states that {' and '.join(parts)}: choose operators that {device} "
-        f"has, or ask for {' or '.join(others)}."
+        f"Asked for {device}, and the runtime states that {' and '.join(parts)}. Next: replace the operators that "
+        f"{device} lacks, or ask for {' or '.join(others)}."
     )
 
 

@@ -323,7 +323,7 @@ def test_the_precision_that_ran_is_named(asked, ran):
     assert (found.outcome, found.failure_kind) == FALLBACK
     assert found.outputs[0].effective_precision == ran
     assert f"{ran} is what ran" in found.sentence
-    assert ("Set the precision explicitly." in found.sentence) == (asked is DEFAULT)
+    assert ("Next: set the precision explicitly." in found.sentence) == (asked is DEFAULT)
 
 
 def test_too_precise_has_a_threshold():
