@@ -1,6 +1,6 @@
 """What the tool itself costs, as ratios against what one would do by hand, measured side by side in one run.
 
-``python benchmarks/bench.py [--parts total,cells,latency] [--repetitions N] [--models digits_cnn,resnet50]``
+``python benchmarks/bench.py [--parts total,cells,latency,comparison] [--repetitions N] [--models digits_cnn,resnet50]``
 prints one table and writes reports/bench-<date>.json.
 """
 
@@ -23,6 +23,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 import cells
+import comparison
 import latency
 
 HERE = Path(__file__).resolve().parent
@@ -72,7 +73,9 @@ class Spent(NamedTuple):
 def main() -> int:
     """Measure the asked parts and show them; the exit status says whether every target is met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", default="total,cells,latency", help="total: cold and warm; cells; latency")
+    parser.add_argument(
+        "--parts", default="total,cells,latency,comparison", help="total: cold and warm; cells; latency; comparison"
+    )
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--models", default="digits_cnn,resnet50")
     parser.add_argument("--counts", default="1000,10000,100000", help="of cells")
@@ -83,7 +86,8 @@ def main() -> int:
     rows: list[Row] = []
     try:
         for part in chosen.parts.split(","):
-            rows += {"total": total_part, "cells": cells_part, "latency": latency_part}[part](chosen, work, found)
+            run = {"total": total_part, "cells": cells_part, "latency": latency_part, "comparison": comparison_part}
+            rows += run[part](chosen, work, found)
     finally:
         if not chosen.keep:
             shutil.rmtree(work, ignore_errors=True)
@@ -260,6 +264,25 @@ def latency_part(chosen: argparse.Namespace, work: Path, found: dict[str, Any]) 
             for r in results
         ]
     return rows
+
+
+def comparison_part(chosen: argparse.Namespace, work: Path, found: dict[str, Any]) -> list[Row]:
+    """(e) the time of the comparison over that of the inferences that it judges, on ResNet-50."""
+    name = "resnet50"
+    if name not in chosen.models.split(","):
+        return []
+    folder = work / f"comparison-{name}"
+    folder.mkdir(parents=True)
+    model = make_model(name, folder)
+    select = ("--mf-backends", "onnxruntime", "--mf-precisions", "fp32", "modelformats::parity")
+    run_tool(model, folder, "run", select, found)  # fills the cache with artifact and reference
+    result = found["comparison"] = comparison.measure(SUBJECTS[name].spec, folder / "cache", folder)
+    how = (
+        f"{result['comparison_s'] * 1e3:.2f} ms / {result['inferences_s'] * 1e3:.0f} ms for {result['rows']} rows; "
+        f"the proof of execution takes {result['proof_s'] * 1e3:.0f} ms, once per cell"
+    )
+    figure = result["comparison_s"] / result["inferences_s"]
+    return [Row(f"(e) {name}: comparison / inferences it judges", figure, (0, 0.05), how)]
 
 
 def show(rows: list[Row], found: dict[str, Any]) -> None:
