@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 sys.path[:0] = [str(Path(__file__).parent.parent / "fixtures"), str(Path(__file__).parent.parent / "fixtures/models")]
-import random_networks
+import random_networks  # noqa: E402 - found on the path that is set above
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,7 +62,7 @@ def stress_row(kind: str, shape: tuple[int, ...], generator: np.random.Generator
         "huge": lambda: normal * 64,
         "small": lambda: normal * 2.0**-10,
         "zeros": lambda: np.zeros(shape),
-        "sparse": lambda: normal * (generator.random(shape) < 1 / 8),  # noqa: PLR2004 - one of eight
+        "sparse": lambda: normal * (generator.random(shape) < 1 / 8),
         "constant": lambda: np.full(shape, generator.standard_normal()),
         "negative": lambda: -np.abs(normal),
         "positive": lambda: np.abs(normal),
@@ -219,10 +219,12 @@ class Wrapped(nn.Module):
     """The module with something wrong before or after it."""
 
     def __init__(self, inner: nn.Module, before: Callable | None = None, after: Callable | None = None) -> None:
+        """Keep what is called."""
         super().__init__()
         self.inner, self.before, self.after = inner, before, after
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run it."""
         y = self.inner(x if self.before is None else self.before(x))
         return y if self.after is None else self.after(x, y)
 

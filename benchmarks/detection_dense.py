@@ -38,12 +38,14 @@ class Scaled(nn.Module):
     """Channels of scales from 1e-3 to 1e3, or all of them 10."""
 
     def __init__(self, channels: int, seed: int | None) -> None:
+        """Draw the scales."""
         super().__init__()
         exponents = np.random.default_rng(seed).permutation(np.linspace(-3, 3, channels))
         exponents = np.ones(channels) if seed is None else exponents
         self.scale = nn.Parameter(torch.from_numpy(10.0**exponents).float())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run it."""
         return x * self.scale
 
 
@@ -51,6 +53,7 @@ class Last(nn.Module):
     """Channels last."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Run it."""
         return x.movedim(1, -1)
 
 

@@ -101,7 +101,7 @@ def right(job: SessionJob) -> MapSession:
 
 
 def one_element(job: SessionJob) -> MapSession:
-    """One of 131072 elements is off by 1.5e-5; its channel is of order 1, the loudest channel's noise five times that."""
+    """One of 131072 elements is off by 1.5e-5; its channel is of order 1, the loudest of order 1000."""
 
     def alter(y: np.ndarray) -> np.ndarray:
         y[-1, CHANNELS // 2, 77] += 1.5e-5
