@@ -5,8 +5,8 @@ evaluated in float64. Rounding is made anew each time; a fault makes nearly the 
 again, so the covariance between the copies is the fault's alone.
 
 Measured in docs/detection-power.md, over 440 faithful fp32 cells and a weight tensor scaled so
-that the outputs change by a multiple of the noise: r alone at k = 4 found 61 % of those of 4
-times the noise and 1 % of those of 2 times; with the second look it is 100 % and 20 %. Two
+that the outputs change by a multiple of the noise: r alone at k = 4 found 60 % of those of 4
+times the noise and 1 % of those of 2 times; with the second look it is 100 % and 14 %. Two
 faithful cells had r = 5.3 (a naive sum over 256 nearly equal activations): their systematic part was
 0.1. Moving inputs by one unit in the last place, the obvious choice, is too little: sums of
 nearly equal values round alike, and the same two cells kept 5.6 of their 5.7.
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 MOVE = 2.0**-12
 TIMES = 8
 ROWS = 8
-# 12 % of 440 faithful cells have a larger r than this; what a second look can find has at least 1.6.
+# 11 % of 440 faithful cells have a larger r than this; of the faults of 2 times the noise 95 % have at least 1.67.
 LOOK = 1.5
 POINT_LOOK = 2.5
 # In units of k: the largest r of a faithful cell was 6.2.

@@ -1,0 +1,203 @@
+"""What parity sees beyond one rms and one maximum: slices and elements, stress rows, a second look."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pytest_modelformats import noise_profile, second_look, stress
+from pytest_modelformats.compare import judge, measure_noise
+from pytest_modelformats.inputs import make_samples
+from pytest_modelformats.reference import _noise_of
+from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, TensorSpec, Verdict
+
+FP32 = PRECISIONS["fp32"]
+RNG = np.random.default_rng(0)
+SCALES = 10.0 ** np.linspace(-3, 3, 16).reshape(16, 1, 1)
+TRUTH = RNG.standard_normal((8, 16, 32, 32)) * SCALES
+
+
+def rounded(truth, seed, size=1e-7):
+    random = np.random.default_rng(seed)
+    return (truth + size * random.standard_normal(truth.shape) * np.abs(truth).mean((0, 2, 3), keepdims=True)).astype(
+        np.float32
+    )
+
+
+NOISE = measure_noise([TRUTH], [rounded(TRUTH, 1)], 23)
+
+
+def verdict(got, truth=TRUTH, noise=NOISE):
+    return judge(["y"], [[truth]], [[got]], {"fp32": [noise]}, FP32, dtypes=["float32"])
+
+
+def test_a_faithful_large_output_passes():
+    output = verdict(rounded(TRUTH, 2)).outputs[0]
+    assert output.outcome is Outcome.PASSED
+    assert output.slice_ratio < 2
+    assert output.local_point_ratio < 2
+
+
+def test_one_element_of_a_quiet_channel_fails():
+    got = rounded(TRUTH, 2)
+    got[3, 2, 5, 7] += 100e-7 * float(SCALES[2, 0, 0])
+    found = verdict(got)
+    assert (found.outcome, found.failure_kind) == (Outcome.FAILED, FailureKind.NUMERIC)
+    assert "element [3, 2, 5, 7]" in found.sentence
+    assert found.outputs[0].noise_ratio < 2
+
+
+def test_the_quietest_channel_fails_by_its_own_noise():
+    got = rounded(TRUTH, 2)
+    got[:, 0] *= 1 + 2e-6
+    found = verdict(got)
+    assert "at index 0 of dimension 1" in found.sentence
+    assert found.outputs[0].noise_ratio < 2
+
+
+def test_other_samples_than_the_profile_is_of_are_judged_as_a_whole():
+    output = verdict(rounded(TRUTH, 2)[:4], TRUTH[:4]).outputs[0]
+    assert output.slice_ratio is None
+
+
+def test_slices_with_few_telling_elements_count_as_the_whole(monkeypatch):
+    """A peaked softmax: a runtime that gives 0 for what is below 1e-9 is faithful."""
+    raised = np.exp(20 * np.random.default_rng(1).standard_normal((64, 512)))
+    truth = raised / raised.sum(1, keepdims=True)
+    own = truth * 1e-7 * RNG.standard_normal(truth.shape)
+    whole = float(np.sqrt(np.mean(own**2)))
+    got = np.where(truth < 1e-9, 0, truth + own)
+
+    def slice_ratio():
+        profile = noise_profile.measure([truth], [truth + own], whole, 2.0**-24)
+        return noise_profile.compare(profile, whole, [truth], [got]).slice_ratio
+
+    assert slice_ratio() < 2
+    monkeypatch.setattr(noise_profile, "FEWEST_EFFECTIVE", 0)
+    assert slice_ratio() > 8
+
+
+def test_a_profile_survives_the_cache():
+    from dataclasses import asdict
+    from json import dumps, loads
+
+    assert _noise_of(loads(dumps(asdict(NOISE)))) == NOISE
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (8,), (8, 0)])
+def test_outputs_without_slices_have_no_profile(shape):
+    array = np.ones(shape)
+    assert measure_noise([array], [array.astype(np.float32)], 23).profile is None
+
+
+# --- stress rows
+
+FLOATS = TensorSpec("x", "float32", ("N", 3, 8, 8))
+
+
+def test_stress_rows_are_one_of_each_kind_and_seeded():
+    samples = stress.make_stress([FLOATS], 0)
+    rows = samples.feeds[0]["x"]
+    assert rows.shape == (len(stress.KINDS), 3, 8, 8)
+    by = dict(zip(stress.KINDS, rows, strict=True))
+    assert np.abs(by["large"]).max() > 8
+    assert not by["zeros"].any()
+    assert (by["sparse"] == 0).mean() > 0.7
+    assert by["constant"].std() == 0
+    assert by["negative"].max() <= 0 <= by["positive"].min()
+    assert (stress.make_stress([FLOATS], 0).feeds[0]["x"] == rows).all()
+
+
+def test_stress_rows_keep_to_a_range_and_to_a_fixed_batch():
+    ranged = stress.make_stress([TensorSpec("x", "float32", ("N", 50), 0.0, 1.0)], 0).feeds[0]["x"]
+    assert 0 <= ranged.min() <= ranged.max() <= 1
+    fixed = stress.make_stress([TensorSpec("x", "float32", (1, 50))], 0).feeds
+    assert [f["x"].shape for f in fixed] == [(1, 50)] * len(stress.KINDS)
+    assert not fixed[list(stress.KINDS).index("zeros")]["x"].any()
+
+
+def test_integers_have_no_stress_rows():
+    assert stress.make_stress([TensorSpec("ids", "int64", ("N", 5), 0, 9)], 0) is None
+
+
+def stressed(alter, size=1e-7):
+    truth = make_samples([TensorSpec("x", "float32", ("N", 40))], 8, 0).feeds[0]["x"].astype(np.float64)
+    noise = measure_noise([truth], [rounded(truth[:, :, None, None], 1, size)[..., 0, 0]], 23)
+    got = alter(rounded(truth[:, :, None, None], 2, size)[..., 0, 0])
+    passed = verdict(rounded(TRUTH, 2))
+    return stress.judge_stress(passed, [[truth]], [[got]], [noise], [(noise.rms, 1.0)], FP32)
+
+
+def test_faithful_stress_rows_pass():
+    found = stressed(lambda y: y)
+    assert found.passed
+    assert found.outputs[0].stress_ratio < 2
+
+
+def test_a_fault_in_one_stress_row_fails_and_is_named():
+    def alter(y):
+        y[0] *= 1.0001
+        return y
+
+    found = stressed(alter)
+    assert (found.outcome, found.failure_kind) == (Outcome.FAILED, FailureKind.NUMERIC)
+    assert "8 times as large as ordinary ones" in found.sentence
+
+
+def test_nan_where_the_source_has_none_fails():
+    def alter(y):
+        y[2] = np.nan
+        return y
+
+    assert stressed(alter).failure_kind is FailureKind.NAN
+
+
+# --- the second look
+
+SMALL = RNG.standard_normal((8, 10))
+SMALL_NOISE = measure_noise([SMALL], [(SMALL + 1e-6 * RNG.standard_normal(SMALL.shape)).astype(np.float32)], 23)
+
+
+def looked(error, shared):
+    """A verdict on an error of so many times the noise, and what the second look makes of it where that is shared."""
+    random = np.random.default_rng(5)
+    pattern = random.standard_normal(SMALL.shape)
+    got = (SMALL + error * 1e-6 * pattern).astype(np.float32)
+    first = judge(["y"], [[SMALL]], [[got]], {"fp32": [SMALL_NOISE]}, FP32, dtypes=["float32"])
+    own = [pattern if shared else random.standard_normal(SMALL.shape) for _ in range(second_look.TIMES)]
+    found = second_look.look([SMALL] * len(own), [SMALL + error * 1e-6 * e for e in own], SMALL_NOISE)
+    return first, second_look.settle(first, [found], FP32)
+
+
+@pytest.mark.parametrize(("error", "before"), [(3, Outcome.PASSED), (5, Outcome.FAILED)])
+def test_what_stays_is_a_fault_and_what_does_not_is_rounding(error, before):
+    first, fault = looked(error, shared=True)
+    assert first.outcome is before
+    assert second_look.wanted(first, FP32, [FLOATS])
+    assert (fault.outcome, fault.failure_kind) == (Outcome.FAILED, FailureKind.NUMERIC)
+    assert "stays the same when the inputs move a little" in fault.sentence
+    _, rounding = looked(error, shared=False)
+    assert rounding.passed
+    assert rounding.outputs[0].systematic_ratio < second_look.SYSTEMATIC_LIMIT
+
+
+def test_only_an_unusual_fp32_error_near_the_limit_is_looked_at():
+    usual, _ = looked(1, shared=True)
+    far, _ = looked(20, shared=True)
+    near, _ = looked(3, shared=True)
+    assert not second_look.wanted(usual, FP32, [FLOATS])
+    assert not second_look.wanted(far, FP32, [FLOATS])
+    assert not second_look.wanted(near, PRECISIONS["fp16"], [FLOATS])
+    assert not second_look.wanted(near, FP32, [TensorSpec("ids", "int64", ("N", 5), 0, 9)])
+    assert not second_look.wanted(Verdict(Outcome.FAILED, FailureKind.CONTRACT, ""), FP32, [FLOATS])
+
+
+def test_inputs_move_by_little_and_integers_stay():
+    feed = {"x": np.linspace(1, 2, 50, dtype=np.float32), "ids": np.arange(3)}
+    copies = second_look.moved(feed)
+    assert len(copies) == second_look.TIMES
+    for copy in copies:
+        assert np.allclose(np.abs(copy["x"] / feed["x"] - 1), second_look.MOVE, rtol=1e-2)
+        assert copy["x"].dtype == np.float32
+        assert (copy["ids"] == feed["ids"]).all()
+    assert (copies[0]["x"] != copies[1]["x"]).any()
