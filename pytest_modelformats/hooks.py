@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pytest_modelformats.bundle import Submodel
     from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.conclude import Note
     from pytest_modelformats.reuse import Kept
@@ -266,9 +267,24 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
 
 def _look_into(item: pytest.Item, campaign: Campaign, planned: PlannedCell, name: str, verdict: Verdict) -> None:
     """A verdict that is no pass leaves what is needed to see it again; an unclear one ends the test."""
-    keep_bundle(item, campaign, planned, name, verdict)
+    keep_bundle(item, campaign, planned, name, verdict, _located(item, campaign, planned, name, verdict))
     if verdict.outcome is Outcome.INCONCLUSIVE:
         pytest.skip(f"inconclusive: {verdict.sentence}")
+
+
+def _located(
+    item: pytest.Item, campaign: Campaign, planned: PlannedCell, name: str, verdict: Verdict
+) -> Submodel | None:
+    """Where a verdict on numbers goes wrong, noted; the faulty part where it is wrong alone too."""
+    from pytest_modelformats import localise
+
+    if not localise.due(campaign.settings, name, verdict):
+        return None
+    note, found = note_of(item), localise.localise(campaign.stages, campaign.settings, planned, verdict)
+    note.data["localisation"] = found.data()
+    what, step, rest = note.sentence.partition(" Next: ")
+    note.sentence = f"{what} {found.sentence}{step}{rest}"
+    return localise.part(found, planned)
 
 
 def _take(note: Note, name: str, result: Any) -> Any:
@@ -282,6 +298,16 @@ def _take(note: Note, name: str, result: Any) -> Any:
         note.properties["latency_p50_ns"] = result.latency_p50_ns
         note.properties["size_bytes"] = result.size_bytes
     return result
+
+
+def _explain(campaign: Campaign, planned: PlannedCell, name: str, verdict: Verdict, note: Note) -> None:
+    """What is found out about a verdict that is not passed: the first wrong operator."""
+    from pytest_modelformats import localise
+
+    if localise.due(campaign.settings, name, verdict):
+        found = localise.localise(campaign.stages, campaign.settings, planned, verdict)
+        note.data["localisation"] = found.data()
+        note.sentence = f"{note.sentence} {found.sentence}"
 
 
 def _model_line(campaign: Campaign, model: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Option:
     ``kind`` is ``text``, ``texts`` (repeatable), ``names`` (comma list), ``flag``, ``integer``,
     ``seconds``, ``size`` (such as 8GB), ``folder``, ``file``, ``files`` (repeatable) or ``choice``.
     ``default_text`` says the default in words where the value alone would not.
+    ``off``: 0 is a value too, and switches it off.
     ``selects``: the option decides which cells there are, so ``modelformats plan`` has it too.
     """
 
@@ -40,6 +41,7 @@ class Option:
     default_text: str = ""
     choices: tuple[str, ...] = ()
     minimum: int = 0
+    off: bool = False
     selects: bool = False
 
     @property
@@ -199,6 +201,14 @@ OPTIONS: tuple[Option, ...] = (
     Option("seed", "integer", "The seed of the samples.", "N", default=0),
     Option("time_budget", "seconds", "Seconds spent on timing one cell.", "SECONDS", default=2.0),
     Option(
+        "localise_budget",
+        "seconds",
+        "Seconds spent on finding the first wrong operator of a cell whose numbers are wrong; 0 switches it off.",
+        "SECONDS",
+        default=20.0,
+        off=True,
+    ),
+    Option(
         "slow",
         "flag",
         "Also run precisions that this CPU only emulates, such as fp16 without fp16 instructions.",
@@ -355,6 +365,7 @@ class Settings:
     samples: int = 8
     seed: int = 0
     time_budget_s: float = 2.0
+    localise_budget_s: float = 20.0
     slow: bool = False
     timeout_s: float = 600.0
     isolate: str = "process"

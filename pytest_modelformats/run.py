@@ -20,6 +20,7 @@ from pytest_modelformats.workers.process import WorkerFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     import numpy as np
 
@@ -83,24 +84,26 @@ class Cells:
         """The cell's model in the cell's format."""
 
         def make() -> Artifact:
-            model = planned.cell.model
-            description = self._models.description(model)
-            example = self._models.written(model, "example", self._models.rows(model, 0, 2))
-            options = {"opset": self._settings.opset, "dynamic": not self._settings.static}
-            origin = Origin(
-                self._models.source(model), description, self._models.source(model).sha256, example, options
-            )
-
-            def ask(converter: Any, job: dict[str, Any]) -> dict[str, Any]:
-                what = f"converting {model} to {converter.target} ({job['precision']})"
-                return self._asker.runtime(RUNTIME, what, "convert", entry=converter.entry, job=job)
-
-            artifact = convert(planned, origin, self._cache, ask)
+            artifact = self.converted(planned, self._asker)
             self.conversions["made"] += artifact.made
             self.conversions["cached"] += artifact.cached
             return artifact
 
         return self.once("artifact", planned, make)
+
+    def converted(self, planned: PlannedCell, asker: Asker) -> Artifact:
+        """What a chain makes, by the time-out of ``asker``; the current cell stays the current one."""
+        model = planned.cell.model
+        description = self._models.description(model)
+        example = self._models.written(model, "example", self._models.rows(model, 0, 2))
+        options = {"opset": self._settings.opset, "dynamic": not self._settings.static}
+        origin = Origin(self._models.source(model), description, self._models.source(model).sha256, example, options)
+
+        def ask(converter: Any, job: dict[str, Any]) -> dict[str, Any]:
+            what = f"converting {model} to {converter.target} ({job['precision']})"
+            return asker.runtime(RUNTIME, what, "convert", entry=converter.entry, job=job)
+
+        return convert(planned, origin, self._cache, ask)
 
     def session(self, planned: PlannedCell, which: str = "first") -> Opened:
         """The cell's artifact, opened in its backend's worker; ``which`` names one of several sessions."""
@@ -170,20 +173,8 @@ class Cells:
     def _open(self, planned: PlannedCell) -> Opened:
         artifact = self.artifact(planned)
         backend = registry.backends()[planned.cell.backend]
-        description = self._models.description(planned.cell.model)
         worker = self._asker.pool.get(Environment(), backend.worker, backend.requires)
-        job = {
-            "source": self._opened_source(planned).to_json(),
-            "artifact": str(artifact.path),
-            "format": planned.cell.format,
-            "artifact_precision": planned.artifact_precision,
-            "precision": planned.cell.precision,
-            "device": planned.cell.device,
-            "threads": self._settings.threads,
-            "inputs": [s.to_json() for s in description.inputs],
-            "outputs": [s.to_json() for s in description.outputs],
-            "options": {"optimization": self._settings.ort_optimization},
-        }
+        job = self.opening(planned, artifact.path)
         what = f"opening {planned.cell.id}"
         self.job = job
         try:
@@ -199,6 +190,22 @@ class Cells:
             load_ns=answer["load_ns"],
             idle_rss_bytes=answer["idle_rss_bytes"],
         )
+
+    def opening(self, planned: PlannedCell, path: Path) -> dict[str, Any]:
+        """What a backend is told to open a file as it opens the cell's artifact."""
+        description = self._models.description(planned.cell.model)
+        return {
+            "source": self._opened_source(planned).to_json(),
+            "artifact": str(path),
+            "format": planned.cell.format,
+            "artifact_precision": planned.artifact_precision,
+            "precision": planned.cell.precision,
+            "device": planned.cell.device,
+            "threads": self._settings.threads,
+            "inputs": [s.to_json() for s in description.inputs],
+            "outputs": [s.to_json() for s in description.outputs],
+            "options": {"optimization": self._settings.ort_optimization},
+        }
 
     def _opened_source(self, planned: PlannedCell) -> Source:
         """The source that a backend loads: the model's, or the candidate's own file with the model's architecture."""

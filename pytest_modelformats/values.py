@@ -168,6 +168,11 @@ def _read_integer(option: Option, value: object, place: Place) -> int:
     return number
 
 
+def _read_seconds(option: Option, value: object, place: Place) -> float:
+    expected = "a number of seconds, 0 for none" if option.off else "a number of seconds above 0, such as 2.5"
+    return read_number(value, place, expected, zero=option.off)
+
+
 def _read_size(_option: Option, value: object, place: Place) -> int:
     match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None or float(match["number"]) == 0:
@@ -207,7 +212,7 @@ _READERS: dict[str, Callable[[Option, object, Place], Any]] = {
     "names": _read_names,
     "flag": lambda _, value, place: read_flag(value, place),
     "integer": _read_integer,
-    "seconds": lambda _, value, place: read_number(value, place, "a number of seconds above 0, such as 2.5"),
+    "seconds": _read_seconds,
     "size": _read_size,
     "folder": _read_folder,
     "file": lambda option, value, place: _read_files(option, value, place)[0],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_modelformats.report.nouns import RUN, Check, Latency, NoiseFloor, Parity
+from pytest_modelformats.report.nouns import RUN, Check, Latency, Localisation, NoiseFloor, Parity
 from pytest_modelformats.schema import FailureKind, Outcome, OutputParity
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def decode_check(data: Mapping[str, Any]) -> Check:
     check = decode(Check, data)
     parity = decode(Parity, check.data) if "outputs" in check.data and "noise_ratio" in check.data else None
     latency = decode(Latency, check.data) if "latency_p50_ns" in check.data else None
-    return replace(check, parity=parity, latency=latency)
+    localisation = decode(Localisation, found) if isinstance(found := check.data.get("localisation"), dict) else None
+    return replace(check, parity=parity, latency=latency, localisation=localisation)
 
 
 def _wrong(name: str, value: Any, expected: str) -> MalformedLineError:
@@ -105,6 +106,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "str": _text,
     "Decision": _decision,
     "bool": _typed("true or false", bool),
+    "bool | None": _typed("true, false or null", bool, type(None)),
     "int": _typed("a whole number", int),
     "int | None": _typed("a whole number or null", int, type(None)),
     "float | None": _typed("a number or null", int, float, type(None)),

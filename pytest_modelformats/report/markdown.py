@@ -95,6 +95,7 @@ def _stories(title: str, cells: Iterable[CellRecord]) -> list[str]:
             f"  - **{word}**{f' in {_text(names)}' if names else ''}: {_text(sentence) or 'no sentence was recorded'}"
             for word, names, sentence in told
         ]
+        lines += _place(cell)
         if cell.bundle:
             lines.append(f"  - reproduce: {_code('python ' + shlex.quote(f'{cell.bundle}/repro.py'))}")
     return [f"### {title}", "", *lines, "", VERDICTS, ""] if lines else []
@@ -116,6 +117,17 @@ def _execution(run: Run) -> list[str]:
         return []
     head = ["<details><summary>What the runtimes state of what ran</summary>", ""]
     return [*head, "| cell | stated |", "|---|---|", *rows, "", "</details>", ""]
+
+
+def _place(cell: CellRecord) -> list[str]:
+    """Where it goes wrong: the path of nodes that leads there, and the errors before and behind the first wrong one."""
+    place = cell.localisation
+    if place is None:
+        return []
+    path = " → ".join([*map(_code, place.before), f"**{_code(place.node)}**"])
+    module = f" in {_code(place.module)}" if place.module and place.module != place.node else ""
+    errors = f"inputs {numbers.ratio(place.input_error)}, output {numbers.ratio(place.output_error)} × rounding noise"
+    return [f"  - First wrong operator: {_text(place.operator)}{module}, {place.alone}; {errors}; path: {path}"]
 
 
 def _not_run(run: Run) -> list[str]:

@@ -122,6 +122,33 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class Localisation:
+    """Where a cell goes wrong; an empty ``operator`` says that it could not be told.
+
+    Units: errors are rms errors over each tensor's own rounding noise, ``None`` where they have no number.
+    """
+
+    method: str
+    operator: str = ""
+    node: str = ""
+    module: str = ""
+    output: str = ""
+    input_error: float | None = None
+    output_error: float | None = None
+    before: tuple[str, ...] = ()
+    nodes_compared: int | None = None
+    confirmed: bool | None = None
+    seconds: float | None = None
+    sentence: str = ""
+
+    @property
+    def alone(self) -> str:
+        """What the operator does on good inputs, without its neighbours."""
+        words = {True: "it is wrong alone too", False: "alone it is right", None: "it was not run alone"}
+        return words[self.confirmed]
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One thing that was looked at in one cell."""
 
@@ -135,6 +162,7 @@ class Check:
     data: Mapping[str, Any] = field(default_factory=dict)
     parity: Parity | None = None
     latency: Latency | None = None
+    localisation: Localisation | None = None
 
     @property
     def word(self) -> str:
@@ -185,6 +213,12 @@ class CellRecord:
         """The reproduction bundle, a folder beside the record; "" where there is none."""
         found = (check.data.get("bundle") for check in self.checks)
         return next((place for place in found if isinstance(place, str) and place), "")
+
+    @property
+    def localisation(self) -> Localisation | None:
+        """The first wrong operator that a check of it has led to."""
+        found = [c.localisation for c in self.checks if c.localisation]
+        return next((f for f in found if f.operator), None)
 
     @property
     def word(self) -> str:

@@ -1,0 +1,229 @@
+"""Localisation's requests about ONNX graphs, as a worker answers them: plain values and paths in and out."""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.formats import onnx_scopes, onnx_steps, onnx_submodel, onnx_truths
+from pytest_modelformats.formats.onnx_compare import Comparison, Found, title
+from pytest_modelformats.formats.onnx_lazy import LazyModel
+from pytest_modelformats.formats.onnx_match import Match
+from pytest_modelformats.schema import TensorSpec
+from pytest_modelformats.surroundings import memory, reset_peak
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+
+
+class OutOfTimeError(Exception):
+    """The budget ended; the message says how far it came."""
+
+
+def timer(seconds: float) -> Callable[[int, int], None]:
+    """A check to be called at every step; raises OutOfTimeError once the budget has ended."""
+    ends = time.monotonic() + seconds
+
+    def check(done: int, everything: int) -> None:
+        if time.monotonic() > ends:
+            msg = f"the time budget ended after {done} of {everything} nodes"
+            raise OutOfTimeError(msg)
+
+    return check
+
+
+def read(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """The arrays of a feed that is given as files."""
+    import numpy as np
+
+    return {name: np.load(path, allow_pickle=False) for name, path in paths.items()}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no infinity: what cannot be compared has no number."""
+    return value if math.isfinite(value) else None
+
+
+def compare(
+    *,
+    reference: str,
+    artifact: str,
+    feed: dict[str, str],
+    precision: str,
+    truths: str,
+    folder: str,
+    seconds: float,
+    limit: float,
+    expected: list[str],
+) -> dict[str, Any]:
+    """The first operator of ``artifact`` that computes something else than ``reference`` does, and it alone as a model.
+
+    ``found`` is ``None`` where every tensor of the graph is right, or the reference is not the source's function
+    (``expected`` are the source's own outputs); ``reason`` says why it could not be told.
+    """
+    reset_peak()
+    check = timer(seconds)
+    arrays = read(feed)
+    source, model = LazyModel(Path(reference)), LazyModel(Path(artifact))
+    try:
+        known = _truths(source, arrays, precision, Path(truths), check)
+        if not _faithful(source, known, expected, limit):
+            return {"found": None, "reason": "", "compared": 0}
+        comparison = Comparison(model, Match(model, source), known, limit)
+        found = comparison.run(arrays, check)
+    except OutOfTimeError as error:
+        return {"found": None, "reason": str(error), "compared": 0}
+    if found is None:
+        return {"found": None, "reason": "", "compared": comparison.compared}
+    told = described(comparison, found, Path(folder))
+    peak = memory()["peak_bytes"]
+    return {"found": told, "reason": "", "compared": comparison.compared, "peak_bytes": peak}
+
+
+def _truths(
+    model: LazyModel, feed: dict[str, np.ndarray], precision: str, folder: Path, check: Callable[[int, int], None]
+) -> onnx_truths.Truths:
+    if onnx_truths.complete(folder):
+        return onnx_truths.Truths(folder)
+    return onnx_truths.make(model, feed, precision, folder, check)
+
+
+def _faithful(model: LazyModel, known: onnx_truths.Truths, expected: list[str], limit: float) -> bool:
+    import numpy as np
+
+    names = [name for name in model.outputs if name in known]
+    pairs = zip(names, expected, strict=False)
+    return all(known.distance(name, np.load(path, allow_pickle=False)).ratio <= limit for name, path in pairs)
+
+
+def described(comparison: Comparison, found: Found, folder: Path) -> dict[str, Any]:
+    """What is found, in plain values, and the part alone as a model in ``folder``."""
+    told = _told(comparison.model, found, comparison.path(found.index))
+    return told | _part(comparison, found, folder)
+
+
+def _told(model: LazyModel, found: Found, before: list[str]) -> dict[str, Any]:
+    node = model.nodes[found.index]
+    return {
+        "operator": node.op_type,
+        "node": title(node),
+        "module": onnx_scopes.module_of(node),
+        "output": found.output,
+        "input_error": _number(found.input_error),
+        "output_error": _number(found.output_error),
+        "how": found.how,
+        "missing": found.missing,
+        "before": before,
+    }
+
+
+def _part(comparison: Comparison, found: Found, folder: Path) -> dict[str, Any]:
+    """The faulty part as a model, its good inputs and what should come out; nothing where that cannot be had."""
+    import numpy as np
+
+    model, truths = comparison.model, comparison.truths
+    last = model.nodes[found.part[-1]]
+    made = {name for place in found.part for name in model.nodes[place].output}
+    taken = dict.fromkeys(
+        name
+        for place in found.part
+        for name in onnx_steps.takes(model.nodes[place])
+        if name in comparison.dependent and name not in made
+    )
+    outputs = [n for n in last.output if comparison.match.tensors.get(n, "") in truths]
+    equal, sizes = comparison.equal, comparison.sizes
+    if not outputs or not all(name in equal or name in sizes for name in taken):
+        return {"submodel": None}
+    given = {name: truths.load(equal[name]) if name in equal else sizes[name] for name in taken}
+    folder.mkdir(parents=True, exist_ok=True)
+    dtypes = onnx_submodel.cut(model, found.part, given, outputs, folder / "model.onnx")
+    expected, noise = [], []
+    for index, name in enumerate(outputs):
+        entry = truths.known[comparison.match.tensors[name]]
+        np.save(folder / f"expected_{index}.npy", truths.load(entry.name), allow_pickle=False)
+        expected.append(str(folder / f"expected_{index}.npy"))
+        noise.append([entry.noise_rms, entry.noise_max])
+    inputs = {name: str(folder / f"in_{i}.npy") for i, name in enumerate(given)}
+    return {
+        "submodel": str(folder / "model.onnx"),
+        "inputs": inputs,
+        "specs": [TensorSpec(n, dtypes[n], tuple(array.shape)).to_json() for n, array in given.items()],
+        "outputs": outputs,
+        "expected": expected,
+        "noise": noise,
+    }
+
+
+def plan_exposure(
+    *,
+    artifact: str,
+    feed: dict[str, str],
+    precision: str,
+    truths: str,
+    seconds: float,
+    chunk_bytes: int,
+    chunk_tensors: int,
+) -> dict[str, Any]:
+    """Make the truths of a graph itself, and group its tensors into chunks that are exposed together."""
+    model = LazyModel(Path(artifact))
+    try:
+        known = _truths(model, read(feed), precision, Path(truths), timer(seconds))
+    except OutOfTimeError as error:
+        return {"chunks": [], "reason": str(error)}
+    chunks: list[list[str]] = []
+    size = 0
+    for node in model.nodes:
+        for name in node.output:
+            if name not in known or not known.known[name].floating:
+                continue
+            needed = 4 * math.prod(known.known[name].shape)
+            if not chunks or size + needed > chunk_bytes or len(chunks[-1]) >= chunk_tensors:
+                chunks.append([])
+                size = 0
+            chunks[-1].append(name)
+            size += needed
+    return {"chunks": chunks, "reason": ""}
+
+
+def expose(*, artifact: str, names: list[str], path: str) -> dict[str, Any]:
+    """Write the model with these tensors as outputs; names that are outputs already stay as they are."""
+    model = LazyModel(Path(artifact))
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    onnx_submodel.expose(model, [n for n in names if n not in model.outputs], Path(path))
+    return {}
+
+
+def prefix(*, artifact: str, output: str, path: str) -> dict[str, Any]:
+    """Write what leads to one tensor as a model of its own."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return {"inputs": onnx_submodel.prefix(LazyModel(Path(artifact)), output, Path(path))}
+
+
+def distances(*, truths: str, tensors: dict[str, str]) -> dict[str, Any]:
+    """How far tensors in files are from what they should hold, in units of their noise; ``None`` is beyond number."""
+    import numpy as np
+
+    known = onnx_truths.Truths(Path(truths))
+    found = {name: known.distance(name, np.load(path, allow_pickle=False)).ratio for name, path in tensors.items()}
+    return {"ratios": {name: _number(ratio) for name, ratio in found.items()}}
+
+
+def blame(*, artifact: str, truths: str, ratios: dict[str, float | None], limit: float, folder: str) -> dict[str, Any]:
+    """The first operator that the runtime gets wrong by the errors of all its tensors, and it alone as a model."""
+    model, known = LazyModel(Path(artifact)), onnx_truths.Truths(Path(truths))
+    errors = {name: math.inf if ratio is None else ratio for name, ratio in ratios.items()}
+    comparison = Comparison(model, Match(model, model), known, limit)
+    comparison.errors |= errors
+    comparison.equal |= {name: name for name in comparison.dependent if name in known}
+    for index, node in enumerate(model.nodes):
+        mine = [errors[n] for n in node.output if n in errors]
+        before = max((errors.get(n, 0.0) for n in onnx_steps.takes(node)), default=0.0)
+        if mine and max(mine) > limit and before <= max(limit, max(mine) / limit):
+            output = next(n for n in node.output if errors.get(n) == max(mine))
+            found = Found(index, output, before, max(mine), [index])
+            return {"found": described(comparison, found, Path(folder))}
+    return {"found": None}

@@ -1,0 +1,196 @@
+"""Searching artifacts whose operators tell which module they came from: by the results of the source's modules."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import Unsupported
+from pytest_modelformats.formats import onnx_localise, onnx_truths, torch_intermediates
+from pytest_modelformats.formats.onnx_scopes import unwrapped
+from pytest_modelformats.schema import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+# OpenVINO's PyTorch frontend calls operators __module.layer3.2.conv1/aten::_convolution/Convolution.
+_OPENVINO = re.compile(r"^__module\.([^/]+)/")
+
+
+def record(
+    *, source: dict[str, Any], feed: dict[str, str], precision: str, truths: str, seconds: float
+) -> dict[str, Any]:
+    """Every module's result is written; ``reason`` says why not."""
+    from pytest_modelformats.formats.torch_loading import load_module
+
+    if onnx_truths.complete(Path(truths)):
+        return {"reason": ""}
+    arrays, check = onnx_localise.read(feed), onnx_localise.timer(seconds)
+    try:
+        torch_intermediates.record(load_module(Source.from_json(source)), arrays, precision, Path(truths), check)
+    except (onnx_localise.OutOfTimeError, Unsupported) as error:
+        return {"reason": str(error)}
+    return {"reason": ""}
+
+
+def last_of_modules(paths: Iterable[str], known: onnx_truths.Truths) -> dict[int, str]:
+    """Of operators in topological order and the modules they came from: the last of each module whose result is known.
+
+    Where several modules end with one operator, the innermost one names it.
+    """
+    last: dict[str, int] = {}
+    for index, path in enumerate(paths):
+        parts = path.split(".") if path else []
+        last.update({".".join(parts[: size + 1]): index for size in range(len(parts))})
+    found: dict[int, str] = {}
+    for path in sorted(last, key=len, reverse=True):
+        if path in known:
+            found.setdefault(last[path], path)
+    return dict(sorted(found.items()))
+
+
+def exported_program(
+    *,
+    source: dict[str, Any],
+    artifact: str,
+    feed: dict[str, str],
+    precision: str,
+    truths: str,
+    seconds: float,
+    limit: float,
+) -> dict[str, Any]:
+    """The first module of a ``.pt2`` whose result is wrong, run node by node by torch.fx."""
+    import torch
+
+    from pytest_modelformats.formats.torch_calling import arguments, plain_kernels, to_numpy, to_tensor
+    from pytest_modelformats.formats.torch_loading import load_module
+    from pytest_modelformats.formats.torch_programs import load_exported
+
+    told = record(source=source, feed=feed, precision=precision, truths=truths, seconds=seconds)
+    if told["reason"]:
+        return {"found": None, "compared": 0, **told}
+    known = onnx_truths.Truths(Path(truths))
+    module: Any = load_exported(Path(artifact), trust=True)[1]
+    nodes = list(module.graph.nodes)
+    places = last_of_modules([_scope(node) for node in nodes], known)
+    named = {nodes[index].name: path for index, path in places.items()}
+    errors: dict[str, float] = {}
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+
+    class Looking(torch.fx.Interpreter):  # type: ignore[misc] # torch is untyped here
+        def run_node(self, node: Any) -> Any:
+            result = super().run_node(node)
+            tensor = torch_intermediates.first_tensor(result)
+            if node.name in named and tensor is not None:
+                errors[node.name] = known.distance(named[node.name], to_numpy(tensor.float())).ratio
+            return result
+
+    tensors = {n: to_tensor(a) for n, a in onnx_localise.read(feed).items()}
+    tensors = {n: t.to(dtype) if t.is_floating_point() else t for n, t in tensors.items()}
+    args, kwargs = arguments(module, tensors)
+    with plain_kernels():
+        Looking(module).run(*torch.utils._pytree.tree_leaves((args, kwargs)))  # noqa: SLF001 - the program takes leaves
+    order = [(node.name, named[node.name]) for node in nodes if node.name in errors]
+    found = _first(order, errors, known, limit)
+    if found is not None:
+        weights = load_module(Source.from_json(source)).state_dict()
+        found["how"] = _other_weight(found["module"], module.state_dict(), weights)
+    reason = "" if found else f"{len(errors)} modules give what the source's give"
+    return {"found": found, "reason": reason, "compared": len(errors)}
+
+
+def _scope(node: Any) -> str:
+    """The module that a node came from, "" where it does not tell or takes part in no computation."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return unwrapped(stack[-1][0]) if stack and node.op == "call_function" else ""
+
+
+def _other_weight(path: str, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    import torch
+
+    own = {unwrapped(name): value for name, value in mine.items()}
+    for name, value in theirs.items():
+        other = own.get(name)
+        if name.rpartition(".")[0] == path and other is not None and other.shape == value.shape:
+            count = int(torch.count_nonzero(other != value.to(other.dtype)))
+            if count:
+                return f"'{name}' differs from the source's in {count} of {value.numel()} elements"
+    return ""
+
+
+def _first(
+    order: Sequence[tuple[str, str]], errors: Mapping[str, float], known: onnx_truths.Truths, limit: float
+) -> dict[str, Any] | None:
+    """The first wrong one of (operator's name, what it should equal), with the largest error before it."""
+    before = 0.0
+    for index, (name, path) in enumerate(order):
+        ratio = errors[name]
+        if ratio > limit:
+            return {
+                "operator": known.known[path].operator,
+                "node": name,
+                "module": path,
+                "output": path,
+                "input_error": before,
+                "output_error": ratio if math.isfinite(ratio) else None,
+                "how": "",
+                "missing": [],
+                "before": [earlier for earlier, _ in order[max(0, index - 6) : index]],
+            }
+        before = max(before, ratio)
+    return None
+
+
+def plan_openvino(*, artifact: str, truths: str) -> dict[str, Any]:
+    """The operators of an IR whose results are known: (friendly name, what it should equal), in topological order.
+
+    Known are the results of the source's modules, or the tensors of its ONNX graph, whose names an IR keeps.
+    """
+    import openvino
+
+    known = onnx_truths.Truths(Path(truths))
+    ops = openvino.Core().read_model(artifact).get_ordered_ops()
+    paths = []
+    tensors: dict[int, str] = {}
+    for index, op in enumerate(ops):
+        match = _OPENVINO.match(op.get_friendly_name())
+        paths.append(unwrapped(match[1]) if match else "")
+        if op.get_type_name() in ("Parameter", "Constant", "Result"):
+            continue
+        name = next((n for n in sorted(op.output(0).get_names()) if n in known), "")
+        if name and known.known[name].operator:
+            tensors[index] = name
+    places = dict(sorted({**tensors, **last_of_modules(paths, known)}.items()))
+    floating = {i: name for i, name in places.items() if known.known[name].floating}
+    return {"operators": [[ops[i].get_friendly_name(), name, ops[i].get_type_name()] for i, name in floating.items()]}
+
+
+def expose_openvino(*, artifact: str, names: list[str], path: str) -> dict[str, Any]:
+    """Write the IR with the results of these operators as its outputs, in this order."""
+    import openvino
+    from openvino import opset13
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    model = openvino.Core().read_model(artifact)
+    ops = {op.get_friendly_name(): op for op in model.get_ordered_ops()}
+    results = [opset13.result(ops[name].output(0)) for name in names]
+    exposed = openvino.Model(results, model.get_parameters(), "exposed")
+    openvino.save_model(exposed, path, compress_to_fp16=False)
+    return {}
+
+
+def blame_openvino(*, truths: str, operators: list[list[str]], files: list[str], limit: float) -> dict[str, Any]:
+    """The first wrong one of the operators whose results are in these files."""
+    import numpy as np
+
+    known = onnx_truths.Truths(Path(truths))
+    pairs = zip(operators, files, strict=True)
+    errors = {op[0]: known.distance(op[1], np.load(file, allow_pickle=False)).ratio for op, file in pairs}
+    found = _first([(op[0], op[1]) for op in operators], errors, known, limit)
+    if found is not None:
+        found["operator"] = next(op[2] for op in operators if op[0] == found["node"])
+        match = _OPENVINO.match(found["node"])
+        found["module"] = unwrapped(match[1]) if match else ""
+    return {"found": found}

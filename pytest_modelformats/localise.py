@@ -1,0 +1,137 @@
+"""The first operator where a failing conversion leaves the reference.
+
+Runs after a verdict in the pytest process; graphs are read and evaluated in a worker of its
+own, parts are run alone in the cell's backend. It never changes an outcome: what goes wrong
+here becomes a sentence.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats.errors import ModelFormatsError, WorkerTimeout
+from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pytest_modelformats.bundle import Submodel
+    from pytest_modelformats.options import Settings
+    from pytest_modelformats.schema import PlannedCell, Verdict
+    from pytest_modelformats.stages import Stages
+
+# The verdicts that say that numbers are wrong; a changed interface is its own explanation.
+KINDS = frozenset({FailureKind.NUMERIC, FailureKind.NAN, FailureKind.DEGENERATE, FailureKind.PRECISION})
+# How the batch law says which size of batch it is about: that many rows are looked at.
+_BATCH = re.compile(r"^(?:rows of )?batch (\d+) against")
+INTERMEDIATES, BISECTION = "onnx-intermediates", "bisection"
+
+
+@dataclass(frozen=True, slots=True)
+class Localised:
+    """Where a cell goes wrong, or in ``reason`` why that could not be told.
+
+    Errors are rms errors over each tensor's own rounding noise; ``None`` where they have no number
+    (another shape, NaN in other places). ``submodel`` is the faulty part as a model of its own,
+    ``inputs`` and ``expected`` are ``.npy`` files beside it; they live as long as the run,
+    ``noise`` what rounding makes of each of its outputs (rms, largest).
+    """
+
+    method: str
+    operator: str = ""
+    node: str = ""
+    module: str = ""
+    output: str = ""
+    input_error: float | None = None
+    output_error: float | None = None
+    before: tuple[str, ...] = ()
+    nodes_compared: int = 0
+    confirmed: bool | None = None
+    seconds: float = 0.0
+    sentence: str = ""
+    how: str = ""
+    missing: tuple[str, ...] = ()
+    reason: str = ""
+    peak_bytes: int | None = None
+    submodel: Path | None = None
+    inputs: tuple[tuple[str, Path], ...] = ()
+    expected: tuple[tuple[str, Path], ...] = ()
+    noise: tuple[tuple[float, float], ...] = ()
+
+    def data(self) -> dict[str, Any]:
+        """What a check line carries of it."""
+        files = {"submodel", "inputs", "expected", "noise"}
+        return {key: value for key, value in asdict(self).items() if key not in files}
+
+
+def due(settings: Settings, name: str, verdict: Verdict) -> bool:
+    """Whether a verdict asks for it."""
+    if settings.localise_budget_s <= 0 or name not in {"parity", "batch"}:
+        return False
+    return verdict.outcome is Outcome.FAILED and verdict.failure_kind in KINDS
+
+
+def localise(stages: Stages, settings: Settings, planned: PlannedCell, verdict: Verdict) -> Localised:
+    """Where the cell goes wrong, within the budget; asked a second time for a cell, the same answer."""
+    named = _BATCH.search(verdict.sentence)
+    rows = int(named[1]) if named else None
+    return stages.cells.once("localised", planned, lambda: _within(stages, settings, planned, rows))
+
+
+def _within(stages: Stages, settings: Settings, planned: PlannedCell, rows: int | None) -> Localised:
+    from pytest_modelformats.locating import locate
+
+    started = time.monotonic()
+    try:
+        found = locate(stages, settings, planned, started + settings.localise_budget_s, rows)
+    except WorkerTimeout as error:
+        # A worker says that it was killed, and to allow more with --mf-timeout: here it is the budget that ended.
+        found = Localised(INTERMEDIATES, reason=f"the time budget ended: {str(error).partition(' and was killed')[0]}")
+    except ModelFormatsError as error:
+        found = Localised(INTERMEDIATES, reason=str(error))
+    except Exception as error:  # noqa: BLE001 - an error of ours here must not become the cell's outcome
+        found = Localised(INTERMEDIATES, reason=f"the search itself failed ({type(error).__name__}: {error})")
+    seconds = time.monotonic() - started
+    if found.reason and seconds >= settings.localise_budget_s:
+        reason = f"{found.reason.rstrip('.')}; allow more than {settings.localise_budget_s:g} s with "
+        found = replace(found, reason=f"{reason}--mf-localise-budget")
+    return replace(found, seconds=round(seconds, 3), sentence=sentence(found, planned.cell.backend))
+
+
+def part(found: Localised, planned: PlannedCell) -> Submodel | None:
+    """The faulty part for a reproduction bundle, where alone it is further off than rounding may be."""
+    from pytest_modelformats.bundle import Submodel
+
+    limit = PRECISIONS[planned.cell.precision].limit
+    if (
+        found.submodel is None
+        or not found.confirmed
+        or (found.output_error is not None and found.output_error <= limit)
+    ):
+        return None
+    noise = dict(zip((name for name, _ in found.expected), found.noise, strict=True))
+    return Submodel(found.submodel, found.inputs, found.expected, found.sentence, noise)
+
+
+def sentence(found: Localised, backend: str) -> str:
+    """What was found, in words."""
+    if found.reason:
+        return f"The first wrong operator could not be located because {found.reason.rstrip('.')}."
+    place = f" ({found.module})" if found.module and found.module != found.node else ""
+    unit = "its rounding noise" if found.method == INTERMEDIATES else "what rounding explains"
+    error = f"output error {_times(found.output_error)} {unit}, inputs {_times(found.input_error)}"
+    text = f"First wrong operator: {found.operator} '{found.node}'{place}: {error}"
+    text += f"; {found.how}." if found.how else "."
+    if found.confirmed is not None:
+        text += f" Alone, on good inputs, it is {'wrong' if found.confirmed else 'right'} in {backend}"
+        text += "." if found.confirmed else ": it goes wrong only among its neighbours."
+    return text
+
+
+def _times(ratio: float | None) -> str:
+    if ratio is None:
+        return "beyond"
+    return f"{ratio:.2g} ×"

@@ -1,0 +1,214 @@
+"""The order in which a failing cell is searched: its graph, its source's conversion, its runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats import graph, registry
+from pytest_modelformats.confirming import finished
+from pytest_modelformats.errors import ModelFormatsError, WorkerTimeout
+from pytest_modelformats.localise import INTERMEDIATES, Localised
+from pytest_modelformats.schema import PRECISIONS, Environment, PlannedCell
+from pytest_modelformats.workers.asking import Asker, write_feed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from pytest_modelformats.options import Settings
+    from pytest_modelformats.stages import Stages
+
+# The worker that reads and evaluates graphs: one that hangs or dies takes nothing else with it.
+RUNTIME = "localise"
+# Rows looked at: all that the batch law takes where the file is small, one where a row alone is work enough.
+ROWS = 8
+SMALL_BYTES = 20_000_000
+_ONNX = "pytest_modelformats.formats.onnx_localise"
+
+
+@dataclass(slots=True)
+class Search:
+    """What every step of one search needs; ``ends`` is when its budget does."""
+
+    stages: Stages
+    settings: Settings
+    planned: PlannedCell
+    ends: float
+    feed: Mapping[str, np.ndarray]
+    rows: int
+    folder: Path
+
+    @property
+    def seconds(self) -> float:
+        """What is left of the budget; raises WorkerTimeout where nothing is."""
+        left = self.ends - time.monotonic()
+        if left <= 0:
+            raise WorkerTimeout("nothing of it was left")
+        return left
+
+    @property
+    def precision(self) -> str:
+        """The precision whose noise counts."""
+        return PRECISIONS[self.planned.cell.precision].yardstick
+
+    @property
+    def limit(self) -> float:
+        """The noise ratio from which on a tensor is wrong."""
+        return PRECISIONS[self.planned.cell.precision].limit
+
+    def asker(self) -> Asker:
+        """Asks with what is left of the budget as the time-out."""
+        return Asker(self.stages.pool, self.seconds, lambda _: None)
+
+    def ask(self, entry: str, *, modules: tuple[str, ...] = ("onnx",), **arguments: Any) -> dict[str, Any]:
+        """The answer of a function in the worker; a hang ends with the budget."""
+        worker = self.stages.pool.get(Environment(), RUNTIME, modules)
+        return worker.request("call", self.seconds, None, entry=entry, arguments=arguments)
+
+    def written(self) -> dict[str, str]:
+        """The inputs as files."""
+        return write_feed(self.feed, self.folder.parent / f"feed-{digest(self.feed)}")
+
+    def feed_key(self) -> str:
+        """Names what belongs to these inputs at this precision."""
+        return f"{digest(self.feed)}-{self.precision}"
+
+    def key(self, artifact: Path) -> str:
+        """Names the truths of a graph on these inputs at this precision."""
+        stat = artifact.stat()
+        text = f"{artifact}\0{stat.st_mtime_ns}\0{stat.st_size}\0{digest(self.feed)}\0{self.precision}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def digest(feed: Mapping[str, np.ndarray]) -> str:
+    """A short name for the content of a feed."""
+    found = hashlib.sha256()
+    for name, array in feed.items():
+        found.update(f"{name}{array.dtype}{array.shape}".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()[:16]
+
+
+def locate(stages: Stages, settings: Settings, planned: PlannedCell, ends: float, rows: int | None = None) -> Localised:
+    """Search the cell, on so many rows where that is said; raises ModelFormatsError where a worker fails."""
+    search = _search(stages, settings, planned, ends, rows)
+    artifact = onnx_of(search)
+    if artifact is None:
+        from pytest_modelformats.bisecting import bisect
+
+        return bisect(search)
+    source = stages.models.source(planned.cell.model)
+    reference = _reference(search)
+    reason = ""
+    if reference is not None and reference != artifact:
+        found = _in_graph(search, reference, artifact)
+        if not found.reason:
+            return found
+        reason = "" if found.reason == _NOTHING else found.reason
+    if source.format != "onnx" and not reason:
+        from pytest_modelformats.bisecting import against_modules
+
+        by_module = against_modules(search, artifact)
+        if by_module is not None:
+            return by_module
+    if reason:
+        return Localised(INTERMEDIATES, reason=reason)
+    if planned.cell.format == "openvino":
+        from pytest_modelformats.bisecting import in_ir
+
+        return in_ir(search, artifact)
+    from pytest_modelformats.exposing import in_runtime
+
+    return in_runtime(search, artifact)
+
+
+_NOTHING = "every tensor of the graph is right"
+
+
+def _search(stages: Stages, settings: Settings, planned: PlannedCell, ends: float, wanted: int | None) -> Search:
+    model = planned.cell.model
+    samples = stages.models.samples(model)
+    path = stages.cells.artifact(planned).path
+    size = path.stat().st_size if path.is_file() else 0
+    rows = min(wanted or (ROWS if size <= SMALL_BYTES else 1), samples.rows)
+    feed = stages.models.rows(model, 0, rows) if samples.batch_symbol else samples.feeds[0]
+    base = stages.pool.folder / "localised"
+    base.mkdir(exist_ok=True)
+    folder = base / f"{len(list(base.iterdir()))}-{hashlib.sha256(planned.cell.id.encode()).hexdigest()[:8]}"
+    return Search(stages, settings, planned, ends, feed, rows, folder)
+
+
+def onnx_of(search: Search) -> Path | None:
+    """The ONNX file that the cell's artifact is or was made of, ``None`` where there is none."""
+    planned = search.planned
+    source = search.stages.models.source(planned.cell.model)
+    if planned.candidate_path:
+        return Path(planned.candidate_path) if planned.cell.format == "onnx" else None
+    known = registry.converters()
+    steps = [i for i, step in enumerate(planned.chain) if known[step.converter].target == "onnx"]
+    if steps:
+        part = replace(planned, chain=planned.chain[: steps[-1] + 1])
+        return search.stages.cells.converted(part, search.asker()).path
+    return Path(source.location) if source.format == "onnx" else None
+
+
+def _reference(search: Search) -> Path | None:
+    """The source as an ONNX graph in fp32: its own file, or the product's default conversion of it."""
+    source = search.stages.models.source(search.planned.cell.model)
+    if source.format == "onnx":
+        return Path(source.location)
+    paths = [p for p in graph.artifacts(source.format) if p.node == ("onnx", "fp32") and not p.route]
+    if not paths:
+        return None
+    cell = replace(search.planned.cell, format="onnx", precision="fp32", route="", candidate="")
+    wanted = PlannedCell(cell, paths[0].steps, "fp32", search.planned.decision)
+    try:
+        return search.stages.cells.converted(wanted, search.asker()).path
+    except (ModelFormatsError, OSError):
+        return None  # a source that cannot be exported is searched by its modules
+
+
+def _true_outputs(search: Search) -> list[str]:
+    """The source's float64 outputs for the search's rows as files, none where they cannot be cut to rows."""
+    import numpy as np
+
+    model = search.planned.cell.model
+    samples, description = search.stages.models.samples(model), search.stages.models.description(model)
+    truths = search.stages.models.reference(model).truths[0]
+    batched = [s.shape is not None and samples.batch_symbol in s.shape[:1] for s in description.outputs]
+    if samples.batch_symbol and not all(batched):
+        return []
+    paths = []
+    folder = search.folder.parent / f"true-{digest(search.feed)}"
+    folder.mkdir(exist_ok=True)
+    for index, truth in enumerate(truths):
+        path = folder / f"{index}.npy"
+        if not path.is_file():
+            np.save(path, truth[: search.rows] if samples.batch_symbol else truth, allow_pickle=False)
+        paths.append(str(path))
+    return paths
+
+
+def _in_graph(search: Search, reference: Path, artifact: Path) -> Localised:
+    """The first operator of the artifact's graph that is another one than the reference's, confirmed alone."""
+    source = search.stages.models.source(search.planned.cell.model)
+    answer = search.ask(
+        f"{_ONNX}:compare",
+        reference=str(reference),
+        artifact=str(artifact),
+        feed=search.written(),
+        precision=search.precision,
+        truths=str(search.folder.parent / f"truths-{search.key(reference)}"),
+        folder=str(search.folder),
+        seconds=search.seconds,
+        limit=search.limit,
+        expected=[] if source.format == "onnx" else _true_outputs(search),
+    )
+    if answer["found"] is None:
+        return Localised(INTERMEDIATES, reason=answer["reason"] or _NOTHING, nodes_compared=answer["compared"])
+    return finished(search, answer)
