@@ -60,11 +60,7 @@ class Steps:
             more["context"] = {name: self._value(name, given) for name in self._free[index]}
         with np.errstate(all="ignore"):
             results = operator.run(*inputs, **more)
-        found = {}
-        for name, value in zip(node.output, results, strict=False):
-            if name:
-                found[name] = self._rounded(value)
-        return found
+        return {name: value for name, value in zip(node.output, results, strict=False) if name}
 
     def _value(self, name: str, given: Mapping[str, Any]) -> Any:
         if not name:

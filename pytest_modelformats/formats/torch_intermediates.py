@@ -123,8 +123,8 @@ def numerics(module: torch.nn.Module, precision: str) -> Iterator[tuple[torch.nn
         ready, dtype = copy_of(module).double(), torch.float64
     else:
         ready, dtype = torch_numerics._single(module), torch.float32  # noqa: SLF001 - the same copy as for the noise
-        if precision in ("fp16", "bf16"):
-            ready = ready.to(getattr(torch, TORCH_DTYPES[precision])).float()
+        if precision in ("fp16", "bf16", "fp16-weights"):
+            ready = ready.to(getattr(torch, TORCH_DTYPES[precision.removesuffix("-weights")])).float()
     with mode(precision):
         yield ready, dtype
 
