@@ -38,7 +38,7 @@ def finished(search: Search, answer: Mapping[str, Any], method: str = INTERMEDIA
         submodel=Path(found["submodel"]),
         inputs=tuple((name, Path(path)) for name, path in found["inputs"].items()),
         expected=tuple((n, Path(p)) for n, p in zip(found["outputs"], found["expected"], strict=True)),
-        noise=tuple((float(rms), float(largest)) for rms, largest in found["noise"]),
+        noise=tuple((n, (rms, largest)) for n, (rms, largest) in zip(found["outputs"], found["noise"], strict=True)),
     )
     try:
         return replace(result, confirmed=_confirmed(search, found))

@@ -284,7 +284,7 @@ def _located(
     note.data["localisation"] = found.data()
     what, step, rest = note.sentence.partition(" Next: ")
     note.sentence = f"{what} {found.sentence}{step}{rest}"
-    return localise.part(found, planned)
+    return localise.submodel(found, planned)
 
 
 def _take(note: Note, name: str, result: Any) -> Any:
@@ -298,16 +298,6 @@ def _take(note: Note, name: str, result: Any) -> Any:
         note.properties["latency_p50_ns"] = result.latency_p50_ns
         note.properties["size_bytes"] = result.size_bytes
     return result
-
-
-def _explain(campaign: Campaign, planned: PlannedCell, name: str, verdict: Verdict, note: Note) -> None:
-    """What is found out about a verdict that is not passed: the first wrong operator."""
-    from pytest_modelformats import localise
-
-    if localise.due(campaign.settings, name, verdict):
-        found = localise.localise(campaign.stages, campaign.settings, planned, verdict)
-        note.data["localisation"] = found.data()
-        note.sentence = f"{note.sentence} {found.sentence}"
 
 
 def _model_line(campaign: Campaign, model: str) -> dict[str, Any]:

@@ -36,8 +36,8 @@ class Localised:
 
     Errors are rms errors over each tensor's own rounding noise; ``None`` where they have no number
     (another shape, NaN in other places). ``submodel`` is the faulty part as a model of its own,
-    ``inputs`` and ``expected`` are ``.npy`` files beside it; they live as long as the run,
-    ``noise`` what rounding makes of each of its outputs (rms, largest).
+    ``inputs`` and ``expected`` (float64) are ``.npy`` files beside it, ``noise`` is what rounding makes of each
+    output (rms, largest); they live as long as the run.
     """
 
     method: str
@@ -59,7 +59,7 @@ class Localised:
     submodel: Path | None = None
     inputs: tuple[tuple[str, Path], ...] = ()
     expected: tuple[tuple[str, Path], ...] = ()
-    noise: tuple[tuple[float, float], ...] = ()
+    noise: tuple[tuple[str, tuple[float, float]], ...] = ()
 
     def data(self) -> dict[str, Any]:
         """What a check line carries of it."""
@@ -101,19 +101,14 @@ def _within(stages: Stages, settings: Settings, planned: PlannedCell, rows: int 
     return replace(found, seconds=round(seconds, 3), sentence=sentence(found, planned.cell.backend))
 
 
-def part(found: Localised, planned: PlannedCell) -> Submodel | None:
-    """The faulty part for a reproduction bundle, where alone it is further off than rounding may be."""
+def submodel(found: Localised, planned: PlannedCell) -> Submodel | None:
+    """The part as a reproduction bundle takes it, where alone it is further off than rounding may be."""
     from pytest_modelformats.bundle import Submodel
 
-    limit = PRECISIONS[planned.cell.precision].limit
-    if (
-        found.submodel is None
-        or not found.confirmed
-        or (found.output_error is not None and found.output_error <= limit)
-    ):
+    faint = found.output_error is not None and found.output_error <= PRECISIONS[planned.cell.precision].limit
+    if found.submodel is None or not found.confirmed or faint:
         return None
-    noise = dict(zip((name for name, _ in found.expected), found.noise, strict=True))
-    return Submodel(found.submodel, found.inputs, found.expected, found.sentence, noise)
+    return Submodel(found.submodel, found.inputs, found.expected, found.sentence, dict(found.noise))
 
 
 def sentence(found: Localised, backend: str) -> str:

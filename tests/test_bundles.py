@@ -194,13 +194,23 @@ def test_the_smallest_failing_part_is_a_bundle_of_its_own(run, tiny, pytester, m
     subprocess.run([sys.executable, "-c", code], cwd=pytester.path, check=True)
     (pytester.path / "gives_part.py").write_text(SUBMODEL)
     monkeypatch.setenv("PYTHONPATH", str(pytester.path))
-    ran = run("--mf-model", tiny, "--mf-candidate", "wrong.onnx", *PARITY, plugins=["gives_part"])
+    ran = run(
+        "--mf-model", tiny, "--mf-candidate", "wrong.onnx", *PARITY, "--mf-localise-budget", "0", plugins=["gives_part"]
+    )
     bundle = bundle_of(ran, CELL, "parity") / "submodel"
     assert (bundle / "artifact" / part.name).is_file()
     done = repro(thin_onnxruntime, bundle)
     assert done.returncode == EXISTS, done.stdout
     assert "The second Gemm is wrong." in done.stdout
     assert repro(thin_onnxruntime, bundle, "--artifact", tiny).returncode == GONE
+
+
+def test_the_first_wrong_operator_is_a_bundle_of_its_own(run, tiny, pytester, thin_onnxruntime):
+    two_layers(pytester.path / "wrong.onnx", change=1.0)
+    ran = run("--mf-model", tiny, "--mf-candidate", "wrong.onnx", *PARITY)
+    done = repro(thin_onnxruntime, bundle_of(ran, CELL, "parity") / "submodel")
+    assert done.returncode == EXISTS, done.stdout
+    assert "First wrong operator: Gemm 'y'" in done.stdout
 
 
 def test_under_xdist_the_bundle_lies_in_the_runs_folder(run, tiny, pytester):
