@@ -145,7 +145,8 @@ class FormatModule(Protocol):
     def evaluate(self, source: Source, feeds: Sequence[Feed], precision: str) -> tuple[list[list[np.ndarray]], str]:
         """Run the source in its own framework at ``float64`` or a precision's name.
 
-        Returns the outputs per feed, and one line that says by which method.
+        Returns the outputs per feed, and one line that says by which method, with one of the words of
+        ``noise_methods.WORDS`` in it. At ``tf32`` the operands of products keep 10 mantissa bits, results are fp32.
         Raises Unsupported where neither the precision nor an estimate of it can be had.
         """
         ...

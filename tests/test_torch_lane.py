@@ -259,13 +259,14 @@ def test_truth_is_float64_and_every_precision_adds_its_own_noise(net):
     # float32 arithmetic anywhere on the way would leave the truth on float32's grid.
     assert any(np.any(truth[0][i] != truth[0][i].astype(np.float32)) for i in floats)
     noise = {}
-    for precision in ("fp32", "fp16", "bf16", "fp16-weights"):
+    for precision in ("fp32", "tf32", "fp16", "bf16", "fp16-weights"):
         outputs, method = pytorch.evaluate(source, feeds, precision)
         assert precision in method
         noise[precision] = rms([outputs[f][i] - truth[f][i] for f in (0, 1) for i in floats])
         assert all(outputs[0][i].dtype == np.float32 for i in floats)
     assert 0 < noise["fp32"] < noise["fp16-weights"] * 0.1
     assert noise["fp32"] * 100 < noise["fp16"] < noise["bf16"]
+    assert noise["fp32"] * 100 < noise["tf32"] < noise["fp16"] * 1.5
     # The outcome does not depend on what was evaluated before: the memoised module stays as it was.
     again = pytorch.evaluate(source, feeds, "fp32")[0]
     assert np.array_equal(again[0][0], pytorch.evaluate(source, feeds, "fp32")[0][0][0])
@@ -405,7 +406,7 @@ def test_cuda_without_a_gpu_is_no_device():
 
 
 @pytest.mark.parametrize(("converter", "fmt"), [("pt2_from_pytorch", pt2), ("torchscript_from_pytorch", torchscript)])
-@pytest.mark.parametrize("net", ["cnn", "gru", "heads", "encoder"])
+@pytest.mark.parametrize("net", ["cnn", "gru", "lstm", "heads", "encoder"])
 def test_artifacts_are_sources_too(converter, fmt, net, tmp_path):
     artifact = convert(converter, net, tmp_path)
     kind = fmt.sniff(artifact, artifact.read_bytes()[:4096])
@@ -421,9 +422,12 @@ def test_artifacts_are_sources_too(converter, fmt, net, tmp_path):
     feeds = [feed_of(described(net).inputs, 3)]
     truth, _ = fmt.evaluate(source, feeds, "float64")
     own = pytorch.evaluate(source_of(net), feeds, "float64")[0]
-    noise = {p: rms([fmt.evaluate(source, feeds, p)[0][0][0] - truth[0][0]]) for p in ("fp32", "fp16", "bf16")}
+    noise = {p: rms([fmt.evaluate(source, feeds, p)[0][0][0] - truth[0][0]]) for p in ("fp32", "tf32", "fp16", "bf16")}
     assert rms([truth[0][0] - own[0][0]]) < 1e-12
     assert 0 < noise["fp32"] * 100 < noise["fp16"] < noise["bf16"]
+    # The products are found in a graph as they are in the module that it was made of.
+    module = rms([pytorch.evaluate(source_of(net), feeds, "tf32")[0][0][0] - truth[0][0]])
+    assert noise["tf32"] == pytest.approx(module, rel=0.05)
 
 
 @pytest.mark.parametrize(("converter", "fmt"), [("pt2_from_pytorch", pt2), ("torchscript_from_pytorch", torchscript)])

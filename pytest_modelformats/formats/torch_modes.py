@@ -92,6 +92,7 @@ def _operand_class() -> type:
         def __init__(self, nearest: Callable[[torch.Tensor], torch.Tensor]) -> None:
             super().__init__()
             self.nearest = nearest
+            self.met_fused = False
 
         def round(self, value: Any) -> Any:
             single = isinstance(value, torch.Tensor) and value.dtype is torch.float32
@@ -100,6 +101,7 @@ def _operand_class() -> type:
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             name = func._schema.name.removeprefix("aten::").rstrip("_")  # noqa: SLF001 - in-place ones end in _
             if name in FUSED_PRODUCTS:
+                self.met_fused = True
                 raise FusedOperatorError
             operands = PRODUCTS.get(name, ())
             if not operands:
@@ -159,6 +161,7 @@ def _rounding_class() -> type:
         def __init__(self, narrow: torch.dtype) -> None:
             super().__init__()
             self.narrow = narrow
+            self.met_fused = False
 
         def round(self, value: Any, alias: Any) -> Any:
             if isinstance(value, (list, tuple)):
@@ -172,6 +175,7 @@ def _rounding_class() -> type:
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if func is torch.ops.aten.mkldnn_rnn_layer.default:
+                self.met_fused = True
                 raise FusedOperatorError
             result = func(*args, **(kwargs or {}))
             returns = func._schema.returns  # noqa: SLF001 - the only way to what an operator aliases

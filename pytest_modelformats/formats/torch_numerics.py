@@ -142,9 +142,13 @@ def _fp32(module: Any, feeds: Feeds) -> tuple[Outputs, str]:
 
 
 def _call(module: Any, feeds: Feeds, dtype: torch.dtype | None, *modes: Any) -> list[list[torch.Tensor]]:
+    for mode in modes:
+        mode.met_fused = False
     try:
         return _run(module, feeds, dtype, *modes)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        if any(mode.met_fused for mode in modes):  # TorchScript's interpreter wraps it in an error of its own
+            raise FusedOperatorError from error
         msg = f"PyTorch could not run the model: {first_line(error)}"
         raise RunError(msg) from error
 
