@@ -190,6 +190,7 @@ def _manifest(models: Models, model: str, writer: Writer) -> dict[str, Any]:
         "limits": {p: {"rms": k.limit, "worst": POINT_LIMIT.get(k.yardstick)} for p, k in PRECISIONS.items()},
         "sampled": [s.name for s, large in zip(writer.description.outputs, writer.sampled, strict=True) if large],
         "sampling_seed": SEED,
+        "seed": models.seed(model),
         "records": writer.records,
     }
 

@@ -84,6 +84,11 @@ class Models:
         """The function of a format that has samples, reference or outputs in its file, ``None`` where it has not."""
         return getattr(importlib.import_module(registry.formats()[self._sources[model].format].module), what, None)
 
+    def seed(self, model: str) -> int:
+        """The seed of everything that is drawn for a model: the run's, or the one that its file was made with."""
+        stored = self._stored(model, "stored_seed")
+        return int(stored(self.source(model))) if stored is not None else self._settings.seed
+
     def reference(self, model: str) -> Reference:
         """The float64 truth and the noise per precision, over all samples."""
 
@@ -102,7 +107,7 @@ class Models:
             description = self.description(model)
             if self._data.get(model) or description.data:
                 return None
-            return make_stress(description.inputs, self._settings.seed)
+            return make_stress(description.inputs, self.seed(model))
 
         return self._per_model("stress", model, load)
 
@@ -133,7 +138,7 @@ class Models:
 
     def moved_feeds(self, model: str) -> tuple[dict[str, np.ndarray], ...]:
         """The first rows moved a little several times."""
-        return second_look.moved(self.rows(model, 0, second_look.ROWS), self._settings.seed)
+        return second_look.moved(self.rows(model, 0, second_look.ROWS), self.seed(model))
 
     def _built(self, model: str, samples: Samples, name: str, precisions: tuple[str, ...]) -> Reference:
         source = self.source(model)

@@ -8,11 +8,26 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import thin
 from inner_run import PARITY, two_layers
+
+from pytest_modelformats import bundle as bundle_module
+from pytest_modelformats.compare import Noise
+from pytest_modelformats.inputs import Samples
+from pytest_modelformats.schema import (
+    Cell,
+    Decision,
+    FailureKind,
+    Outcome,
+    OutputParity,
+    PlannedCell,
+    TensorSpec,
+    Verdict,
+)
 
 EXISTS, GONE, MISSING, UNKNOWN = 1, 0, 2, 3
 CELL = "tiny~wrong-onnx-fp32-onnxruntime@cpu"
@@ -233,6 +248,7 @@ def test_a_contract_that_changed_is_shown_by_its_differences(run, tiny, pytester
 def test_a_check_that_the_script_does_not_know_is_undecided(failed, tiny, thin_onnxruntime):
     case = json.loads((failed / "case.json").read_text())
     (failed / "case.json").write_text(json.dumps({**case, "law": "other"}))
+    shutil.rmtree(failed / "observed")
     assert repro(thin_onnxruntime, failed, "--artifact", tiny).returncode == UNKNOWN
     assert repro(thin_onnxruntime, failed).returncode == EXISTS
 
@@ -255,35 +271,51 @@ def test_a_large_artifact_stays_where_it_is_and_the_readme_says_where(run, tiny,
     assert repro(Path(sys.executable), bundle).returncode == EXISTS
 
 
-def test_a_failure_that_is_in_no_outputs_numbers_is_undecided():
+CLIPS = """
+import onnx
+from onnx import helper, numpy_helper
+import numpy as np
+
+model = onnx.load("tiny.onnx")
+graph = model.graph
+for name, value in (("low", -6.0), ("high", 6.0)):
+    graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+graph.node.insert(0, helper.make_node("Clip", ["x", "low", "high"], ["clipped"]))
+graph.node[1].input[0] = "clipped"
+onnx.save(model, "clips.onnx")
+"""
+
+
+def test_what_fails_by_other_statistics_is_told_by_its_bits(run, tiny, pytester, thin_onnxruntime):
+    """Inputs are clipped at 6: wrong on stressed inputs alone, so no number of the samples shows it."""
+    subprocess.run([sys.executable, "-c", CLIPS], cwd=pytester.path, check=True)
+    ran = run("--mf-model", tiny, "--mf-candidate", "clips.onnx", *PARITY)
+    cell = "tiny~clips-onnx-fp32-onnxruntime@cpu"
+    assert ran.outcomes[cell, "parity"] == "failed", ran.text
+    bundle = bundle_of(ran, cell, "parity")
+    done = repro(thin_onnxruntime, bundle)
+    assert done.returncode == EXISTS, done.stdout + done.stderr
+    assert "bit for bit what came out when the check failed" in done.stdout
+    done = repro(thin_onnxruntime, bundle, "--artifact", tiny)
+    assert done.returncode == UNKNOWN, done.stdout + done.stderr
+    assert "bit for bit" in (bundle / "README.txt").read_text()
+
+
+def test_a_failure_that_is_in_no_outputs_numbers_is_told_by_its_bits():
     """Lost accuracy, say: the script does not claim that a bug is gone which it cannot see."""
-    from types import SimpleNamespace
-
-    from pytest_modelformats import bundle
-    from pytest_modelformats.compare import Noise
-    from pytest_modelformats.inputs import Samples
-    from pytest_modelformats.schema import (
-        Cell,
-        Decision,
-        FailureKind,
-        Outcome,
-        OutputParity,
-        PlannedCell,
-        TensorSpec,
-        Verdict,
-    )
-
-    feed = {"x": np.ones((2, 4), np.float32)}
     output = TensorSpec("y", "float32", ("N", 3))
     models = SimpleNamespace(
-        samples=lambda _: Samples((feed,), 2, "", None, "N", {"x": (0,)}),
+        samples=lambda _: Samples(({"x": np.ones((2, 4), np.float32)},), 2, "", None, "N", {"x": (0,)}),
         description=lambda _: SimpleNamespace(inputs=(), outputs=(output,)),
         reference=lambda _: SimpleNamespace(truths=((np.ones((2, 3)),),), noise={"fp32": (Noise(1e-7, 1e-6, 1e-7),)}),
+        stress=lambda _: None,
     )
-    campaign = SimpleNamespace(stages=SimpleNamespace(models=models))
+    outputs = [[np.ones((2, 3), np.float32)]]
+    stages = SimpleNamespace(models=models, outputs=lambda _: outputs, _tolerances=lambda _: {})
+    campaign = SimpleNamespace(stages=stages)
     planned = PlannedCell(Cell("m", "onnx", "fp32", "onnxruntime", "cpu"), (), "fp32", Decision())
     right = OutputParity("y", Outcome.PASSED, None, "", error_rms=1e-7, error_max=1e-7)
     verdict = Verdict(Outcome.FAILED, FailureKind.ACCURACY, "Accuracy fell.", (right,))
-    case = bundle.case_of(campaign, planned, "parity", "parity", verdict)
-    assert case.law == "other"
-    assert bundle.case_of(campaign, planned, "parity", "parity", Verdict(Outcome.INCONCLUSIVE, None, "")) is None
+    case = bundle_module.case_of(campaign, planned, "parity", "parity", verdict)
+    assert (case.law, len(case.observed)) == ("other", 1)
+    assert bundle_module.case_of(campaign, planned, "parity", "parity", Verdict(Outcome.INCONCLUSIVE, None, "")) is None

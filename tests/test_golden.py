@@ -237,6 +237,33 @@ def test_other_inputs_have_no_truth_and_the_check_is_skipped_with_the_reason(exp
     assert outputs[0][0].shape == (8, 3)
 
 
+CLIPS = """
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+model = onnx.load("tiny.onnx")
+for name, value in (("low", -6.0), ("high", 6.0)):
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+model.graph.node.insert(0, helper.make_node("Clip", ["x", "low", "high"], ["clipped"]))
+model.graph.node[1].input[0] = "clipped"
+onnx.save(model, "clips.onnx")
+"""
+
+
+def test_stressed_inputs_are_judged_too_whatever_the_seed(run, tiny, shelf, pytester):
+    """Inputs are clipped at 6, which ordinary samples do not show: the truth on the stressed ones is in the file."""
+    subprocess.run([sys.executable, "-c", CLIPS], cwd=pytester.path, check=True)
+    export(tiny, pytester.path / "seeded.golden", shelf / "cache", "--mf-seed", "3")
+    chosen = ("--mf-candidate", "clips.onnx", "--mf-suites", "parity", "--mf-backends", "onnxruntime")
+    own = run("--mf-model", tiny, "--mf-seed", "3", *chosen, "--mf-devices", "cpu", "--mf-precisions", "fp32")
+    golden = run("--mf-golden", "seeded.golden", *chosen, "--mf-devices", "cpu")
+    there = own.checks["tiny~clips-onnx-fp32-onnxruntime@cpu", "parity"]
+    here = golden.checks["seeded~clips-onnx-fp32-onnxruntime@cpu", "parity"]
+    assert "agrees on ordinary inputs but not on unusual ones" in there["sentence"]
+    assert {k: here[k] for k in TOLD} == {k: there[k] for k in TOLD}
+
+
 # --- large outputs
 
 SMALL = "from pytest_modelformats import golden_export as g; g.KEPT_ELEMENTS, g.FEWEST_PER_ROW = 12, 1; "

@@ -192,6 +192,15 @@ def stored_samples(source: Source) -> Samples:
         raise _odd(golden, error) from error
 
 
+def stored_seed(source: Source) -> int:
+    """The seed of the samples, and of what is made of them; raises SourceError."""
+    golden = golden_file.read(Path(source.location))
+    seed = golden.manifest.get("seed", 0)
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise _odd(golden, ValueError("its seed is no whole number"))
+    return seed
+
+
 def stored_reference(source: Source) -> Reference:
     """The truth and the noise floors that the bundle was exported with; raises SourceError."""
     from pytest_modelformats.reference import Reference
