@@ -155,16 +155,15 @@ def _fit_to_show(value: Any) -> Any:
 
 def _further(models: Models, model: str) -> Iterator[tuple[str, Mapping[str, np.ndarray], str]]:
     """What ``Stages`` evaluates when it examines a fallback: a few rows, and the same moved by a unit of rounding."""
-    if not any(spec.is_float for spec in models.description(model).inputs):
-        return
     few = models.rows(model, 0, max(laws.BATCHES))
     yield "few", few, "float64"
+    for precision in (p for p in naming.ALIKE if p in models.reference(model).noise):
+        yield "few", few, precision
+    if not any(spec.is_float for spec in models.description(model).inputs):
+        return
     for precision in CLASSIFIED:
         if PRECISIONS[precision].mantissa_bits < max(CLASSIFIED.values()):
             yield f"moved-{precision}", reroll.moved(few, precision), "float64"
-    for precision in naming.ALIKE:
-        if precision in models.reference(model).noise:
-            yield "few", few, precision
 
 
 def _unusual(models: Models, model: str) -> Iterator[tuple[str, Mapping[str, np.ndarray], str]]:
