@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.formats import onnx_graph, onnx_run, rounding
+from pytest_modelformats.schema import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,10 @@ class Steps:
         graph = type(model.structure)()
         graph.CopyFrom(model.structure)
         onnx_graph.retype(graph, TensorProto.DOUBLE if self.wide else TensorProto.FLOAT)
-        self.operators = onnx_run._evaluator()(graph).rt_nodes_  # noqa: SLF001 - float64 is kept there
+        evaluator = onnx_run._evaluator()(graph)  # noqa: SLF001 - float64 is kept there
+        if self._precision and not self._weights_only:
+            onnx_run._round_results(evaluator, self._precision)  # noqa: SLF001 - as for the noise of the outputs
+        self.operators = evaluator.rt_nodes_
         self._free = [captured(node) for node in model.nodes]
         self._last = _last_uses(model.nodes, self._free)
         self.values: dict[str, Any] = {}
@@ -77,14 +81,9 @@ class Steps:
         if self.wide:
             return array.astype(np.float64)
         single = array.astype(np.float32)
-        if not self._precision or not rounds:
+        if not self._precision or not rounds or PRECISIONS[self._precision].operands_only:
             return single
         return rounding.saturated(single, self._precision)
-
-    def _rounded(self, value: Any) -> Any:
-        if not self._precision or self._weights_only:
-            return value
-        return onnx_run.round_if_floating(value, self._precision)
 
 
 def captured(node: onnx.NodeProto) -> list[str]:

@@ -16,7 +16,7 @@ from pytest_modelformats.formats.torch_calling import (
     to_numpy,
     to_tensor,
 )
-from pytest_modelformats.formats.torch_modes import lifting, rounding
+from pytest_modelformats.formats.torch_modes import lifting, rounding, rounding_operands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -133,6 +133,7 @@ def numerics(module: torch.nn.Module, precision: str) -> Iterator[tuple[torch.nn
 def mode(precision: str) -> Iterator[None]:
     """Within it, modules made by :func:`numerics` compute as they are meant to."""
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     before = torch.get_default_dtype()
     with ExitStack() as stack:
@@ -141,6 +142,11 @@ def mode(precision: str) -> Iterator[None]:
             stack.callback(torch.set_default_dtype, before)
             torch.set_default_dtype(torch.float64)
             stack.enter_context(lifting(torch.float64))
-        elif precision in ("fp16", "bf16"):
-            stack.enter_context(rounding(getattr(torch, TORCH_DTYPES[precision])))
+        elif precision in ("fp16", "bf16", "tf32"):
+            # Step by step instead of a layer in one call, so that what is inside is rounded too.
+            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            nearest = torch_numerics._nearest_tf32  # noqa: SLF001 - as for the noise of the outputs
+            narrow = precision != "tf32" and getattr(torch, TORCH_DTYPES[precision])
+            stack.enter_context(rounding(narrow) if narrow else rounding_operands(nearest))
         yield
