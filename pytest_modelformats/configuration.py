@@ -40,7 +40,7 @@ _MEMORY_SHARE = 0.8
 _FOLDED = frozenset(
     {"model", "arch", "input", "data", "trust", "golden", "candidate", "config", "memory", "cache", "report_dir"}
 )
-_SECONDS = ("time_budget", "localise_budget", "timeout")
+_SECONDS = ("time_budget", "localise_budget", "timeout", "fuzz_budget")
 # What pytest takes for the root of a project; modelformats.toml lies beside it.
 _ROOT_FILES = (FILE, PYPROJECT, "pytest.ini", "tox.ini", "setup.cfg", "setup.py")
 

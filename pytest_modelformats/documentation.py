@@ -77,12 +77,13 @@ def steps_table() -> str:
 
 def suites_table() -> str:
     """The shipped suites with the law that each holds a cell to."""
-    from pytest_modelformats.shipped import suites
+    from pytest_modelformats.shipped import OPT_IN, suites
 
     lines = ["| suite | what it asserts |", "|---|---|"]
     for name, path in suites().items():
         laws = [law for function, law in _functions(path) if function.startswith("test_")]
-        lines.append(f"| `{name}` | {' '.join(laws)} |")
+        asked = f" Runs only where `--mf-suites {name}` asks for it." if name in OPT_IN else ""
+        lines.append(f"| `{name}` | {' '.join(laws)}{asked} |")
     return "\n".join(lines) + "\n"
 
 

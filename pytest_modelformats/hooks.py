@@ -18,9 +18,8 @@ from pytest_modelformats.expectations import complaints
 from pytest_modelformats.judging import Watch, refuse_update, update_files
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
 from pytest_modelformats.reproduction import adopt, keep_bundle
-from pytest_modelformats.reuse import REUSABLE
 from pytest_modelformats.schema import Outcome, Timing, Verdict
-from pytest_modelformats.shipped import shipped, suites
+from pytest_modelformats.shipped import default_suites, shipped, suites
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -128,7 +127,8 @@ def choose_tests(config: pytest.Config) -> None:
     if not campaign.plan:
         raise pytest.UsageError(NO_MODEL)
     if config.args_source is not config.ArgsSource.ARGS:
-        config.args = [str(path) for name, path in known.items() if not chosen or name in {*chosen, "availability"}]
+        wanted = {*chosen, "availability"} if chosen else default_suites(campaign.settings)
+        config.args = [str(path) for name, path in known.items() if name in wanted]
         return
     for index, arg in enumerate(config.args):
         if str(arg).startswith(f"{PREFIX}::"):
@@ -242,13 +242,14 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
             raise NotMeasured(
                 "under pytest-xdist the neighbours would be measured too; run the latency suite without -n"
             )
-        kept = campaign.reuse.find(name, planned) if campaign.settings.reuse and name in REUSABLE else None
+        kept = campaign.reuse.find(name, planned) if campaign.settings.reuse else None
         result = kept.result if kept else getattr(stages, name)(planned)
     except ModelFormatsError as error:
         failure = error
     if campaign.started_stages is not None:
         now = campaign.started_stages.conversions
         note.conversions = {k: note.conversions.get(k, 0) + now[k] - before.get(k, 0) for k in now}
+    result, failure = _with_failing_input(item, campaign, planned, result, failure)
     if failure is not None:
         keep_bundle(item, campaign, planned, name, failure)
         end_stage(item, failure, _required(campaign, planned, Outcome(failure.outcome)))
@@ -258,7 +259,7 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
         note.lines.append(dict(line))
     if kept:
         note.data["reused"] = kept.at
-    elif name in REUSABLE:
+    else:
         campaign.reuse.keep(name, planned, result, line)
     if isinstance(result, Verdict) and not result.passed:
         _look_into(item, campaign, planned, name, result)
@@ -285,6 +286,28 @@ def _located(
     what, step, rest = note.sentence.partition(" Next: ")
     note.sentence = f"{what} {found.sentence}{step}{rest}"
     return localise.submodel(found, planned)
+
+
+def _with_failing_input(
+    item: pytest.Item, campaign: Campaign, planned: PlannedCell, verdict: Any, failure: ModelFormatsError | None
+) -> tuple[Any, ModelFormatsError | None]:
+    """Save the generated input that failed beside the record; the verdict or error then says where."""
+    stages = campaign.started_stages
+    generated = stages.fuzzer.failing.pop(planned.cell.id, None) if stages is not None else None
+    if generated is None:
+        return verdict, failure
+    from dataclasses import replace
+
+    from pytest_modelformats import fuzz
+
+    keeper = item.config.stash.get(KEEPER, None)  # the controller of pytest-xdist has it, its processes do not
+    folder = keeper.recorder.folder if keeper is not None else campaign.settings.report_dir
+    path = fuzz.save(generated, folder, planned.cell.id)
+    note_of(item).data["failing_input"] = f"{'' if keeper is not None else '../'}{path.relative_to(folder)}"
+    said = f"It is saved in {path}; judge on it with --mf-data."
+    if failure is not None:
+        return verdict, type(failure)(f"{failure}; this happened on a generated input ({generated}). {said}")
+    return replace(verdict, sentence=f"{verdict.sentence} {said}"), failure
 
 
 def _take(note: Note, name: str, result: Any) -> Any:

@@ -6,6 +6,7 @@ Runs in the pytest process; everything that needs a framework is asked of a work
 from __future__ import annotations
 
 import importlib
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -215,23 +216,31 @@ class Models:
         """The source's own outputs for one feed at a precision; ``name`` stands for the feed."""
 
         def load() -> list[np.ndarray]:
-            source = self.source(model)
-            stored = self._stored(model, "stored")
-            if stored is not None:
-                return cast("list[np.ndarray]", stored(source, feed, precision)[0])
+            return self.evaluate(model, [feed], precision)[0]
+
+        return self._per_model(f"evaluated-{name}-{precision}", model, load)
+
+    def evaluate(self, model: str, feeds: Sequence[Mapping[str, np.ndarray]], precision: str) -> list[list[np.ndarray]]:
+        """The source's own outputs for feeds at a precision, [feed][output]; nothing is kept."""
+        source = self.source(model)
+        stored = self._stored(model, "stored")
+        if stored is not None:
+            return [cast("list[np.ndarray]", stored(source, feed, precision)[0]) for feed in feeds]
+        folder = self._asker.folder("evaluated")
+        try:
             answer = self._asker.runtime(
                 RUNTIME,
                 f"evaluating {model} at {precision}",
                 "evaluate",
                 module=registry.formats()[source.format].module,
                 source=source.to_json(),
-                feeds=[self.written(model, name, feed)],
+                feeds=[write_feed(feed, folder / f"in-{i}") for i, feed in enumerate(feeds)],
                 precision=precision,
-                folder=str(self._asker.folder("evaluated")),
+                folder=str(folder / "out"),
             )
-            return read_arrays(answer["outputs"][0])
-
-        return self._per_model(f"evaluated-{name}-{precision}", model, load)
+            return [read_arrays(paths) for paths in answer["outputs"]]
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def need_noise(self, model: str, precision: str) -> None:
         """The noise at a precision is known; raises Unsupported where it is not."""

@@ -167,7 +167,7 @@ OPTIONS: tuple[Option, ...] = (
         "Only these suites. Example: --mf-suites parity,latency.",
         "NAMES",
         default=(),
-        default_text="all",
+        default_text="all but threads",
     ),
     Option(
         "all_routes",
@@ -199,6 +199,20 @@ OPTIONS: tuple[Option, ...] = (
     Option("threads", "integer", "Threads a backend may use while it is timed.", "N", default=1, minimum=1),
     Option("samples", "integer", "How many seeded samples parity is judged on.", "N", default=8, minimum=1),
     Option("seed", "integer", "The seed of the samples.", "N", default=0),
+    Option(
+        "fuzz",
+        "integer",
+        "How many generated inputs a cell is judged on beside the samples; 0 generates none. Example: --mf-fuzz 200.",
+        "N",
+        default_text="5 as far as they take 2 s, or none where hypothesis is not installed",
+    ),
+    Option(
+        "fuzz_budget",
+        "seconds",
+        "Seconds that generating, judging and shrinking inputs may take per cell.",
+        "SECONDS",
+        default=60.0,
+    ),
     Option("time_budget", "seconds", "Seconds spent on timing one cell.", "SECONDS", default=2.0),
     Option(
         "localise_budget",
@@ -364,6 +378,8 @@ class Settings:
     threads: int = 1
     samples: int = 8
     seed: int = 0
+    fuzz: int | None = None
+    fuzz_budget_s: float = 60.0
     time_budget_s: float = 2.0
     localise_budget_s: float = 20.0
     slow: bool = False

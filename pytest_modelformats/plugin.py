@@ -226,6 +226,48 @@ def mf_determinism(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verd
 
 
 @pytest.fixture
+def mf_permutation(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
+    """The verdict over the rows of a batch in another order."""
+    verdict: Verdict = _stage(request, "permutation", mf_cell)
+    return verdict
+
+
+@pytest.fixture
+def mf_unmodified(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
+    """The verdict over the caller's input arrays after a call."""
+    verdict: Verdict = _stage(request, "unmodified", mf_cell)
+    return verdict
+
+
+@pytest.fixture
+def mf_concurrency(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
+    """The verdict over calls of one session from several threads at once."""
+    verdict: Verdict = _stage(request, "concurrency", mf_cell)
+    return verdict
+
+
+@pytest.fixture
+def mf_history(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
+    """The verdict over the same input before and after other inputs."""
+    verdict: Verdict = _stage(request, "history", mf_cell)
+    return verdict
+
+
+@pytest.fixture
+def mf_threads(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
+    """The verdict over fresh sessions with one thread and with several."""
+    verdict: Verdict = _stage(request, "threads", mf_cell)
+    return verdict
+
+
+@pytest.fixture
+def mf_fuzz(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
+    """The verdict over generated inputs; the smallest one that fails is saved beside the report."""
+    verdict: Verdict = _stage(request, "fuzz", mf_cell)
+    return verdict
+
+
+@pytest.fixture
 def mf_timing(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Timing:
     """What was measured of the cell in its worker; the samples also go to pytest-benchmark."""
     from pytest_modelformats import hooks

@@ -32,8 +32,13 @@ if TYPE_CHECKING:
     from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import PlannedCell
 
-# The stages whose result is small and says all: what fixtures hand out besides them is made when it is asked for.
-REUSABLE = frozenset({"contract", "parity", "batch", "determinism", "timing"})
+# The stages whose result is small and says all. Generated inputs are there to find new ones, so they run each time.
+REUSABLE = frozenset(
+    {
+        *("contract", "parity", "batch", "determinism", "timing"),
+        *("permutation", "unmodified", "concurrency", "history", "threads"),
+    }
+)
 # What says where things lie, which cells there are or how a finished stage is judged as a whole: no stage's
 # result depends on it, or what does is in the key by its content (models, samples, candidates).
 _INDEPENDENT = frozenset(
@@ -83,6 +88,8 @@ class Reuse:
 
     def find(self, stage: str, planned: PlannedCell) -> Kept | None:
         """What the stage came to when everything was as it is now; ``None`` where that is not known."""
+        if stage not in REUSABLE:
+            return None
         path = self._path(stage, planned)
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
@@ -93,9 +100,8 @@ class Reuse:
 
     def keep(self, stage: str, planned: PlannedCell, result: object, line: Mapping[str, Any] | None) -> None:
         """A pass, or a measurement that was not disturbed, is there for later runs."""
-        if not (isinstance(result, Verdict) and result.passed) and not (
-            isinstance(result, Timing) and not result.disturbed
-        ):
+        passed = isinstance(result, Verdict) and result.passed
+        if stage not in REUSABLE or not (passed or (isinstance(result, Timing) and not result.disturbed)):
             return
         path = self._path(stage, planned)
         noun = "timing" if isinstance(result, Timing) else "verdict"

@@ -19,7 +19,7 @@ from pytest_modelformats.workers.asking import read_arrays, write_feed
 from pytest_modelformats.workers.process import WorkerFailure
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -105,27 +105,71 @@ class Cells:
 
         return convert(planned, origin, self._cache, ask)
 
-    def session(self, planned: PlannedCell, which: str = "first") -> Opened:
-        """The cell's artifact, opened in its backend's worker; ``which`` names one of several sessions."""
+    def session(self, planned: PlannedCell, which: str = "first", threads: int | None = None) -> Opened:
+        """The cell's artifact, opened in its backend's worker; ``which`` names one of several sessions.
+
+        ``threads`` counts where the session is opened here; ``None`` is what ``--mf-threads`` says.
+        """
         self._raise_if_broken(planned)
         opened = self._sessions.get(which)
         if opened is None or opened.worker.dead:
-            opened = self.once(f"session-{which}", planned, lambda: self._open(planned), keep=False)
+            opened = self.once(f"session-{which}", planned, lambda: self._open(planned, threads), keep=False)
             self._sessions[which] = opened
         return opened
 
-    def run(self, planned: PlannedCell, feed: Mapping[str, np.ndarray], which: str = "first") -> list[np.ndarray]:
-        """The cell's outputs for one feed, in the contract's order."""
+    def run(
+        self,
+        planned: PlannedCell,
+        feed: Mapping[str, np.ndarray],
+        which: str = "first",
+        layouts: Mapping[str, str] | None = None,
+    ) -> list[np.ndarray]:
+        """The cell's outputs for one feed, in the contract's order; ``layouts`` as ``workers.calls`` has them."""
+        return self._run(planned, feed, which, layouts=dict(layouts or {}))[0]
 
-        def load() -> list[np.ndarray]:
+    def changed_inputs(self, planned: PlannedCell, feed: Mapping[str, np.ndarray]) -> list[str]:
+        """The names of the inputs whose arrays were different after the call than before it."""
+        return self._run(planned, feed, "first", watch=True)[1]
+
+    def _run(
+        self, planned: PlannedCell, feed: Mapping[str, np.ndarray], which: str, **more: Any
+    ) -> tuple[list[np.ndarray], list[str]]:
+        def load() -> tuple[list[np.ndarray], list[str]]:
             opened = self.session(planned, which)
             folder = self._asker.folder("cell")
             paths = write_feed(feed, folder / "in")
             what = f"running {planned.cell.id}"
             answer = self._asker.worker(
-                opened.worker, what, "run", session=opened.number, feed=paths, folder=str(folder / "out")
+                opened.worker, what, "run", session=opened.number, feed=paths, folder=str(folder / "out"), **more
             )
-            return self._in_order(planned, opened, read_arrays(answer["outputs"]))
+            return self._in_order(planned, opened, read_arrays(answer["outputs"])), answer["changed"]
+
+        return self.once("run", planned, load, keep=False)
+
+    def run_together(
+        self, planned: PlannedCell, feeds: Sequence[Mapping[str, np.ndarray]], rounds: int
+    ) -> list[list[list[np.ndarray]]]:
+        """The outputs of one session that is called from as many threads as there are feeds.
+
+        Shapes: [feed][round][output].
+        """
+
+        def load() -> list[list[list[np.ndarray]]]:
+            opened = self.session(planned)
+            folder = self._asker.folder("cell")
+            answer = self._asker.worker(
+                opened.worker,
+                f"running {planned.cell.id}",
+                "run_together",
+                session=opened.number,
+                feeds=[write_feed(feed, folder / f"in-{i}") for i, feed in enumerate(feeds)],
+                rounds=rounds,
+                folder=str(folder / "out"),
+            )
+            return [
+                [self._in_order(planned, opened, read_arrays(paths)) for paths in of_feed]
+                for of_feed in answer["outputs"]
+            ]
 
         return self.once("run", planned, load, keep=False)
 
@@ -170,11 +214,13 @@ class Cells:
         if self._broken is not None:
             raise self._broken
 
-    def _open(self, planned: PlannedCell) -> Opened:
+    def _open(self, planned: PlannedCell, threads: int | None = None) -> Opened:
         artifact = self.artifact(planned)
         backend = registry.backends()[planned.cell.backend]
         worker = self._asker.pool.get(Environment(), backend.worker, backend.requires)
         job = self.opening(planned, artifact.path)
+        if threads is not None:
+            job["threads"] = threads
         what = f"opening {planned.cell.id}"
         self.job = job
         try:

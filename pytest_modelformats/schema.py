@@ -240,6 +240,7 @@ class Backend:
     ``verified`` says on what hardware a device of it was seen working ("" = not verified).
     ``precision_devices`` names the devices of a precision that not every device has (TF32
     is an arithmetic of NVIDIA's tensor cores); where a precision is absent, all have it.
+    ``one_call_at_a_time`` says why several threads may not call one session at once ("" = they may).
     """
 
     name: str
@@ -255,6 +256,7 @@ class Backend:
     verified: Mapping[str, str] = field(default_factory=dict)
     opt_in_precisions: tuple[str, ...] = ()
     precision_devices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    one_call_at_a_time: str = ""
 
     def runs_on(self, precision: str) -> tuple[str, ...]:
         """The devices on which it has a precision."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pytest_modelformats.options import Settings
 
 
 def shipped(name: str) -> Path:
@@ -12,11 +16,37 @@ def shipped(name: str) -> Path:
     return inside if inside.is_dir() else package.parent / name
 
 
-def suites() -> dict[str, Path]:
-    """The shipped suites by name, in the order in which they run on a cell.
+# The order in which the suites run on a cell. Those that share its first session come before latency closes it,
+# and history last of the judging ones, as what it feeds may spoil that session; latency is measured in a session
+# that has not run anything yet, so it comes before determinism uses that one.
+ORDER = (
+    "availability",
+    "contract",
+    "parity",
+    "batch",
+    "permutation",
+    "unmodified",
+    "concurrency",
+    "history",
+    "fuzz",
+    "latency",
+    "determinism",
+    "threads",
+)
+# Run only where --mf-suites names them: threads opens two sessions more, which torch.compile needs seconds for.
+OPT_IN = ("threads",)
 
-    Latency is measured in a session that has not run anything yet, so it comes before determinism uses that one.
-    """
-    order = ("availability", "contract", "parity", "batch", "latency", "determinism")
+
+def suites() -> dict[str, Path]:
+    """The shipped suites by name, in the order in which they run on a cell."""
+    order = ORDER
     found = {path.stem.removeprefix("test_"): path for path in sorted(shipped("suites").glob("test_*.py"))}
     return {name: found[name] for name in (*order, *(n for n in found if n not in order)) if name in found}
+
+
+def default_suites(settings: Settings) -> set[str]:
+    """The suites that run where none is named: all but the opt-in ones, and fuzz where it has a budget."""
+    from pytest_modelformats import fuzz
+
+    without = {*OPT_IN, *(() if fuzz.budget(settings) else ("fuzz",))}
+    return set(suites()) - without

@@ -10,9 +10,10 @@ import fnmatch
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import execution, laws, naming, registry, reroll, second_look
+from pytest_modelformats import execution, laws, metamorphic, naming, registry, reroll, second_look
 from pytest_modelformats.compare import Tolerance, judge, with_accuracy
-from pytest_modelformats.errors import ConvertError, RunError, Unsupported
+from pytest_modelformats.errors import ConvertError, NotMeasured, RunError, Unsupported
+from pytest_modelformats.fuzz import Fuzzer
 from pytest_modelformats.interface import differences
 from pytest_modelformats.models import Models
 from pytest_modelformats.run import Cells
@@ -51,6 +52,7 @@ class Stages:
         self._asker = Asker(pool, settings.timeout_s, progress)
         self.models = Models(settings, sources, data, self._asker, cache)
         self.cells = Cells(settings, self.models, self._asker, cache)
+        self.fuzzer = Fuzzer(settings, self.models, cache.folder)
 
     @property
     def conversions(self) -> dict[str, int]:
@@ -171,6 +173,36 @@ class Stages:
                 )
         sizes = ", ".join(str(b) for b in laws.BATCHES if b <= samples.rows)
         return laws.worst(verdicts, f"Batches of {sizes} agree with the source, and each row with itself alone.")
+
+    def permutation(self, planned: PlannedCell) -> Verdict:
+        """The rows of a batch in another order."""
+        return metamorphic.permutation(self._subject(planned))
+
+    def unmodified(self, planned: PlannedCell) -> Verdict:
+        """The inputs after a call."""
+        return metamorphic.unmodified(self._subject(planned))
+
+    def concurrency(self, planned: PlannedCell) -> Verdict:
+        """Several threads call one session at once."""
+        return metamorphic.concurrency(self._subject(planned))
+
+    def history(self, planned: PlannedCell) -> Verdict:
+        """The same input before and after others."""
+        self._repeats(planned)  # what the determinism check needs of a session that others have not touched
+        return metamorphic.history(self._subject(planned))
+
+    def threads(self, planned: PlannedCell) -> Verdict:
+        """Fresh sessions with one thread and with several."""
+        return metamorphic.threads(self._subject(planned), self._settings.threads)
+
+    def fuzz(self, planned: PlannedCell) -> Verdict:
+        """Generated inputs, judged against the source on the same ones."""
+        if self.parity(planned).outcome is Outcome.FAILED:
+            raise NotMeasured("the samples alone show that this is not the model; see the parity check")
+        return self.fuzzer.search(self._subject(planned))
+
+    def _subject(self, planned: PlannedCell) -> metamorphic.Subject:
+        return metamorphic.Subject(planned, self.models, self.cells, self._running(planned))
 
     def timing(self, planned: PlannedCell) -> Timing:
         """Latency, load, first inference and memory, measured in a session of its own."""

@@ -147,11 +147,12 @@ def test_ratios_are_measured(parity):
 
 
 def test_other_laws_accuse_no_faithful_cell(parity, folder):
-    """Contract, batch and determinism hold for a network of every family in every lane."""
+    """The laws hold for a network of every family in every lane, and so does parity on generated inputs."""
     models = [*(f"{family}_0" for family in FAMILIES), "cnn_6"]
-    ended, lines = run(folder / "laws", models, "contract,batch,determinism")
+    suites = ["contract", "batch", "permutation", "unmodified", "concurrency", "history", "determinism", "fuzz"]
+    ended, lines = run(folder / "laws", models, ",".join(suites), "--mf-fuzz", "20")
     checks = [line for line in lines if line["kind"] == "check"]
     accused = {(line["cell"], line["check"]): line["sentence"] for line in checks if line["outcome"] != "passed"}
     assert not accused
-    assert len(checks) == 3 * len(models) * len(LANES)
+    assert len(checks) == len(suites) * len(models) * len(LANES)
     assert ended.returncode == 0, ended.stdout[-4000:]

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from inner_run import two_layers
 
+from pytest_modelformats.shipped import OPT_IN, ORDER
+
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "outside_backend"
 CELLS = {"tiny-onnx-fp32-onnx-reference@cpu", "tiny-onnx-fp32-onnxruntime@cpu"}
 
@@ -60,7 +62,7 @@ def test_every_check_of_the_outside_backends_cells_runs_and_passes(installed, fo
     record = folder / "reports" / "latest" / "results.jsonl"
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     checks = {(line["cell"], line["check"]): line for line in lines if line["kind"] == "check"}
-    suites = {"contract", "parity", "batch", "determinism", "latency"}
+    suites = {*ORDER} - {"availability", *OPT_IN}
     assert set(checks) == {(cell, suite) for cell in CELLS for suite in suites}
     assert {line["outcome"] for line in checks.values()} == {"passed"}
     mine = checks["tiny-onnx-fp32-onnx-reference@cpu", "parity"]["data"]

@@ -24,6 +24,8 @@ BACKEND = replace(
     name="torch-compile",
     title="torch.compile",
     entry="pytest_modelformats.backends.torch_compile:open_session",
+    # Its maintainers, pytorch/pytorch#136833 and #118260: neither dynamo nor inductor is thread-safe.
+    one_call_at_a_time="torch.compile states no support for calls from several threads (pytorch issue 118260)",
 )
 
 

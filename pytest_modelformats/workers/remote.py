@@ -179,9 +179,20 @@ class Server:
             "idle_rss_bytes": idle.get("rss_bytes"),
         }
 
-    def op_run(self, session: int, feed: dict[str, str], folder: str) -> dict[str, Any]:
-        """Run once; outputs as files in the runtime's order."""
-        arrays = read_feed(feed)
+    def op_run(
+        self,
+        session: int,
+        feed: dict[str, str],
+        folder: str,
+        layouts: dict[str, str] | None = None,
+        *,
+        watch: bool = False,
+    ) -> dict[str, Any]:
+        """Run once; outputs as files in the runtime's order. ``watch`` tells which inputs the call has changed."""
+        from pytest_modelformats.workers import calls
+
+        arrays = calls.laid_out(read_feed(feed), layouts or {})
+        before = calls.copies(arrays) if watch else {}
         opened = self._sessions[session]
         started = time.perf_counter_ns()
         try:
@@ -196,6 +207,24 @@ class Server:
             "outputs": write_arrays(list(outputs), folder),
             "first_run_ns": self._first_run_ns[session],
             "statement": dict(opened.statement),
+            "changed": calls.changed(before, arrays),
+        }
+
+    def op_run_together(self, session: int, feeds: list[dict[str, str]], rounds: int, folder: str) -> dict[str, Any]:
+        """Call one session from a thread per feed, all at once, several times; outputs as files [feed][round]."""
+        from pytest_modelformats.workers import calls
+
+        try:
+            outputs = calls.together(self._sessions[session].run, [read_feed(feed) for feed in feeds], rounds)
+        except (ModelFormatsError, MemoryError):
+            raise
+        except Exception as error:
+            raise _run_failure(error) from error
+        return {
+            "outputs": [
+                [write_arrays(arrays, f"{folder}/{f}-{r}") for r, arrays in enumerate(of_feed)]
+                for f, of_feed in enumerate(outputs)
+            ]
         }
 
     def op_execution(self, session: int, feed: dict[str, str]) -> dict[str, Any]:

@@ -37,6 +37,12 @@ FAULTS = {
     "wrong_for_odd_batches": FP32,
     "remembers_last_input": FP32,
     "differs_in_second_session": FP32,
+    "mixes_rows_by_order": FP32,
+    "keeps_largest_input": FP32,
+    "writes_its_input": FP32,
+    "shares_a_buffer": FP32,
+    "takes_one_call_at_a_time": FP32,
+    "differs_with_threads": FP32,
     "claims_fp16_and_runs_fp32": FP16,
     "claims_fp16_and_runs_bf16": FP16,
     "claims_fp32_and_runs_bf16": FP32,
@@ -82,6 +88,7 @@ CONVERTERS = (
     "allocates_without_end",
 )
 INSTALL = "pip install miniature-runtime"
+ONE_CALL = {"takes_one_call_at_a_time": "the miniature has one buffer"}
 
 
 def _backend(name: str, entry: str, precisions: dict[tuple[str, str], tuple[str, ...]], **more: Any) -> Backend:
@@ -113,7 +120,8 @@ NOT_INSTALLED = _backend(
 def __getattr__(name: str) -> Backend | Converter:
     kind, _, function = name.partition("_")
     if kind == "backend" and function in FAULTS:
-        return _backend(function, f"miniatures.faults:{function}", FAULTS[function])
+        states = {"one_call_at_a_time": ONE_CALL.get(function, "")}
+        return _backend(function, f"miniatures.faults:{function}", FAULTS[function], **states)
     if kind == "beside" and function in FAULTS:
         return _backend(name, "miniatures.session:faithful", FP32)
     if kind == "map" and function in MAPS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -206,6 +207,76 @@ def differs_in_second_session(job):
     return _logits(job, lambda y: y * 1.001 if wrong else y)
 
 
+# --- the laws: right on every sample that is run alone, in its order, in one thread
+
+
+def mixes_rows_by_order(job):
+    """A kernel that sorts rows by length puts the ends back wrongly when the first one is the longest.
+
+    The samples of seed 0 never are: only rows in another order show it.
+    """
+
+    def alter(results: list, feed: Feed) -> list:
+        if feed["x"][0].sum() > feed["x"][-1].sum():
+            for y in results:
+                y[[0, -1]] = y[[-1, 0]]
+        return results
+
+    return replace(faithful(job), alter=alter)
+
+
+def keeps_largest_input(job):
+    """A dynamic quantiser keeps the largest input it has ever seen, and everything after it is coarser.
+
+    No sample is larger than 3; only a call with larger ones spoils those that follow.
+    """
+    seen = [0.0]
+
+    def alter(results: list, feed: Feed) -> list:
+        spoilt = seen[0] > 6
+        seen[0] = max(seen[0], float(abs(feed["x"]).max()))
+        return [results[0] * 1.001, *results[1:]] if spoilt else results
+
+    return replace(faithful(job), alter=alter)
+
+
+def writes_its_input(job):
+    """The first layer works in place, in the caller's own array; the results are right."""
+
+    def alter(results: list, feed: Feed) -> list:
+        feed["x"][:] *= 2
+        return results
+
+    return replace(faithful(job), alter=alter)
+
+
+class SharedBuffer(MiniatureSession):
+    """Every call copies its input into one buffer, and computes from it a moment later."""
+
+    buffer: dict[int, np.ndarray]
+
+    def run(self, feed: Feed) -> list[np.ndarray]:
+        """Run once."""
+        rows = len(feed["x"])
+        self.buffer = {**getattr(self, "buffer", {}), rows: feed["x"]}
+        time.sleep(0.005)
+        return super().run({"x": self.buffer[rows]})
+
+
+def shares_a_buffer(job):
+    """Right for one call at a time; of calls at the same time, one gets another's result."""
+    alone = faithful(job)
+    return SharedBuffer(alone.model, alone.precision, statement=alone.statement)
+
+
+takes_one_call_at_a_time = shares_a_buffer
+
+
+def differs_with_threads(job):
+    """A reduction that is split among threads loses the seams."""
+    return _logits(job, lambda y: y * 1.001 if job.threads > 1 else y)
+
+
 # --- the precision
 
 
@@ -340,10 +411,12 @@ def killed_by_kernel(job):
 
 
 def floods_stdout(job):
-    """The runtime prints 200 MB, and is right."""
+    """The runtime prints 200 MB in its first run, and is right."""
+    left = [hazards.flood]
 
     def alter(results: list) -> list:
-        hazards.flood()
+        while left:
+            left.pop()()
         return results
 
     return _with(job, alter)

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from inner_run import ONE_CELL
 
+from pytest_modelformats.shipped import OPT_IN, ORDER
+
 
 def test_only_the_named_suites_are_collected(collected, tiny):
     found = collected("--mf-model", tiny, *ONE_CELL, "--mf-suites", "contract,batch")
     assert [item.split("::")[1] for item in found] == ["contract", "batch"]
 
 
-def test_all_are_collected_where_none_is_named(collected, tiny):
+def test_all_but_the_opt_in_ones_are_collected_where_none_is_named(collected, tiny):
     found = collected("--mf-model", tiny, *ONE_CELL)
-    assert [item.split("::")[1] for item in found] == ["contract", "parity", "batch", "latency", "determinism"]
+    assert [item.split("::")[1] for item in found] == [name for name in ORDER if name not in {"availability", *OPT_IN}]
+
+
+def test_an_opt_in_suite_is_collected_where_it_is_named(collected, tiny):
+    found = collected("--mf-model", tiny, *ONE_CELL, "--mf-suites", "threads")
+    assert [item.split("::")[1] for item in found] == ["threads"]
+    assert OPT_IN == ("threads",)
 
 
 def test_an_unknown_name_is_refused_with_a_suggestion(refusal, tiny):

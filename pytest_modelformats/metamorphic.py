@@ -1,0 +1,225 @@
+"""The laws that need no reference but other runs of the same artifact: order, memory, threads, history.
+
+Runs in the pytest process. Each law is a function of a ``Subject``; the suites hold cells to it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pytest_modelformats import laws, registry
+from pytest_modelformats.errors import Unsupported
+from pytest_modelformats.schema import FailureKind, Outcome, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+
+    from pytest_modelformats.models import Models
+    from pytest_modelformats.run import Cells
+    from pytest_modelformats.schema import PlannedCell, Precision, TensorSpec
+
+    Feed = Mapping[str, np.ndarray]
+
+ROWS = max(laws.BATCHES)
+# Batches that the batch check has run before: a runtime that compiles per shape compiles nothing anew.
+PAIR, TRIPLE = 2, 3
+CALLERS, ROUNDS = 4, 3
+# A model that takes longer than this for one call alone overlaps with the others in one round.
+LONG_CALL_S = 0.1
+MOST_THREADS = 4
+# So far outside of the samples that a state which follows the values is moved by it.
+_OTHER_SCALE = -4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A cell whose runs are compared with one another, at the precision that runs in it."""
+
+    planned: PlannedCell
+    models: Models
+    cells: Cells
+    precision: Precision
+
+    @property
+    def model(self) -> str:
+        """The model's name."""
+        return self.planned.cell.model
+
+    @property
+    def names(self) -> list[str]:
+        """The outputs' names."""
+        return [spec.name for spec in self.models.description(self.model).outputs]
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """The inputs."""
+        return self.models.description(self.model).inputs
+
+    def rows(self, start: int, stop: int) -> Feed:
+        """Rows of the samples, as a feed."""
+        return self.models.rows(self.model, start, stop)
+
+    def run(self, feed: Feed, which: str = "first") -> list[np.ndarray]:
+        """The cell's outputs for one feed."""
+        return self.cells.run(self.planned, feed, which)
+
+    def agree(
+        self, one: Sequence[np.ndarray], other: Sequence[np.ndarray], outputs: Sequence[int] | None = None
+    ) -> Verdict:
+        """Whether two results are the same bits, or no more than rounding apart; ``outputs`` limits it to some."""
+        if laws.bit_equal(one, other):
+            return Verdict(Outcome.PASSED, None, BIT_EQUAL)
+        noise = self.models.reference(self.model).noise
+        chosen = range(len(self.names)) if outputs is None else outputs
+        floors = {p: [values[i] for i in chosen] for p, values in noise.items()}
+        names = [self.names[i] for i in chosen]
+        return laws.between_runs(names, [one], [other], floors, self.precision)
+
+
+BIT_EQUAL = "the same bits"
+
+
+def permutation(subject: Subject) -> Verdict:
+    """f(x[p]) = f(x)[p]: the rows of a batch in another order give the same rows in that order.
+
+    Raises: Unsupported where the batch is fixed or no output has it.
+    """
+    import numpy as np
+
+    samples = subject.models.samples(subject.model)
+    symbol, axes = samples.batch_symbol, samples.batch_axes
+    if not symbol:
+        raise Unsupported(f"the batch dimension of {subject.model} is fixed, so its rows have no order to change")
+    outputs = subject.models.description(subject.model).outputs
+    batched = [i for i, spec in enumerate(outputs) if spec.shape is not None and symbol in spec.shape[:1]]
+    if not batched:
+        raise Unsupported(f"no output of {subject.model} has the batch as its first dimension")
+    feed = subject.rows(0, ROWS)
+    straight = subject.run(feed)
+    orders = {"reversed": np.arange(ROWS)[::-1], "rotated by three": np.roll(np.arange(ROWS), 3)}
+    verdicts = {}
+    for what, order in orders.items():
+        moved = {name: _taken(array, order, axes.get(name, ())) for name, array in feed.items()}
+        got = subject.run(moved)
+        if len(got) != len(outputs) or len(straight) != len(outputs):
+            verdicts[f"rows {what}"] = subject.agree(straight, got)
+            continue
+        expected = [straight[i][order] if straight[i].shape[:1] == (ROWS,) else straight[i] for i in batched]
+        verdicts[f"rows {what}"] = subject.agree(expected, [got[i] for i in batched], batched)
+    return _together(verdicts, f"The {ROWS} rows of a batch, reversed and rotated, give their own results")
+
+
+def _taken(array: np.ndarray, order: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    import numpy as np
+
+    for axis in axes:
+        array = np.take(array, order, axis)
+    return array
+
+
+def unmodified(subject: Subject) -> Verdict:
+    """The arrays that are handed in hold the same bits after the call."""
+    names = subject.cells.changed_inputs(subject.planned, subject.rows(0, PAIR))
+    if names:
+        said = ", ".join(f"'{name}'" for name in names)
+        sentence = (
+            f"The call changes its input {said}: what the caller holds afterwards is not what was handed in. "
+            "Hand over copies, or report it to the runtime."
+        )
+        return Verdict(Outcome.FAILED, FailureKind.CONTRACT, sentence)
+    return Verdict(Outcome.PASSED, None, "The inputs hold the same bits after a call as before it.")
+
+
+def concurrency(subject: Subject) -> Verdict:
+    """Calls of one session from several threads at once give what each call gives alone.
+
+    Raises: Unsupported where the backend says that its sessions take one call at a time.
+    """
+    reason = registry.backends()[subject.planned.cell.backend].one_call_at_a_time
+    if reason:
+        raise Unsupported(f"one session takes one call at a time: {reason}")
+    feeds = [shuffled(subject.rows(0, PAIR), caller) for caller in range(CALLERS)]
+    started = time.monotonic()
+    alone = [subject.run(feed) for feed in feeds]
+    rounds = ROUNDS if time.monotonic() - started < CALLERS * LONG_CALL_S else 1
+    beside = subject.cells.run_together(subject.planned, feeds, rounds)
+    verdicts = {
+        f"call {call + 1} of thread {caller + 1} of {CALLERS}, beside the others": subject.agree(alone[caller], got)
+        for caller, calls in enumerate(beside)
+        for call, got in enumerate(calls)
+    }
+    return _together(
+        verdicts,
+        f"{CALLERS} threads that call one session at once, {ROUNDS} times each, get what each call gives alone",
+    )
+
+
+def history(subject: Subject) -> Verdict:
+    """x, then inputs of other values and another shape, then x again: the answer to x is the same."""
+    feed = subject.rows(0, TRIPLE)
+    before = subject.run(feed)
+    subject.run(others(subject.rows(0, PAIR), subject.specs))
+    subject.run(others(feed, subject.specs))
+    verdict = subject.agree(before, subject.run(feed))
+    if not verdict.passed:
+        # Whoever runs next must not inherit what was kept.
+        subject.cells.close("first")
+    return _together(
+        {"the same input after others": verdict},
+        "The same input gives the same result after inputs of other values and another batch",
+    )
+
+
+def threads(subject: Subject, asked: int) -> Verdict:
+    """Fresh sessions with one thread, and one with several, agree.
+
+    Raises: Unsupported on a machine with one core.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if cores < PAIR:
+        raise Unsupported("this machine has one core, so a session with several threads has nothing to run them on")
+    several = max(min(cores, MOST_THREADS), asked)
+    feed = subject.rows(0, ROWS)
+    results = {}
+    for what, count in (("one thread", 1), ("one thread, again", 1), (f"{several} threads", several)):
+        subject.cells.session(subject.planned, what, threads=count)
+        try:
+            results[what] = subject.run(feed, what)
+        finally:
+            subject.cells.close(what)
+    first, *rest = results
+    verdicts = {f"a session with {what} against one with {first}": subject.agree(results[first], results[what])
+                for what in rest}  # fmt: skip
+    return _together(verdicts, f"Fresh sessions with 1, 1 and {several} threads agree")
+
+
+def _together(verdicts: Mapping[str, Verdict], agreed: str) -> Verdict:
+    """The first that did not pass; otherwise ``agreed``, and whether to the bit."""
+    exact = all(v.sentence == BIT_EQUAL for v in verdicts.values())
+    return laws.worst(verdicts, f"{agreed}, {'bit for bit' if exact else 'within what rounding explains'}.")
+
+
+def shuffled(feed: Feed, seed: int) -> dict[str, np.ndarray]:
+    """The same values in other places: other inputs of the same shape, range and size; seed 0 leaves them."""
+    import numpy as np
+
+    if not seed:
+        return dict(feed)
+    random = np.random.default_rng(seed)
+    return {name: random.permutation(a.ravel()).reshape(a.shape) for name, a in feed.items()}
+
+
+def others(feed: Feed, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
+    """Inputs unlike these: shuffled, and floats without a range four times as large and of the other sign."""
+    import numpy as np
+
+    free = {spec.name for spec in specs if spec.is_float and spec.low is None and spec.high is None}
+    return {
+        name: (a * _OTHER_SCALE).astype(a.dtype) if name in free and np.issubdtype(a.dtype, np.floating) else a
+        for name, a in shuffled(feed, 1).items()
+    }

@@ -1,0 +1,210 @@
+"""The laws about order, threads and history, on sessions that are functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pytest_modelformats import metamorphic
+from pytest_modelformats.compare import Noise
+from pytest_modelformats.errors import Unsupported
+from pytest_modelformats.inputs import make_samples, rows
+from pytest_modelformats.schema import PRECISIONS, Cell, Decision, FailureKind, PlannedCell, TensorSpec
+
+X = TensorSpec("x", "float32", ("N", 4))
+Y = TensorSpec("y", "float32", ("N", 4))
+PLANNED = PlannedCell(Cell("m", "onnx", "fp32", "onnxruntime", "cpu"), (), "fp32", Decision())
+
+
+@dataclass
+class Models:
+    """A model of one input whose rounding noise is 1e-6."""
+
+    inputs: tuple = (X,)
+    outputs: tuple = (Y,)
+
+    def description(self, _):
+        return SimpleNamespace(inputs=self.inputs, outputs=self.outputs)
+
+    def samples(self, _):
+        return make_samples(self.inputs, 8, 0)
+
+    def rows(self, model, start, stop):
+        return rows(self.samples(model), start, stop)
+
+    def reference(self, _):
+        return SimpleNamespace(noise={"fp32": [Noise(1e-6, 4e-6, 1e-6)] * len(self.outputs)})
+
+
+@dataclass
+class Cells:
+    """Sessions that all are one function of (feed, threads)."""
+
+    law: object
+    threads: dict = field(default_factory=lambda: {"first": 1})
+    closed: list = field(default_factory=list)
+
+    def session(self, _, which="first", threads=None):
+        self.threads[which] = threads
+
+    def run(self, _, feed, which="first"):
+        return self.law(feed, self.threads[which])
+
+    def run_together(self, _, feeds, rounds):
+        return [[self.law(feed, 1) for _ in range(rounds)] for feed in feeds]
+
+    def close(self, which):
+        self.closed.append(which)
+
+
+def subject(law, **more):
+    return metamorphic.Subject(PLANNED, Models(**more), Cells(law), PRECISIONS["fp32"])
+
+
+def faithful(feed, _=1):
+    return [feed["x"] * 2]
+
+
+def unsteady(by):
+    random = np.random.default_rng(0)
+
+    def law(feed, _=1):
+        return [(feed["x"] * 2 + by * random.standard_normal(feed["x"].shape)).astype(np.float32)]
+
+    return law
+
+
+LAWS = {
+    "permutation": metamorphic.permutation,
+    "concurrency": metamorphic.concurrency,
+    "history": metamorphic.history,
+    "threads": lambda s: metamorphic.threads(s, 2),
+}
+
+
+@pytest.fixture(autouse=True)
+def _two_cores(monkeypatch):
+    monkeypatch.setattr(metamorphic.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_the_same_bits_pass_and_it_is_said(law):
+    verdict = law(subject(faithful))
+    assert verdict.passed
+    assert verdict.sentence.endswith("bit for bit.")
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_rounding_apart_passes_and_it_is_said(law):
+    verdict = law(subject(unsteady(1e-6)))
+    assert verdict.passed, verdict.sentence
+    assert verdict.sentence.endswith("within what rounding explains.")
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_more_than_rounding_apart_fails(law):
+    verdict = law(subject(unsteady(1e-4)))
+    assert verdict.failure_kind is FailureKind.NUMERIC
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_a_result_of_another_shape_fails(law):
+    calls = []
+
+    def shrinking(feed, _=1):
+        calls.append(1)
+        return faithful(feed) if len(calls) < 2 else [faithful(feed)[0][:, :3]]
+
+    assert law(subject(shrinking)).failure_kind is FailureKind.CONTRACT
+
+
+def test_rows_that_trade_places_are_named():
+    def sorts(feed, _=1):
+        return [np.sort(feed["x"], 0)]
+
+    verdict = metamorphic.permutation(subject(sorts))
+    assert not verdict.passed
+    assert verdict.sentence.startswith("rows reversed: ")
+
+
+def test_a_batch_on_a_later_axis_is_permuted_there():
+    """``h`` carries the batch on axis 1, as recurrent states do."""
+    inputs = (X, TensorSpec("h", "float32", (2, "N", 3)))
+
+    def law(feed, _=1):
+        return [feed["x"] + feed["h"].sum((0, 2))[:, None]]
+
+    assert metamorphic.permutation(subject(law, inputs=inputs)).passed
+
+
+def test_only_outputs_with_the_batch_in_front_have_an_order():
+    outputs = (Y, TensorSpec("total", "float32", (4,)))
+
+    def law(feed, _=1):
+        return [feed["x"], feed["x"][0]]
+
+    assert metamorphic.permutation(subject(law, outputs=outputs)).passed
+    with pytest.raises(Unsupported, match="no output of m has the batch"):
+        metamorphic.permutation(subject(law, outputs=outputs[1:]))
+
+
+def test_a_fixed_batch_has_no_order():
+    with pytest.raises(Unsupported, match="fixed"):
+        metamorphic.permutation(subject(faithful, inputs=(TensorSpec("x", "float32", (2, 4)),)))
+
+
+def test_a_spoilt_session_is_not_left_to_the_next_check():
+    """A state that follows the largest input it has seen."""
+    largest = [0.0]
+
+    def law(feed, _=1):
+        spoilt, largest[0] = largest[0] > 4, max(largest[0], float(abs(feed["x"]).max()))
+        return [feed["x"] * (1.01 if spoilt else 1)]
+
+    spoilt = subject(law)
+    assert not metamorphic.history(spoilt).passed
+    assert spoilt.cells.closed == ["first"]
+    kept = subject(faithful)
+    assert metamorphic.history(kept).passed
+    assert kept.cells.closed == []
+
+
+def test_sessions_with_several_threads_are_opened_and_closed():
+    def law(feed, threads):
+        return [feed["x"] * (1.001 if threads and threads > 1 else 1)]
+
+    tested = subject(law)
+    verdict = metamorphic.threads(tested, 1)
+    assert verdict.failure_kind is FailureKind.NUMERIC
+    assert "a session with 2 threads against one with one thread" in verdict.sentence
+    assert tested.cells.closed == ["one thread", "one thread, again", "2 threads"]
+
+
+def test_one_core_has_no_threads_to_compare(monkeypatch):
+    monkeypatch.setattr(metamorphic.os, "sched_getaffinity", lambda _: {0}, raising=False)
+    with pytest.raises(Unsupported, match="one core"):
+        metamorphic.threads(subject(faithful), 1)
+
+
+def test_shuffled_inputs_hold_the_same_values_elsewhere():
+    feed = {"x": np.arange(24.0).reshape(4, 6), "ids": np.arange(8).reshape(4, 2)}
+    other = metamorphic.shuffled(feed, 1)
+    for name, array in feed.items():
+        assert other[name].shape == array.shape
+        assert other[name].dtype == array.dtype
+        assert sorted(other[name].ravel()) == sorted(array.ravel())
+        assert not np.array_equal(other[name], array)
+    assert metamorphic.shuffled(feed, 0)["x"] is feed["x"]
+
+
+def test_other_inputs_leave_ranges_alone():
+    specs = (X, TensorSpec("ids", "int64", ("N",), 0, 9), TensorSpec("share", "float32", ("N",), 0, 1))
+    feed = {"x": np.ones((2, 4), np.float32), "ids": np.arange(2), "share": np.ones(2, np.float32)}
+    other = metamorphic.others(feed, specs)
+    assert (other["x"] == -4).all()
+    assert other["x"].dtype == np.float32
+    assert (other["share"] == 1).all()
+    assert set(other["ids"]) == {0, 1}
