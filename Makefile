@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 DEMO := .demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types bench gpu-check wheel docs constraints clean
+.PHONY: help venv demo test lint types bench bench-verdict gpu-check wheel docs constraints clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 venv: $(VENV)/.ready ## create the environment in .venv
 
@@ -47,6 +47,9 @@ bench: venv ## what the tool itself costs, beside a hand-written script
 
 gpu-check: ## prove the GPU lanes on this machine: make gpu-check PYTHON=python3
 	$(PYTHON) benchmarks/gpu_check.py
+
+bench-verdict: venv ## put faults into correct models and count which of them the verdict finds
+	$(BIN)/python -m benchmarks.verdict.run
 
 wheel: venv ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
