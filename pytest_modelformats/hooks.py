@@ -268,7 +268,8 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
 
 def _look_into(item: pytest.Item, campaign: Campaign, planned: PlannedCell, name: str, verdict: Verdict) -> None:
     """A verdict that is no pass leaves what is needed to see it again; an unclear one ends the test."""
-    keep_bundle(item, campaign, planned, name, verdict, _located(item, campaign, planned, name, verdict))
+    part = _located(item, campaign, planned, name, verdict)
+    keep_bundle(item, campaign, planned, name, verdict, **({"submodel": part} if part else {}))
     if verdict.outcome is Outcome.INCONCLUSIVE:
         pytest.skip(f"inconclusive: {verdict.sentence}")
 

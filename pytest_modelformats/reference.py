@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EVALUATED = ("fp32", "tf32", "fp16", "bf16", "fp16-weights")
 # Raise when the meaning of a cached reference changes.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ def _distributions() -> list[str]:
 
 def _verdict(data: Mapping[str, Any]) -> Verdict:
     outputs = tuple(OutputParity(**{**o, "outcome": Outcome(o["outcome"])}) for o in data["outputs"])
-    verdict = Verdict(Outcome(data["outcome"]), None, data["sentence"], outputs, dict(data["statement"]))
+    verdict = Verdict(**{**data, "outcome": Outcome(data["outcome"]), "failure_kind": None, "outputs": outputs})
     if not verdict.passed:
         raise ValueError("only passes are kept")
     return verdict

@@ -38,9 +38,10 @@ LOOK = 1.5
 POINT_LOOK = 2.5
 # In units of k: the largest r of a faithful cell was 6.2.
 FURTHEST = 2.0
-# Faithful cells: at most 1.50 and 1.34.
-SYSTEMATIC_LIMIT = 2.25
-MEAN_POINT_LIMIT = 2.5
+# Over 440 faithful cells at most 1.50 and 1.34. An MLP with two ELUs on OpenVINO, whose exp is off by up to 1.8 units
+# of rounding and so by the same in every copy, had 2.88 over 14 seeds (docs/detection-power.md).
+SYSTEMATIC_LIMIT = 3.5
+MEAN_POINT_LIMIT = 4.0
 FP32_BITS = 23
 
 

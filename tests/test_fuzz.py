@@ -112,7 +112,7 @@ SMALLEST = {
     "wrong_for_batches_of_five": ((5, 1), lambda ids, x: not ids.any() and not x.any()),
     "wrong_for_odd_lengths": ((1, 1), lambda ids, x: not ids.any() and not x.any()),
     "wrong_for_the_last_token": ((1, 1), lambda ids, x: (ids == rare.VOCABULARY - 1).sum() == 1 and not x.any()),
-    "wrong_for_negative_rows": ((1, 1), lambda ids, x: not ids.any() and (x == -1).all()),
+    "wrong_for_negative_inputs": ((1, 1), lambda ids, x: not ids.any() and (x == -1).all()),
     "wrong_for_denormals": ((1, 1), lambda ids, x: not ids.any() and (x != 0).sum() == 1),
     "wrong_for_large_values": ((1, 1), lambda ids, x: not ids.any() and (x == 128).sum() == 1),
     "refuses_batches_of_one": ((1, 1), lambda ids, x: not ids.any() and not x.any()),
@@ -179,7 +179,7 @@ def test_one_seed_generates_the_same_inputs(site, tmp_path):
     for name, seed in (("one", "0"), ("again", "0")):
         folder = tmp_path / name
         folder.mkdir()
-        ran = run(folder, site, "--mf-fuzz", "100", "--mf-seed", seed, runtimes=("right", "wrong_for_negative_rows"))
+        ran = run(folder, site, "--mf-fuzz", "100", "--mf-seed", seed, runtimes=("right", "wrong_for_negative_inputs"))
         ends.append({k: v for k, v in ran.line("right")["data"]["statement"].items() if k != "seconds"})
     assert ends[0] == ends[1]
 

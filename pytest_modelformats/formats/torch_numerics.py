@@ -23,7 +23,13 @@ from pytest_modelformats.formats.torch_calling import (
     to_numpy,
     to_tensor,
 )
-from pytest_modelformats.formats.torch_modes import FusedOperatorError, lifting, rounding, rounding_operands
+from pytest_modelformats.formats.torch_modes import (
+    FusedOperatorError,
+    by_definition,
+    lifting,
+    rounding,
+    rounding_operands,
+)
 from pytest_modelformats.formats.torch_programs import first_line
 
 if TYPE_CHECKING:
@@ -137,8 +143,23 @@ def _fp32(module: Any, feeds: Feeds) -> tuple[Outputs, str]:
 
     # A file that already holds fp16 is lifted: what its own rounding costs must not pass for fp32's.
     narrow = _is_narrow(module)
-    results = _call(_single(module), feeds, torch.float32 if narrow else None, *_lift_narrow(module))
-    return _arrays(results, torch.float32), "fp32: lifted from the file's own precision" if narrow else "fp32: native"
+    dtype = torch.float32 if narrow else None
+    results = _call(_single(module), feeds, dtype, *_lift_narrow(module))
+    method = "fp32: lifted from the file's own precision" if narrow else "fp32: native"
+    if _has_elu(module, feeds[:1], dtype):
+        results = _call(_single(module), feeds, dtype, *_lift_narrow(module), by_definition())
+        method += ", ELU by its definition exp(x) - 1"
+    return _arrays(results, torch.float32), method
+
+
+def _has_elu(module: Any, feeds: Feeds, dtype: torch.dtype | None) -> bool:
+    """Whether an ELU runs; a module that cannot be looked into so counts as having none."""
+    mode = by_definition()
+    try:
+        _run(_single(module), feeds, dtype, *_lift_narrow(module), mode)
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return False
+    return bool(mode.met)
 
 
 def _call(module: Any, feeds: Feeds, dtype: torch.dtype | None, *modes: Any) -> list[list[torch.Tensor]]:
