@@ -116,6 +116,8 @@ def locate(stages: Stages, settings: Settings, planned: PlannedCell, ends: float
         by_module = against_modules(search, artifact)
         if by_module is not None:
             return by_module
+    if reference is None and planned.candidate_path:
+        reason = "there is no graph of the model itself to compare this file with"
     if reason:
         return Localised(INTERMEDIATES, reason=reason)
     if planned.cell.format == "openvino":

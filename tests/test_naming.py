@@ -42,7 +42,7 @@ def test_the_pattern_of_the_error_decides_and_not_its_size(error, expected, by_s
     """TF32 and rounded weights repeat their errors; fp16 arithmetic is what neither of them made."""
     ran, sentence = name(error, by_size)
     assert ran == expected
-    assert f"asked for fp32, {expected} is what ran. Judge or ship it as {expected}." in sentence
+    assert f"asked for fp32, {expected} is what ran. Next: judge or ship it as {expected}," in sentence
 
 
 def test_an_error_of_another_size_is_not_named_for_its_pattern():
