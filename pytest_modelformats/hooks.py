@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +26,7 @@ from pytest_modelformats.shipped import default_suites, shipped, suites
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
+    from types import ModuleType
 
     import numpy as np
 
@@ -138,12 +141,28 @@ def choose_tests(config: pytest.Config) -> None:
             config.args[index] = f"{known[name]}::{rest}" if rest else str(known[name])
 
 
+class Suite(pytest.Module):
+    """A shipped suite, imported under a name of its own: a user's ``test_parity.py`` may stand beside ours."""
+
+    def _getobj(self) -> ModuleType:
+        name = f"modelformats_suite_{self.path.stem}"
+        spec = importlib.util.spec_from_file_location(name, self.path)
+        if spec is None or spec.loader is None:
+            msg = f"{self.path} cannot be imported"
+            raise self.CollectError(msg)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+
 def make_suite(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """A shipped suite as a module with a short node id."""
     if module_path.parent != shipped("suites"):
         return None
     name = module_path.stem.removeprefix("test_")
-    return pytest.Module.from_parent(parent, path=module_path, nodeid=f"{PREFIX}::{name}")
+    suite: Suite = Suite.from_parent(parent, path=module_path, nodeid=f"{PREFIX}::{name}")
+    return suite
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:

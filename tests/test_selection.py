@@ -138,3 +138,10 @@ def test_a_process_that_dies_leaves_a_crash_on_record(run, tiny, pytester):
         "[tiny-onnx-fp16-onnxruntime@cpu-1]" in crash["test"] or "[1-tiny-onnx-fp16-onnxruntime@cpu]" in crash["test"]
     )
     assert len([line for line in ran.of("check") if line["outcome"] == "passed"]) == 5
+
+
+def test_a_users_file_may_be_called_like_a_suite(run, tiny, pytester):
+    pytester.path.joinpath("test_parity.py").write_text("def test_mine():\n    pass\n")
+    ran = run("--mf-model", tiny, *ONE_CELL, "test_parity.py", "modelformats::parity")
+    assert ran.status == 0, ran.text
+    assert "2 passed" in ran.text
