@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = Path("reports/example/results.jsonl")
 CONFIGURATION = Path("examples/modelformats.toml")
+BENCHMARK = Path("docs/verdict-benchmark.md")
 _BLOCK = re.compile(r"(?P<start><!-- generated: (?P<name>[a-z]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 
 
@@ -116,6 +117,14 @@ def configuration(root: Path) -> str:
     return f"```toml\n{(root / CONFIGURATION).read_text(encoding='utf-8')}```\n"
 
 
+def benchmark(root: Path) -> str:
+    """The verdict and the rules that others use, on the same faults: when, where, and the table."""
+    text = (root / BENCHMARK).read_text(encoding="utf-8")
+    where = " ".join(text.partition("\n\n2")[2].partition(". Python")[0].split())
+    table = text.partition("## Rule by rule\n\n")[2].partition("\n\n")[0]
+    return f"{table}\n\n2{where}; how it was counted: [{BENCHMARK.as_posix()}]({BENCHMARK.as_posix()}).\n"
+
+
 def blocks(root: Path) -> dict[str, Callable[[], str]]:
     """How each marked block is written; ``root`` is the checkout."""
     return {
@@ -127,6 +136,7 @@ def blocks(root: Path) -> dict[str, Callable[[], str]]:
         "fixtures": fixtures_table,
         "finding": lambda: finding(root),
         "configuration": lambda: configuration(root),
+        "benchmark": lambda: benchmark(root),
     }
 
 
