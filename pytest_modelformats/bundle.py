@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import laws, registry
+from pytest_modelformats import bundle_laws, laws, registry, training_mode
+from pytest_modelformats.bundle_laws import TWO_RUNS
 from pytest_modelformats.compare import FAITHFUL_LOW, POINT_LIMIT
 from pytest_modelformats.errors import (
     ConvertError,
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
 
 FAILURES = frozenset({Outcome.FAILED, Outcome.FALLBACK})
 ERRORS = (ConvertError, RunError, WorkerCrashed, WorkerTimeout, OutOfMemory)
-# As laws.between_runs judges two runs against each other: √2 of the noise, twice the largest rounding error.
-_TWO_RUNS = (2.0**0.5, 2.0)
 _SAMPLES = ("parity", "outputs")
+_KNOWN = {"contract", "parity", "batch", "determinism", bundle_laws.FUZZ, *bundle_laws.LAWS}
+# What is judged by the runs of an artifact among themselves, at the precision that runs.
+_OWN_RUNS = {"batch", "determinism", bundle_laws.FUZZ, *bundle_laws.LAWS}
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,12 @@ class Case:
 
     ``runs`` are (feed, session), both numbers. A group compares its ``left`` runs (run, row or
     ``None`` for all rows) with its ``right`` ones, or with ``expected`` where that is ``None``;
-    ``wide`` widens the limits on rms and largest difference.
+    ``wide`` widens the limits on rms and largest difference, ``order`` takes the right rows in another order,
+    ``outputs`` says which outputs count, ``or_expected`` is another feed whose truth is right too.
+
+    ``before`` are feeds that are run first, ``layouts`` [feed] say how they lie in memory, ``threads`` [session] are
+    their numbers where they differ, ``together`` says with which feeds threads call a session at once, and ``limits``
+    [output] replace the usual ones.
 
     Shapes: ``feeds`` [feed] name -> array; ``expected`` [feed][output]; ``observed`` [run][output].
     """
@@ -62,6 +69,12 @@ class Case:
     outputs: tuple[dict[str, Any], ...] = ()
     observed: tuple[Sequence[np.ndarray], ...] = ()
     notes: tuple[str, ...] = field(default=())
+    before: tuple[int, ...] = ()
+    layouts: tuple[Mapping[str, str], ...] = ()
+    threads: tuple[int, ...] = ()
+    together: Mapping[str, Any] | None = None
+    limits: tuple[Mapping[str, float], ...] = ()
+    training_nodes_allowed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,29 +103,42 @@ def case_of(
     if isinstance(ended, Verdict):
         if ended.outcome not in FAILURES:
             return None
-        known = stage if stage in {"contract", "parity", "batch", "determinism"} else "other"
-        case = Case(planned.cell.id, check, known, ended.outcome.value, ended.sentence)
-        return _judged(stages, planned, _with_runs(stages, planned, stage, case), ended)
+        if training_mode.STATED in ended.statement:
+            return _in_training_mode(planned, check, ended)
+        known = stage in _KNOWN and (stage != bundle_laws.FUZZ or planned.cell.id in stages.fuzzer.shown)
+        case = Case(planned.cell.id, check, stage if known else "other", ended.outcome.value, ended.sentence)
+        return _judged(stages, planned, _with_runs(campaign, planned, stage, case, ended), ended)
     if not isinstance(ended, ERRORS) or stages.models.is_own(planned.cell.model, ended):
         return None
     opened = bool(stages.cells.job)
     if not opened and not planned.chain:
         return None
     case = Case(planned.cell.id, check, "run" if opened else "convert", ended.outcome, str(ended))
-    return _with_runs(stages, planned, stage, case) if opened else case
+    return _with_runs(campaign, planned, stage, case, ended) if opened else case
 
 
-def _with_runs(stages: Stages, planned: PlannedCell, stage: str, case: Case) -> Case:
+def _in_training_mode(planned: PlannedCell, check: str, verdict: Verdict) -> Case:
+    """The case of a file that holds nodes in training mode: nothing is run for it."""
+    allowed = verdict.statement[training_mode.STATED]["of_source"]
+    sentence = verdict.sentence
+    return Case(planned.cell.id, check, "training", verdict.outcome.value, sentence, training_nodes_allowed=allowed)
+
+
+def _with_runs(
+    campaign: Campaign, planned: PlannedCell, stage: str, case: Case, ended: Verdict | ModelFormatsError
+) -> Case:
     """The case with the runs that the stage makes."""
-    models, model = stages.models, planned.cell.model
+    stages, models, model = campaign.stages, campaign.stages.models, planned.cell.model
+    if stage in bundle_laws.LAWS or (stage == bundle_laws.FUZZ and planned.cell.id in stages.fuzzer.shown):
+        return bundle_laws.with_runs(stages, planned, stage, case, ended, campaign.settings.threads)
     if stage == "contract":
         return case
     samples = models.samples(model)
     if stage == "batch":
-        return _batches(stages, model, case)
+        return bundle_laws.after_samples(stages, planned, _batches(stages, model, case), ended)
     if stage == "determinism":
         groups = [
-            {"what": what, "left": [[run, None]], "right": [[0, None]], "wide": _TWO_RUNS}
+            {"what": what, "left": [[run, None]], "right": [[0, None]], "wide": TWO_RUNS}
             for run, what in ((1, "the second run"), (2, "a fresh session"))
         ]
         return replace(case, feeds=(models.rows(model, 0, 1),), runs=((0, 0), (0, 0), (0, 1)), groups=tuple(groups))
@@ -139,20 +165,21 @@ def _batches(stages: Stages, model: str, case: Case) -> Case:
         for number, size in enumerate(sizes):
             what = f"rows of batch {size} against themselves alone"
             left, right = [[alone + number, i] for i in range(size)], [[i, None] for i in range(size)]
-            groups.append({"what": what, "left": left, "right": right, "wide": _TWO_RUNS})
+            groups.append({"what": what, "left": left, "right": right, "wide": TWO_RUNS})
     return replace(case, feeds=feeds, runs=tuple((i, 0) for i in range(len(feeds))), groups=tuple(groups))
 
 
 def _judged(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict) -> Case:
     """The case with what is right and what may be: truth, noise floors and limits."""
-    if case.law == "contract":
+    if case.law in {"contract", "unmodified"}:
         return case
     model = planned.cell.model
     reference, description = stages.models.reference(model), stages.models.description(model)
     precision = _running(stages, planned, case.law)
     own = {"fp16": ["float16"], "bf16": ["bfloat16"]}.get(precision.name, [])
     tolerances = stages._tolerances(planned) if case.law == "parity" else {}  # noqa: SLF001 - what parity judged by
-    outputs = []
+    # The limit of the worst element is widened as the one of the rms was (compare.judge).
+    widened, outputs = precision.limit / PRECISIONS[precision.name].limit, []
     for index, spec in enumerate(description.outputs):
         noise = reference.noise[precision.yardstick][index]
         judged = next((o for o in verdict.outputs if o.name == spec.name), None)
@@ -165,14 +192,16 @@ def _judged(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict) 
             "noise_rms": noise.rms,
             "noise_max": noise.max,
             "limit_rms": precision.limit * noise.rms,
-            "limit_max": POINT_LIMIT.get(precision.yardstick, POINT_LIMIT["fp32"]) * noise.max,
+            "limit_max": POINT_LIMIT.get(precision.yardstick, POINT_LIMIT["fp32"]) * widened * noise.max,
             "low_rms": FAITHFUL_LOW * noise.rms if finer else 0.0,
             "allowed_flips": precision.limit * noise.flips,
             "error_rms_when_made": error,
             "tolerance": None if tolerance is None else {"rtol": tolerance.rtol, "atol": tolerance.atol},
         }
-        outputs.append(output)
-    case = replace(case, outputs=tuple(outputs), expected=_expected(stages, model, case))
+        outputs.append({**output, **(case.limits[index] if case.limits else {})})
+    case = replace(case, outputs=tuple(outputs), expected=case.expected or _expected(stages, model, case))
+    if case.law in bundle_laws.LAWS:
+        return bundle_laws.seen(case, verdict)
     if case.law in _SAMPLES:
         case = replace(case, observed=tuple(stages.outputs(planned)))
         return case if _is_seen(case, verdict) else _by_bits(stages, planned, case, verdict)
@@ -182,20 +211,20 @@ def _judged(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict) 
 def _running(stages: Stages, planned: PlannedCell, law: str) -> Precision:
     """The precision that the check judges by: after a fallback, laws hold at the one that ran."""
     asked = PRECISIONS[planned.cell.precision]
-    return asked if law not in {"batch", "determinism"} else stages._running(planned)  # noqa: SLF001 - as these laws do
+    return asked if law not in _OWN_RUNS else stages._running(planned)  # noqa: SLF001 - as these laws do
 
 
 def _expected(stages: Stages, model: str, case: Case) -> tuple[Sequence[np.ndarray], ...]:
     """The truth of every feed, as far as it is judged against the truth."""
     truths = stages.models.reference(model).truths
-    if case.law == "determinism":
+    if case.law == "determinism" or case.law in bundle_laws.LAWS:
         return ()
     if case.law != "batch":
         return truths
     symbol = stages.models.samples(model).batch_symbol
     batched = [s.shape is not None and symbol in s.shape[:1] for s in stages.models.description(model).outputs]
     alone = min(max(laws.BATCHES), stages.models.samples(model).rows)
-    spans = [slice(run, run + 1) if run < alone else slice(0, _rows(case.feeds[run])) for run in range(len(case.feeds))]
+    spans = [slice(run, run + 1) if run < alone else slice(0, _rows(case.feeds[run])) for run, _ in case.runs]
     return tuple([t[span] if has else t for t, has in zip(truths[0], batched, strict=True)] for span in spans)
 
 

@@ -7,6 +7,7 @@ README.txt          what failed, in words, and what lies here
 artifact/           the model (for a conversion that failed: the source)
 inputs/<feed>/      one .npy per input, in the order of case.json
 expected/<feed>/    the float64 truth, one .npy per output
+training_nodes.py   reads which nodes of a file are in training mode, where that is what failed
 observed/<run>/     what came out when it failed, where that was kept
 submodel/           the smallest part of the model that still fails, a bundle of its own
 """
@@ -27,6 +28,7 @@ from pytest_modelformats.companions import companions
 from pytest_modelformats.errors import CacheError
 from pytest_modelformats.plain import plain
 from pytest_modelformats.schema import Outcome
+from pytest_modelformats.workers import calls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,7 +48,11 @@ ZIPPED_BYTES = 100_000_000
 # A sum of a thousand terms carries √1000 units of rounding.
 ESTIMATED_UNITS = 32
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.@~+-]")
-_MARKS = ("# --- how the artifact is opened\n", "# --- the rest is the same for every runtime\n")
+_MARKS = (
+    "# --- how the artifact is opened\n",
+    "# --- how it is called\n",
+    "# --- the rest is the same for every runtime\n",
+)
 
 
 def folder_name(cell: str, check: str) -> str:
@@ -90,6 +96,9 @@ def write(
     (target / "case.json").write_text(_json(told), encoding="utf-8")
     (target / "environment.json").write_text(_json(_environment(campaign, settings)), encoding="utf-8")
     (target / "repro.py").write_text(_script(planned, case), encoding="utf-8")
+    if case.law == "training":
+        function = importlib.import_module(registry.formats()[planned.cell.format].module).training_nodes
+        shutil.copyfile(inspect.getfile(function), target / "training_nodes.py")
     (target / "README.txt").write_text(_readme(target, case, told), encoding="utf-8")
 
 
@@ -231,6 +240,11 @@ def _case(case: Case, planned: PlannedCell, campaign: Campaign, outputs: list[di
         "memory_bytes": campaign.settings.memory_bytes if limited else 0,
         "named": {"input": form.named_inputs, "output": form.named_outputs},
         "runs": case.runs,
+        "before": case.before,
+        "layouts": case.layouts,
+        "threads": case.threads,
+        "together": case.together,
+        "training_nodes_allowed": case.training_nodes_allowed,
         "groups": case.groups,
         "outputs": outputs,
         "expected_shapes": [[list(t.shape) for t in truths] for truths in case.expected],
@@ -268,11 +282,16 @@ def _script(planned: PlannedCell, case: Case) -> str:
     """``repro.py``, with the backend's own way of opening in the place that is marked for it."""
     text = inspect.getsource(bundle_script)
     functions = _alone(planned, case)
-    if not functions:
-        return text
-    before, _, rest = text.partition(_MARKS[0])
-    _, _, after = rest.partition(_MARKS[1])
-    return "".join([before, _MARKS[0], *(f"{inspect.getsource(f)}\n\n" for f in functions), _MARKS[1], after])
+    if functions:
+        text = _between(text, *_MARKS[:2], functions)
+    return _between(text, *_MARKS[1:], (calls._laid_out, calls.laid_out, calls.copies, calls.changed, calls.together))  # noqa: SLF001 - the script is to hold all of them
+
+
+def _between(text: str, start: str, end: str, functions: Sequence[Any]) -> str:
+    """The text with functions in place of what stands between two marks."""
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    return "".join([before, start, *(f"{inspect.getsource(f)}\n\n" for f in functions), end, after])
 
 
 def _readme(target: Path, case: Case, told: Mapping[str, Any]) -> str:

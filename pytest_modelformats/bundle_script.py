@@ -10,9 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import runpy
 import subprocess
 import sys
 import tempfile
+import threading  # noqa: F401 - what stands below "how it is called" in a bundle needs it
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).resolve().parent
 EXISTS, GONE, MISSING, UNKNOWN = 1, 0, 2, 3
+UNCHANGED = "the inputs hold the same bits after the call"
 RAISED, NOT_INSTALLED = 70, 71  # of the process inside, which has no other use for them
 
 
@@ -50,6 +54,10 @@ def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[
     return session.run, stated(session.inputs), stated(session.outputs)
 
 
+# --- how it is called
+from pytest_modelformats.workers.calls import changed, copies, laid_out, together  # noqa: E402
+
+
 # --- the rest is the same for every runtime
 def convert_again(settings: Mapping[str, Any], folder: Path) -> None:
     """Run the chain of converters once more, with pytest-modelformats, which has them."""
@@ -70,8 +78,6 @@ def convert_again(settings: Mapping[str, Any], folder: Path) -> None:
 
 def inside(case: Mapping[str, Any], folder: Path) -> int:
     """Open and run in this process; leave what came out as .npy files in ``folder``."""
-    import numpy as np
-
     settings = case["settings"]
     try:
         if case["law"] == "convert":
@@ -80,15 +86,18 @@ def inside(case: Mapping[str, Any], folder: Path) -> int:
         opened: dict[int, Any] = {}
         for number, (feed, session) in enumerate(case["runs"] or [[None, 0]]):
             if session not in opened:
-                opened[session], inputs, outputs = open_alone(settings)
+                threads = {"threads": case["threads"][session]} if case["threads"] else {}
+                opened[session], inputs, outputs = open_alone({**settings, **threads})
                 (folder / "stated.json").write_text(json.dumps([inputs, outputs]))
+                for earlier in case["before"] if session == 0 else ():
+                    opened[session](feed_of(case, earlier))
             if feed is not None:
-                files = [HERE / "inputs" / str(feed) / f"{i}.npy" for i in range(len(settings["inputs"]))]
-                arrays = [np.load(file, allow_pickle=False) for file in files]
-                names = [spec["name"] for spec in settings["inputs"]]
-                results = opened[session](dict(zip(names, arrays, strict=True)))
-                for index, array in enumerate(results):
-                    np.save(folder / f"{number}-{index}.npy", np.asarray(array), allow_pickle=False)
+                arrays = feed_of(case, feed)
+                before = copies(arrays) if case["law"] == "unmodified" else {}
+                keep(folder, number, opened[session](arrays))
+                (folder / "changed.json").write_text(json.dumps(changed(before, arrays)))
+        if case["together"]:
+            call_together(case, folder, opened[0])
     except ImportError as error:
         (folder / "error.txt").write_text(str(error))
         return NOT_INSTALLED
@@ -96,6 +105,54 @@ def inside(case: Mapping[str, Any], folder: Path) -> int:
         (folder / "error.txt").write_text(f"{type(error).__name__}: {error}")
         return RAISED
     return finished(folder)
+
+
+def feed_of(case: Mapping[str, Any], feed: int) -> dict[str, np.ndarray]:
+    """The inputs of a feed by name, as they are to lie in memory."""
+    import numpy as np
+
+    specs = case["settings"]["inputs"]
+    files = [HERE / "inputs" / str(feed) / f"{i}.npy" for i in range(len(specs))]
+    arrays = {spec["name"]: np.load(file, allow_pickle=False) for spec, file in zip(specs, files, strict=True)}
+    return laid_out(arrays, case["layouts"][feed] if case["layouts"] else {})
+
+
+def keep(folder: Path, number: int, results: Sequence[Any]) -> None:
+    """Leave the outputs of a run, and a sign that it was made: a run may have no outputs."""
+    import numpy as np
+
+    for index, array in enumerate(results):
+        np.save(folder / f"{number}-{index}.npy", np.asarray(array), allow_pickle=False)
+    (folder / f"{number}.made").touch()
+
+
+def call_together(case: Mapping[str, Any], folder: Path, run: Any) -> None:
+    """Call from several threads at once, again and again; results whose bits a call alone gives too are not kept."""
+    asked, number = case["together"], len(case["runs"])
+    feeds = [feed_of(case, feed) for feed in asked["feeds"]]
+    alone = [[array.tobytes() for array in saved(folder, caller)] for caller in range(len(feeds))]
+    started = time.monotonic()
+    for _ in range(asked["attempts"]):
+        for caller, calls in enumerate(together(run, feeds, asked["rounds"])):
+            for results in calls:
+                if [array.tobytes() for array in results] != alone[caller]:
+                    keep(folder, number, results)
+                number += 1
+        if time.monotonic() - started > asked["seconds"]:
+            return
+
+
+def beside(case: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The groups that compare each call beside others with the one that was made alone."""
+    asked, number, groups = case["together"], len(case["runs"]), []
+    for attempt in range(1, asked["attempts"] + 1 if asked else 1):
+        for caller in range(len(asked["feeds"])):
+            for call in range(1, asked["rounds"] + 1):
+                what = f"attempt {attempt}, call {call} of thread {caller + 1}, beside the others"
+                sides = {"left": [[number, None]], "right": [[caller, None]]}
+                groups.append({"what": what, **sides, "wide": asked["wide"]})
+                number += 1
+    return groups
 
 
 def finished(folder: Path) -> int:
@@ -190,22 +247,49 @@ def judge(case: Mapping[str, Any], results: Sequence[Sequence[np.ndarray]]) -> t
     Shapes: ``results`` is [run][output], in the order of the contract.
     """
     lines: list[str] = []
-    wrong, count = False, len(case["outputs"])
+    wrong = False
     for group in case["groups"]:
-        runs = [run for run, _ in group["left"]]
-        odd = next((len(results[run]) for run in runs if len(results[run]) != count), None)
-        if odd is not None:
-            return True, [*lines, f"{group['what']}: {odd} outputs came back where the source has {count}"]
-        for index, output in enumerate(case["outputs"]):
-            pairs = [pair(case, results, group, place, index) for place in range(len(runs))]
-            refused = next((text for text in (mismatch(output, *p) for p in pairs) if text), "")
-            bad, told = (True, refused) if refused else judge_output(output, [p[:2] for p in pairs], group["wide"])
-            wrong, lines = wrong or bad, [*lines, f"{group['what']}: {told}: {'WRONG' if bad else 'right'}"]
+        bad, told = judge_group(case, results, group)
+        if bad and "or_expected" in group:
+            other, instead = judge_group(case, results, group, group["or_expected"])
+            bad, told = (other, told if other else instead)
+        wrong, lines = wrong or bad, [*lines, *told]
+    others = 0
+    for group in beside(case):
+        if results[group["left"][0][0]] is None:  # the bits of a call alone, or time was up before it
+            continue
+        others += 1
+        bad, told = judge_group(case, results, group)
+        # Of many calls, the first wrong one is shown.
+        wrong, lines = wrong or bad, [*lines, *(told if bad and not wrong else [])]
+    if case["together"] and not wrong:
+        lines.append(f"{others} calls beside others gave other bits than alone, none more than rounding explains")
+    return wrong, lines
+
+
+def judge_group(
+    case: Mapping[str, Any], results: Any, group: Mapping[str, Any], expected: int | None = None
+) -> tuple[bool, list[str]]:
+    """The same of one group; ``expected`` is the feed whose truth counts, if it is not the run's own."""
+    lines: list[str] = []
+    wrong, count = False, len(case["outputs"])
+    runs = [run for run, _ in group["left"]]
+    odd = next((len(results[run]) for run in runs if len(results[run]) != count), None)
+    if odd is not None:
+        return True, [f"{group['what']}: {odd} outputs came back where the source has {count}"]
+    for index, output in enumerate(case["outputs"]):
+        if index not in group.get("outputs", [index]):
+            continue
+        pairs = [pair(case, results, group, place, index, expected) for place in range(len(runs))]
+        may_be_constant = group.get("may_be_constant", False)
+        refused = next((text for text in (mismatch(output, *p, may_be_constant) for p in pairs) if text), "")
+        bad, told = (True, refused) if refused else judge_output(output, [p[:2] for p in pairs], group["wide"])
+        wrong, lines = wrong or bad, [*lines, f"{group['what']}: {told}: {'WRONG' if bad else 'right'}"]
     return wrong, lines
 
 
 def pair(
-    case: Mapping[str, Any], results: Any, group: Mapping[str, Any], place: int, index: int
+    case: Mapping[str, Any], results: Any, group: Mapping[str, Any], place: int, index: int, expected: int | None
 ) -> tuple[Any, Any, Any]:
     """What is right, what came out (both at the sampled positions, where the truth is sampled), and the right shape."""
     import numpy as np
@@ -217,8 +301,10 @@ def pair(
     got = taken(*group["left"][place])
     if group["right"] is not None:
         right = taken(*group["right"][place])
+        order = group.get("order", [])
+        right = right[order] if order and right.shape[:1] == (len(order),) else right
         return right, got, right.shape
-    feed = case["runs"][group["left"][place][0]][0]
+    feed = case["runs"][group["left"][place][0]][0] if expected is None else expected
     right = np.load(HERE / "expected" / str(feed) / f"{index}.npy", allow_pickle=False)
     shape = tuple(case["expected_shapes"][feed][index])
     positions = case["outputs"][index].get("positions")
@@ -229,7 +315,9 @@ def pair(
     return right, got, shape
 
 
-def mismatch(output: Mapping[str, Any], right: np.ndarray, got: np.ndarray, shape: Sequence[int]) -> str:
+def mismatch(
+    output: Mapping[str, Any], right: np.ndarray, got: np.ndarray, shape: Sequence[int], may_be_constant: bool
+) -> str:
     """What of an output's shape or dtype is not the source's, "" if nothing; or that it no longer depends on inputs."""
     import numpy as np
 
@@ -239,7 +327,7 @@ def mismatch(output: Mapping[str, Any], right: np.ndarray, got: np.ndarray, shap
         return f"'{output['name']}' has dtype {got.dtype.name} where the source gives {output['dtypes'][0]}"
 
     def stuck(array: np.ndarray) -> bool:
-        return array.ndim > 0 and array.shape[0] > 1 and bool(np.all(array == array[:1]))
+        return not may_be_constant and array.ndim > 0 and array.shape[0] > 1 and bool(np.all(array == array[:1]))
 
     if got.size > 1 and np.issubdtype(right.dtype, np.floating) and stuck(got) and not stuck(right):
         return f"'{output['name']}' does not depend on its input, while the source's does"
@@ -269,10 +357,21 @@ def in_order(case: Mapping[str, Any], stated: Any, arrays: list[Any]) -> list[An
     return arrays
 
 
-def concluded(case: Mapping[str, Any], folder: Path) -> tuple[int, list[str]]:
-    """The exit status, and what there is to say, of a process inside that came to its end."""
+def saved(folder: Path, number: int) -> list[np.ndarray]:
+    """The outputs of a run, in the runtime's order."""
     import numpy as np
 
+    files = sorted(folder.glob(f"{number}-*.npy"), key=lambda file: int(file.stem.split("-")[1]))
+    return [np.load(file, allow_pickle=False) for file in files]
+
+
+def concluded(case: Mapping[str, Any], folder: Path) -> tuple[int, list[str]]:
+    """The exit status, and what there is to say, of a process inside that came to its end."""
+    if case["law"] == "training":
+        read = runpy.run_path(str(HERE / "training_nodes.py"))["training_nodes"]
+        nodes, allowed = read(Path(case["settings"]["artifact"])), case["training_nodes_allowed"]
+        said = [f"{kind} '{name}' is in training mode" for kind, name in nodes] or ["no node is in training mode"]
+        return (EXISTS if len(nodes) > allowed else GONE), said
     if case["law"] in {"run", "convert"}:
         what = "the conversion" if case["law"] == "convert" else "opening and running"
         return GONE, [f"{what} ended as it ought to"]
@@ -282,13 +381,20 @@ def concluded(case: Mapping[str, Any], folder: Path) -> tuple[int, list[str]]:
     if case["law"] == "contract":
         found = interface_differences(case, stated)
         return (EXISTS if found else GONE), found or ["the interface is the source's"]
-    results = []
-    for number in range(len(case["runs"])):
-        files = sorted(folder.glob(f"{number}-*.npy"), key=lambda file: int(file.stem.split("-")[1]))
-        arrays = [np.load(file, allow_pickle=False) for file in files]
-        results.append(in_order(case, stated, arrays))
+    if case["law"] == "unmodified":
+        names = json.loads((folder / "changed.json").read_text())
+        return (EXISTS, [f"the call changes its input '{name}'" for name in names]) if names else (GONE, [UNCHANGED])
+    return decided(case, folder, stated)
+
+
+def decided(case: Mapping[str, Any], folder: Path, stated: Any) -> tuple[int, list[str]]:
+    """The same, where the outputs decide."""
+    results: list[Any] = []
+    for number in range(len(case["runs"]) + len(beside(case))):
+        made = (folder / f"{number}.made").exists()
+        results.append(in_order(case, stated, saved(folder, number)) if made else None)
     wrong, lines = judge(case, results)
-    if not wrong and case["law"] == "other" and is_what_it_was(results):
+    if not wrong and case["law"] == "other" and is_what_it_was(results[: len(case["runs"])]):
         return EXISTS, [*lines, "every output is bit for bit what came out when the check failed"]
     if not wrong and case["law"] == "other":
         return UNKNOWN, [*lines, f"what the check '{case['check']}' looks at is not in this script; see README.txt"]

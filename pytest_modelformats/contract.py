@@ -130,6 +130,10 @@ class FormatModule(Protocol):
     ``sniff`` runs in the pytest process on the first 4096 bytes, with the standard library
     only: it returns the source kind if the file is of this format, else ``None``, and
     raises SourceError if it clearly is but is damaged. The other three run in a worker.
+
+    A module may also have ``training_nodes(artifact) -> [(operator, name)]``: what of a file runs in training mode.
+    The worker that has opened the file is asked, and a reproduction bundle holds the file in which the function
+    stands: that imports the standard library alone.
     """
 
     FORMAT: Format

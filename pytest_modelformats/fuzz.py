@@ -10,7 +10,7 @@ import importlib.util
 import math
 import time
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import (
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pytest_modelformats.compare import Noise
     from pytest_modelformats.generated import Generated
     from pytest_modelformats.metamorphic import Subject
     from pytest_modelformats.models import Models
@@ -54,6 +55,22 @@ def budget(settings: Settings) -> int:
     return DEFAULT if importlib.util.find_spec("hypothesis") else 0
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A generated input on which a cell fails, and what its results are judged by; no truth where it ended a worker.
+
+    ``limits`` are (rms, largest) per output, ``flushed`` is the truth with denormal inputs at zero.
+    ``repeats`` says whether a session that has run nothing else is wrong on it too.
+    """
+
+    drawn: Generated
+    repeats: bool = True
+    truth: Sequence[np.ndarray] = ()
+    noise: Sequence[Noise] = ()
+    limits: Sequence[tuple[float, float]] = ()
+    flushed: Sequence[np.ndarray] | None = None
+
+
 class Fuzzer:
     """Searches cells, one after the other."""
 
@@ -64,6 +81,7 @@ class Fuzzer:
         self._cache = cache
         self._kept: OrderedDict[tuple[str, str, str], list[list[np.ndarray]]] = OrderedDict()
         self.failing: dict[str, Generated] = {}
+        self.shown: dict[str, Shown] = {}
 
     def search(self, subject: Subject) -> Verdict:
         """The verdict over so many generated inputs, the one that failed before first.
@@ -74,6 +92,7 @@ class Fuzzer:
             raise NotMeasured("no input was generated; say how many with --mf-fuzz N")
         if importlib.util.find_spec("hypothesis") is None:
             raise MissingDependency(f"generated inputs need hypothesis, which is not installed: {INSTALL}")
+        self.shown.clear()
         count = budget(self._settings)
         self._models.need_noise(subject.model, subject.precision.yardstick)
         importlib.import_module("hypothesis")  # takes a moment, and is no part of the search
@@ -146,6 +165,7 @@ class Fuzzer:
             return subject.cells.run(subject.planned, drawn.feed, "first", drawn.layouts)
         except ENDS:
             self.failing[subject.planned.cell.id] = drawn
+            self.shown[subject.planned.cell.id] = Shown(drawn)
             raise
         except Unsupported as error:
             search.refused += 1
@@ -188,6 +208,7 @@ class Fuzzer:
         """The failing verdict in words, confirmed in a session that has run nothing else."""
         drawn, cell = wrong.generated, subject.planned
         self.failing[cell.cell.id] = drawn
+        self.shown[cell.cell.id] = Shown(drawn)
         said = f"{_sentence(wrong.verdict.sentence)} Seen on a generated input, the smallest found: {drawn}."
         judgement = self._judgement(subject)
         again = wrong.verdict
@@ -200,6 +221,7 @@ class Fuzzer:
         finally:
             subject.cells.close("confirming")
         facts["confirmed"] = not again.passed
+        self.shown[cell.cell.id] = _shown(judgement, drawn, repeats=not again.passed)
         if again.passed:
             said += (
                 " In a fresh session the same input is right: the result depends on what was run before or does not "
@@ -207,6 +229,16 @@ class Fuzzer:
             )
         facts["input"] = dict(drawn.said)
         return replace(wrong.verdict, sentence=said, statement=facts)
+
+
+def _shown(judgement: Judgement, drawn: Generated, *, repeats: bool) -> Shown:
+    """The input with its truth, noise and limits: what the second look had, kept or evaluated once more."""
+    try:
+        truth, rounded = judgement.expected(drawn.feed)
+        noise = judgement.neighbourhood(drawn.feed, truth, rounded)
+        return Shown(drawn, repeats, truth, noise, judgement.limits(noise), judgement.flushed(drawn.feed))
+    except (OverflowsItself, ModelFormatsError):
+        return Shown(drawn, repeats=False)
 
 
 def save(generated: Generated, folder: Path, cell: str) -> Path:

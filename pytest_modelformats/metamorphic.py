@@ -56,6 +56,13 @@ class Subject:
         return [spec.name for spec in self.models.description(self.model).outputs]
 
     @property
+    def batched(self) -> list[int]:
+        """The outputs whose first dimension is the batch, by number."""
+        symbol = self.models.samples(self.model).batch_symbol
+        outputs = self.models.description(self.model).outputs
+        return [i for i, spec in enumerate(outputs) if spec.shape is not None and symbol in spec.shape[:1]]
+
+    @property
     def specs(self) -> tuple[TensorSpec, ...]:
         """The inputs."""
         return self.models.description(self.model).inputs
@@ -89,29 +96,37 @@ def permutation(subject: Subject) -> Verdict:
 
     Raises: Unsupported where the batch is fixed or no output has it.
     """
-    import numpy as np
-
     samples = subject.models.samples(subject.model)
     symbol, axes = samples.batch_symbol, samples.batch_axes
     if not symbol:
         raise Unsupported(f"the batch dimension of {subject.model} is fixed, so its rows have no order to change")
     outputs = subject.models.description(subject.model).outputs
-    batched = [i for i, spec in enumerate(outputs) if spec.shape is not None and symbol in spec.shape[:1]]
+    batched = subject.batched
     if not batched:
         raise Unsupported(f"no output of {subject.model} has the batch as its first dimension")
     feed = subject.rows(0, ROWS)
     straight = subject.run(feed)
-    orders = {"reversed": np.arange(ROWS)[::-1], "rotated by three": np.roll(np.arange(ROWS), 3)}
     verdicts = {}
-    for what, order in orders.items():
-        moved = {name: _taken(array, order, axes.get(name, ())) for name, array in feed.items()}
-        got = subject.run(moved)
+    for what, order in orders().items():
+        got = subject.run(reordered(feed, order, axes))
         if len(got) != len(outputs) or len(straight) != len(outputs):
             verdicts[f"rows {what}"] = subject.agree(straight, got)
             continue
         expected = [straight[i][order] if straight[i].shape[:1] == (ROWS,) else straight[i] for i in batched]
         verdicts[f"rows {what}"] = subject.agree(expected, [got[i] for i in batched], batched)
     return _together(verdicts, f"The {ROWS} rows of a batch, reversed and rotated, give their own results")
+
+
+def orders() -> dict[str, np.ndarray]:
+    """The orders in which the rows of a batch are run, by what is said of them."""
+    import numpy as np
+
+    return {"reversed": np.arange(ROWS)[::-1], "rotated by three": np.roll(np.arange(ROWS), 3)}
+
+
+def reordered(feed: Feed, order: np.ndarray, axes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
+    """The feed with its rows in another order; ``axes`` says by name which dimensions are the batch."""
+    return {name: _taken(array, order, axes.get(name, ())) for name, array in feed.items()}
 
 
 def _taken(array: np.ndarray, order: np.ndarray, axes: Sequence[int]) -> np.ndarray:
@@ -143,7 +158,7 @@ def concurrency(subject: Subject) -> Verdict:
     reason = registry.backends()[subject.planned.cell.backend].one_call_at_a_time
     if reason:
         raise Unsupported(f"one session takes one call at a time: {reason}")
-    feeds = [shuffled(subject.rows(0, PAIR), caller) for caller in range(CALLERS)]
+    feeds = callers(subject)
     started = time.monotonic()
     alone = [subject.run(feed) for feed in feeds]
     rounds = ROUNDS if time.monotonic() - started < CALLERS * LONG_CALL_S else 1
@@ -159,12 +174,22 @@ def concurrency(subject: Subject) -> Verdict:
     )
 
 
+def callers(subject: Subject) -> list[dict[str, np.ndarray]]:
+    """What each thread hands in."""
+    return [shuffled(subject.rows(0, PAIR), caller) for caller in range(CALLERS)]
+
+
+def between(subject: Subject) -> list[dict[str, np.ndarray]]:
+    """What is run between an input and the same one again."""
+    return [others(subject.rows(0, rows), subject.specs) for rows in (PAIR, TRIPLE)]
+
+
 def history(subject: Subject) -> Verdict:
     """x, then inputs of other values and another shape, then x again: the answer to x is the same."""
     feed = subject.rows(0, TRIPLE)
     before = subject.run(feed)
-    subject.run(others(subject.rows(0, PAIR), subject.specs))
-    subject.run(others(feed, subject.specs))
+    for other in between(subject):
+        subject.run(other)
     verdict = subject.agree(before, subject.run(feed))
     if not verdict.passed:
         # Whoever runs next must not inherit what was kept.
@@ -180,10 +205,9 @@ def threads(subject: Subject, asked: int) -> Verdict:
 
     Raises: Unsupported on a machine with one core.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if cores < PAIR:
+    several = several_threads(asked)
+    if several < PAIR:
         raise Unsupported("this machine has one core, so a session with several threads has nothing to run them on")
-    several = max(min(cores, MOST_THREADS), asked)
     feed = subject.rows(0, ROWS)
     results = {}
     for what, count in (("one thread", 1), ("one thread, again", 1), (f"{several} threads", several)):
@@ -196,6 +220,12 @@ def threads(subject: Subject, asked: int) -> Verdict:
     verdicts = {f"a session with {what} against one with {first}": subject.agree(results[first], results[what])
                 for what in rest}  # fmt: skip
     return _together(verdicts, f"Fresh sessions with 1, 1 and {several} threads agree")
+
+
+def several_threads(asked: int) -> int:
+    """How many threads are compared with one, 1 on a machine with one core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if cores < PAIR else max(min(cores, MOST_THREADS), asked)
 
 
 def _together(verdicts: Mapping[str, Verdict], agreed: str) -> Verdict:

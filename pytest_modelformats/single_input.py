@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.compare import POINT_LIMIT, Noise, judge, measure_noise
-from pytest_modelformats.schema import FailureKind, Verdict
+from pytest_modelformats.schema import PRECISIONS, FailureKind, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -138,6 +138,17 @@ class Judgement:
         A runtime may flush denormal inputs to zero. A result that does not vary is a fault only where
         the source's varies by more than rounding explains: equal rows in are equal rows out.
         """
+        noise = self.neighbourhood(feed, truth, rounded)
+        verdict = self._judge(truth, got, noise)
+        flushed = None if verdict.passed else self.flushed(feed)
+        if flushed is not None:
+            verdict = _either(verdict, self._judge(flushed, got, noise))
+        if verdict.failure_kind is FailureKind.DEGENERATE:
+            verdict = self._judge(*varied(truth, got), noise)
+        return verdict
+
+    def neighbourhood(self, feed: Feed, truth: Outputs, rounded: Outputs) -> list[Noise]:
+        """The noise of each output around the input: what the second look judges by. Raises: OverflowsItself."""
         yardstick = self._precision.yardstick
         feeds = [neighbour(feed, self._precision.mantissa_bits, self._scales, seed) for seed in range(MOVES)]
         truths = [list(truth), *self._evaluate(feeds, "float64")]
@@ -145,19 +156,22 @@ class Judgement:
         for t, r in zip(truths, others, strict=True):
             _refuse_overflow(t, r)
         found = [noise_of(t, r, self._usual, self._precision) for t, r in zip(truths, others, strict=True)]
-        noise = [_pooled([f[i] for f in found]) for i in range(len(self._names))]
-        verdict = self._judge(truth, got, noise)
-        if not verdict.passed and has_denormals(feed):
-            flushed = self._evaluate([flush(feed)], "float64")[0]
-            verdict = _either(verdict, self._judge(flushed, got, noise))
-        if verdict.failure_kind is FailureKind.DEGENERATE:
-            verdict = self._judge(*varied(truth, got), noise)
-        return verdict
+        return [_pooled([f[i] for f in found]) for i in range(len(self._names))]
+
+    def flushed(self, feed: Feed) -> list[np.ndarray] | None:
+        """The float64 truth with denormal inputs at zero, ``None`` where there are none."""
+        return self._evaluate([flush(feed)], "float64")[0] if has_denormals(feed) else None
+
+    def limits(self, noise: Sequence[Noise]) -> list[tuple[float, float]]:
+        """The largest rms and the largest difference of each output that ``compare.judge`` lets through here."""
+        return [(LIMIT * n.rms, LIMIT * n.max) for n in noise]
 
     def _judge(self, truth: Outputs, got: Outputs, noise: Sequence[Noise]) -> Verdict:
         # Only the precision that runs: which other one it might be is the parity check's to say.
         precision = replace(self._precision, limit=LIMIT)
-        wider = LIMIT / POINT_LIMIT.get(precision.yardstick, POINT_LIMIT["fp32"])
+        # ``compare`` widens the limit of the worst element as this one; for a single input the two are the same.
+        usual = PRECISIONS[self._precision.name].limit
+        wider = usual / POINT_LIMIT.get(precision.yardstick, POINT_LIMIT["fp32"])
         floors = {precision.yardstick: [replace(n, max=wider * n.max) for n in noise]}
         return judge(self._names, [truth], [got], floors, precision, dtypes=self._dtypes)
 

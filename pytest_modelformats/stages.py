@@ -10,7 +10,7 @@ import fnmatch
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import execution, laws, metamorphic, naming, registry, reroll, second_look
+from pytest_modelformats import execution, laws, metamorphic, naming, registry, reroll, second_look, training_mode
 from pytest_modelformats.compare import Tolerance, judge, with_accuracy
 from pytest_modelformats.errors import ConvertError, NotMeasured, RunError, Unsupported
 from pytest_modelformats.fuzz import Fuzzer
@@ -93,6 +93,10 @@ class Stages:
         )
         if found:
             return Verdict(Outcome.FAILED, FailureKind.CONTRACT, f"The interface changed: {'; '.join(found)}.")
+        artifact, source = self.cells.artifact(planned).path, self.models.source(planned.cell.model)
+        training = training_mode.verdict(self._asker, opened, planned, artifact, source)
+        if training is not None:
+            return training
         stated = (
             "The interface is the source's."
             if opened.inputs or opened.outputs

@@ -80,7 +80,7 @@ def run(folder, site, *options, runtimes=rare.RUNTIMES, suites="parity,fuzz"):
 @pytest.fixture(scope="module")
 def found(site, tmp_path_factory):
     """A run over every runtime with a budget."""
-    return run(tmp_path_factory.mktemp("found"), site, "--mf-fuzz", "150")
+    return run(tmp_path_factory.mktemp("found"), site, "--mf-fuzz", "150", "--mf-bundles", "100")
 
 
 @pytest.mark.parametrize("runtime", RIGHT)
@@ -148,6 +148,40 @@ def test_a_result_that_does_not_repeat_is_told_apart(found):
     assert line["outcome"] == "failed"
     assert line["data"]["statement"]["confirmed"] is False
     assert "In a fresh session the same input is right" in line["sentence"]
+
+
+FAILING = (*WRONG, "dies_of_the_last_token", "wrong_now_and_then")
+
+
+def reproduced(found, site, runtime, folder, entry=None):
+    """Run a bundle's script as it is, or with another way of opening."""
+    bundle = folder / "bundle"
+    shutil.copytree(found.folder / found.line(runtime)["data"]["bundle"], bundle, dirs_exist_ok=True)
+    case = json.loads((bundle / "case.json").read_text())
+    case["settings"]["entry"] = entry or case["settings"]["entry"]
+    (bundle / "case.json").write_text(json.dumps(case))
+    command = [sys.executable, str(bundle / "repro.py"), "--timeout", "30"]
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("runtime", FAILING)
+def test_the_bundle_holds_the_input_and_knows_when_it_is_right(found, site, tmp_path, runtime):
+    """The smallest input with its truth and limits, and as it lies in memory; undecided only where it does not repeat.
+
+    Flushing denormals is as right there as it is for the check.
+    """
+    done = reproduced(found, site, runtime, tmp_path)
+    repeats = runtime != "wrong_now_and_then"
+    assert done.returncode == (1 if repeats else 3), done.stdout + done.stderr
+    case = json.loads((tmp_path / "bundle" / "case.json").read_text())
+    assert case["law"] == ("run" if runtime.startswith("dies") else "fuzz" if repeats else "other")
+    saved = found.saved(runtime)
+    for index, spec in enumerate(case["settings"]["inputs"]):
+        assert np.array_equal(np.load(tmp_path / "bundle" / "inputs" / "0" / f"{index}.npy"), saved[spec["name"]])
+    for right in RIGHT:
+        done = reproduced(found, site, runtime, tmp_path, f"miniatures.rare:{right}")
+        assert done.returncode == (0 if repeats else 3), done.stdout + done.stderr
 
 
 def test_nothing_is_written_where_the_user_is(found):

@@ -423,7 +423,7 @@ def test_every_failing_miniature_is_reproduced_by_its_bundle(everything, site):
     assert "it hangs" in ended[cell_of_backend("hangs")].stdout
 
 
-@pytest.mark.parametrize("fault", ["swaps_outputs", "segfaults", "wrong_for_odd_batches", "renames_output"])
+@pytest.mark.parametrize("fault", ["swaps_outputs", "segfaults", "wrong_for_odd_batches", "renames_output", *ONE_LAW])
 def test_a_bug_that_vanished_is_told(everything, site, tmp_path, fault):
     """The same bundle with a runtime that is right by now exits 0."""
     bundle = shutil.copytree(bundles(everything)[cell_of_backend(fault)], tmp_path / "bundle")

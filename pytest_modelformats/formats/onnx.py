@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, SourceError, Unsupported
-from pytest_modelformats.formats import onnx_graph, stated_inputs
+from pytest_modelformats.formats import onnx_graph, onnx_training, stated_inputs
 from pytest_modelformats.formats.onnx_reference import evaluate_onnx
 from pytest_modelformats.formats.onnx_wire import sniff_onnx
 from pytest_modelformats.schema import Description, Format, TensorSpec
@@ -32,6 +32,9 @@ FORMAT = Format(
     named_inputs=True,
     named_outputs=True,
 )
+
+
+training_nodes = onnx_training.training_nodes
 
 
 def sniff(path: Path, head: bytes) -> str | None:

@@ -1,6 +1,7 @@
 """The ways of calling a session that the laws need: watched, with other memory layouts, from several threads.
 
-Runs in every worker, also under foreign interpreters that have only numpy and a runtime.
+Runs in every worker, also under foreign interpreters that have only numpy and a runtime. The script
+of a reproduction bundle holds these functions as they stand here (``bundle_files.py``).
 """
 
 from __future__ import annotations
@@ -16,24 +17,24 @@ if TYPE_CHECKING:
     Feed = Mapping[str, np.ndarray]
     Run = Callable[[Feed], Sequence[np.ndarray]]
 
-CONTIGUOUS, FORTRAN, STRIDED, REVERSED = "contiguous", "fortran", "strided", "reversed"
+CONTIGUOUS = "contiguous"
 # How the same values may lie in memory; the first is what ``.npy`` files are read as.
-LAYOUTS = (CONTIGUOUS, FORTRAN, STRIDED, REVERSED)
+LAYOUTS = (CONTIGUOUS, "fortran", "strided", "reversed")
 
 
 def laid_out(feed: Mapping[str, np.ndarray], layouts: Mapping[str, str]) -> dict[str, np.ndarray]:
     """The same values with the memory layout that ``layouts`` says by name; contiguous where it says none."""
-    return {name: _laid_out(array, layouts.get(name, CONTIGUOUS)) for name, array in feed.items()}
+    return {name: _laid_out(array, layouts[name]) if name in layouts else array for name, array in feed.items()}
 
 
 def _laid_out(array: np.ndarray, layout: str) -> np.ndarray:
     import numpy as np
 
-    if layout == CONTIGUOUS or not array.ndim:
+    if layout == "contiguous" or not array.ndim:
         return array
-    if layout == FORTRAN:
+    if layout == "fortran":
         return np.asfortranarray(array)
-    if layout == REVERSED:
+    if layout == "reversed":
         return np.ascontiguousarray(array[..., ::-1])[..., ::-1]
     # Every second element of a wider array, whose others hold something that is easily noticed.
     wide = np.full((*array.shape[:-1], 2 * array.shape[-1]), 1, array.dtype)
