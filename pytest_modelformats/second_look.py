@@ -6,7 +6,7 @@ again, so the covariance between the copies is the fault's alone.
 
 Measured in docs/detection-power.md, over 440 faithful fp32 cells and a weight tensor scaled so
 that the outputs change by a multiple of the noise: r alone at k = 4 found 60 % of those of 4
-times the noise and 1 % of those of 2 times; with the second look it is 100 % and 14 %. Two
+times the noise and 1 % of those of 2 times; with the second look it is 86 % and 1 %. Two
 faithful cells had r = 5.3 (a naive sum over 256 nearly equal activations): their systematic part was
 0.1. Moving inputs by one unit in the last place, the obvious choice, is too little: sums of
 nearly equal values round alike, and the same two cells kept 5.6 of their 5.7.
