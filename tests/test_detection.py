@@ -169,7 +169,7 @@ def looked(error, shared):
     return first, second_look.settle(first, [found], FP32)
 
 
-@pytest.mark.parametrize(("error", "before"), [(3, Outcome.PASSED), (5, Outcome.FAILED)])
+@pytest.mark.parametrize(("error", "before"), [(3.8, Outcome.PASSED), (5, Outcome.FAILED)])
 def test_what_stays_is_a_fault_and_what_does_not_is_rounding(error, before):
     first, fault = looked(error, shared=True)
     assert first.outcome is before
