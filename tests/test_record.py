@@ -125,7 +125,10 @@ def test_a_run_that_is_cut_off_is_incomplete_and_can_be_shown(pytester, tiny, sh
     pytester.makepyfile(test_own=WAITS)
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_own.py", f"--mf-model={tiny}"]
     chosen = ["--mf-formats=onnx", "--mf-devices=cpu", f"--mf-cache={shelf / 'cache'}"]
+    # What is started in the background of a shell ignores SIGINT, and so do its children.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen([*command, *chosen], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    signal.signal(signal.SIGINT, before)
     deadline = time.monotonic() + 60
     while not (pytester.path / "waiting").exists():
         assert process.poll() is None, process.stdout.read()
