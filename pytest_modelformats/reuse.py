@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import PlannedCell
 
-# The stages whose result is small and says all. Generated inputs are there to find new ones, so they run each time.
+# The stages whose result is small and says all. Generated inputs are among them: one seed generates the same ones.
 REUSABLE = frozenset(
     {
         *("contract", "parity", "batch", "determinism", "timing"),
-        *("permutation", "unmodified", "concurrency", "history", "threads"),
+        *("permutation", "unmodified", "concurrency", "history", "threads", "fuzz"),
     }
 )
 # What says where things lie, which cells there are or how a finished stage is judged as a whole: no stage's
