@@ -150,14 +150,15 @@ def unmodified(subject: Subject) -> Verdict:
     return Verdict(Outcome.PASSED, None, "The inputs hold the same bits after a call as before it.")
 
 
-def concurrency(subject: Subject) -> Verdict:
-    """Calls of one session from several threads at once give what each call gives alone.
-
-    Raises: Unsupported where the backend says that its sessions take one call at a time.
-    """
-    reason = registry.backends()[subject.planned.cell.backend].one_call_at_a_time
+def refuse_one_at_a_time(planned: PlannedCell) -> None:
+    """Raises: Unsupported where the backend says that its sessions take one call at a time."""
+    reason = registry.backends()[planned.cell.backend].one_call_at_a_time
     if reason:
         raise Unsupported(f"one session takes one call at a time: {reason}")
+
+
+def concurrency(subject: Subject) -> Verdict:
+    """Calls of one session from several threads at once give what each call gives alone."""
     feeds = callers(subject)
     started = time.monotonic()
     alone = [subject.run(feed) for feed in feeds]

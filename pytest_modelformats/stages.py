@@ -188,6 +188,7 @@ class Stages:
 
     def concurrency(self, planned: PlannedCell) -> Verdict:
         """Several threads call one session at once."""
+        metamorphic.refuse_one_at_a_time(planned)  # before anything is opened for it
         return metamorphic.concurrency(self._subject(planned))
 
     def history(self, planned: PlannedCell) -> Verdict:
