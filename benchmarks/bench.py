@@ -34,6 +34,10 @@ ROUNDS = 8
 REAL_ROWS, SEEDED_ROWS = 256, 8
 
 
+# What handwritten.py does too: the same conversions, inferences and timed samples.
+MIRRORED = ("--mf-suites", "contract,parity,batch,latency,determinism")
+
+
 class Subject(NamedTuple):
     """A model, which of its lanes are run, and its input."""
 
@@ -130,11 +134,12 @@ def one_turn(name: str, folder: Path, found: dict[str, Any]) -> dict[str, Any]:
     """One cold run of the tool, one of the script with as many samples, two warm runs of the tool."""
     folder.mkdir(parents=True)
     model = make_model(name, folder)
-    cold, checks = run_tool(model, folder, "cold", SUBJECTS[name].select, found)
+    select = (*SUBJECTS[name].select, *MIRRORED)
+    cold, checks = run_tool(model, folder, "cold", select, found)
     lanes = [c for c in checks if c["check"] == "latency" and "samples" in c["data"]]
     hand = run_by_hand(name, model, folder, lanes, found)
-    warm, again = run_tool(model, folder, "warm", SUBJECTS[name].select, found)
-    reused, shown = run_tool(model, folder, "reused", (*SUBJECTS[name].select, "--mf-reuse"), found)
+    warm, again = run_tool(model, folder, "warm", select, found)
+    reused, shown = run_tool(model, folder, "reused", (*select, "--mf-reuse"), found)
     spent = Counter[str]()
     for check in again:
         spent[check["check"]] += check["duration_s"]
