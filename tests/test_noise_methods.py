@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_modelformats import compare, noise_methods
+from pytest_modelformats import compare, naming, noise_methods
 from pytest_modelformats.formats import onnx as onnx_format
 from pytest_modelformats.formats import onnx_reference, rounding, torch_modes, torch_numerics
 from pytest_modelformats.schema import PRECISIONS, Source, TensorSpec
@@ -160,7 +160,8 @@ def test_a_faithful_tf32_run_is_within_the_limits(measured):
             )
             assert ratios[0] < limits[0] / 2
             assert ratios[1] < limits[1] / 2
-            assert alike > (0.93 if method == "upcast" else 0.85)
+            # How alike depends on the CPU's fp32 kernels too: 0.89 is the least seen over five instruction sets.
+            assert alike > naming.SAME_ROUNDING
             assert half < 0.9
 
 
