@@ -247,6 +247,12 @@ def show(file: Path) -> None:
     click.echo("\n".join(golden_export.told(golden_file.read(file))))
 
 
+# Every further command is a file of its own in commands/, and a line here.
+FURTHER: tuple[click.Command, ...] = ()
+for further in FURTHER:
+    commands.add_command(further)
+
+
 def newest_record(path: Path) -> Path:
     """The file itself, or the record of the newest run in a folder; raises ConfigurationError."""
     if not path.is_dir():

@@ -88,6 +88,7 @@ class Pool:
         self._isolate = isolate
         self._compiled = compiled
         self._workers: dict[tuple[str, str], Asked] = {}
+        self._apart: list[Asked] = []
         self.started = 0
 
     def get(self, environment: Environment, runtime: str, preload: tuple[str, ...] = ()) -> Asked:
@@ -99,6 +100,12 @@ class Pool:
             self._workers[key] = worker
             if preload:
                 worker.preload(preload)
+        return worker
+
+    def fresh(self, environment: Environment, runtime: str) -> Asked:
+        """A worker of its own, that no other request will meet; whoever asked for it closes it."""
+        worker = self._start(environment, runtime)
+        self._apart.append(worker)
         return worker
 
     def settle(self, timeout_s: float) -> None:
@@ -149,7 +156,8 @@ class Pool:
 
     def close(self) -> None:
         """End every worker and remove the private folder."""
-        for worker in self._workers.values():
+        for worker in (*self._workers.values(), *self._apart):
             worker.close()
         self._workers.clear()
+        self._apart.clear()
         shutil.rmtree(self.folder, ignore_errors=True)

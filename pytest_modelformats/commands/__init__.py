@@ -1,0 +1,1 @@
+"""The commands of ``modelformats`` that have a file of their own; ``cli.py`` lists them."""
