@@ -79,8 +79,9 @@ def compare_latency(
 ) -> Measured:
     """Both sides are measured in turns, in as many pairs of fresh processes as the answer needs.
 
-    ``budget_s`` is everything, the start of processes included. It is exceeded in two cases: the first pair gets its
-    ``MIN_QUADS`` quads, and a suspicion is followed up once in a second pair, because without that it means nothing.
+    ``budget_s`` is everything, the start of processes included. It is exceeded in two cases: every pair gets its
+    ``MIN_QUADS`` quads, and a suspicion is followed up: once in a second pair, because without that it means nothing,
+    and for a few quads more where too many were disturbed.
     ``progress`` is told a sentence between quads, never while one is measured.
 
     Units: seconds; latencies in nanoseconds.
@@ -152,8 +153,14 @@ def _gather(
             own = _says(heard, seed)[-1].interval()
             if beyond(own, margin) or judge(heard, margin, seed).change is Change.SAME or usable == LOOKS[-1]:
                 return
-        if over and len(heard[-1]) >= MIN_QUADS:
+        if over and len(heard[-1]) >= MIN_QUADS and not _waits_for_calm(heard[-1], margin, seed):
             return
+
+
+def _waits_for_calm(quads: Sequence[Quad], margin: float, seed: int) -> bool:
+    """Whether a suspicion only lacks undisturbed quads; it gets at most twice as many more as it needs at least."""
+    few = len(undisturbed(quads)) < MIN_QUADS and len(quads) < 3 * MIN_QUADS
+    return few and beyond(_says([quads], seed)[0].interval(), margin) != 0
 
 
 def undisturbed(quads: Sequence[Quad]) -> list[Quad]:
