@@ -98,7 +98,7 @@ def compare_latency(
             # Half of what is left is for the pairs to come.
             until = ready + max(0.0, deadline - ready) / 2
             heard.append([])
-            quads = _quads(pair, heard, mirrored=order.random() < 1 / 2, progress=progress)
+            quads = quads_of(pair, heard, mirrored=order.random() < 1 / 2, progress=progress)
             _gather(quads, heard, margin, seed, partial(_passed, until, clock))
         found = judge(heard, margin, seed)
         if found.change is not Change.INCONCLUSIVE or len(heard) == MAX_PAIRS:
@@ -119,14 +119,14 @@ def _shortest(heard: Sequence[Sequence[Quad]]) -> float:
     return MIN_QUADS * median(took)
 
 
-def _quads(
+def quads_of(
     pair: tuple[Side, Side],
     heard: Sequence[Sequence[Quad]],
     *,
     mirrored: bool,
-    progress: Callable[[str], None] | None,
+    progress: Callable[[str], None] | None = None,
 ) -> Iterator[Quad]:
-    """Quads of one pair, every second one mirrored."""
+    """Quads of one pair, every second one mirrored; ``heard`` is for ``progress`` alone."""
     while True:
         if progress is not None:
             progress(f"comparing: pair {len(heard)}, quad {len(heard[-1]) + 1}")

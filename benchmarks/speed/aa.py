@@ -1,4 +1,4 @@
-"""Identical cells compared with themselves, under a load that comes and goes: every difference found is a false alarm."""
+"""Identical cells compared with themselves, under a load that comes and goes: what is found is a false alarm."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def compared(
         # The sequential runs are the others': their time is not part of ours.
         "seconds": found.seconds - recorder.sequential_s,
         "before_ns": found.before_ns,
-        "wider": None if wider is None else {"change": wider.change.value, "seconds": wider.seconds},
+        "wider": {"change": wider.change.value, "seconds": wider.seconds},
         "rules": {
             **rules.said(*recorder.sequential, "one run after the other"),
             **rules.said(*recorder.interleaved, "interleaved"),

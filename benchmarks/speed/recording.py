@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_modelformats.measured import Measured
+    from pytest_modelformats.ratio import Quad
 
 # As long as the interleaved blocks of one side of one pair take in sum.
 SEQUENTIAL_S = 0.6
@@ -61,38 +63,58 @@ class EndOfRecordError(Exception):
     """The comparison would have gone on, and nothing more was recorded."""
 
 
-def replay(pairs: list[dict[str, Any]], margin: float, budget_s: float, seed: int) -> Measured | None:
-    """The same comparison at another margin, on the blocks that were recorded; ``None`` where they do not suffice."""
-    from pytest_modelformats.comparing import compare_latency
+def replay(pairs: list[dict[str, Any]], margin: float, budget_s: float, seed: int) -> Measured:
+    """The same comparison at another margin, on the blocks that were recorded.
 
-    now = 0.0
-    waiting = iter(pairs)
+    Where it would have gone on beyond them, all of them are judged: with more it could only have become surer.
+    """
+    from pytest_modelformats.comparing import compare_latency, judge
 
-    class Again:
-        def __init__(self, which: int, blocks: Any) -> None:
-            self._which, self._blocks, self.delay = which, blocks, 0.0
+    tape = _Tape(pairs)
+    try:
+        return compare_latency(tape.pair, margin=margin, budget_s=budget_s, seed=seed, clock=lambda: tape.now)
+    except EndOfRecordError:
+        return replace(judge([_quads(pair["blocks"]) for pair in pairs], margin, seed), seconds=tape.now)
 
-        def block(self, seconds: float) -> list[int]:
-            nonlocal now
-            del seconds
-            found = next(self._blocks, None)
-            if found is None or found[0] != self._which:
-                raise EndOfRecordError
-            self.delay = found[3]
-            now += found[4]
-            return [int(found[1])] * min(found[2], 3)
+
+def _quads(blocks: list[Any]) -> list[Quad]:
+    from pytest_modelformats.ratio import quad
+
+    found = []
+    for start in range(0, len(blocks) - 3, 4):
+        sides = [[block for block in blocks[start : start + 4] if block[0] == which] for which in (0, 1)]
+        samples = [[[int(block[1])] for block in side] for side in sides]
+        delays = [[block[3] for block in side] for side in sides]
+        found.append(quad(samples[0], samples[1], (delays[0], delays[1])))
+    return found
+
+
+class _Tape:
+    """Plays recorded pairs back; ``now`` is the time that had passed."""
+
+    def __init__(self, pairs: list[dict[str, Any]]) -> None:
+        self.now = 0.0
+        self._waiting = iter(pairs)
 
     @contextlib.contextmanager
-    def again() -> Iterator[tuple[Again, Again]]:
-        nonlocal now
-        pair = next(waiting, None)
+    def pair(self) -> Iterator[tuple[_Again, _Again]]:
+        pair = next(self._waiting, None)
         if pair is None:
             raise EndOfRecordError
-        now += pair["start_s"]
+        self.now += pair["start_s"]
         blocks = iter(pair["blocks"])
-        yield Again(0, blocks), Again(1, blocks)
+        yield _Again(self, 0, blocks), _Again(self, 1, blocks)
 
-    try:
-        return compare_latency(again, margin=margin, budget_s=budget_s, seed=seed, clock=lambda: now)
-    except EndOfRecordError:
-        return None
+
+class _Again:
+    def __init__(self, tape: _Tape, which: int, blocks: Iterator[Any]) -> None:
+        self._tape, self._which, self._blocks, self.delay = tape, which, blocks, 0.0
+
+    def block(self, seconds: float) -> list[int]:
+        del seconds
+        found = next(self._blocks, None)
+        if found is None or found[0] != self._which:
+            raise EndOfRecordError
+        self.delay = found[3]
+        self._tape.now += found[4]
+        return [int(found[1])]

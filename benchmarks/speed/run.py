@@ -106,17 +106,13 @@ def _earlier(chosen: Kept) -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    import importlib.metadata as metadata
+    from importlib import metadata
 
     from pytest_modelformats import machine
     from pytest_modelformats.plain import plain
 
-    versions = {}
-    for name in ("torch", "onnxruntime", "openvino", "numpy"):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    wanted = {"torch", "onnxruntime", "openvino", "numpy"}
+    versions = {d.name: d.version for d in metadata.distributions() if d.name in wanted}
     return {"facts": plain(machine.machine()), "versions": versions}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections import defaultdict
 from pathlib import Path
@@ -68,8 +69,10 @@ def _body(found: Mapping[str, Any], targets: Sequence[tuple[str, str, bool]]) ->
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     minutes = sum(found["seconds"].values()) / 60
     parts = [
-        f"{found['date']}, {facts['cpu']}, {facts['cores']} cores, one thread, {facts['os']}. {versions}. "
-        f"{minutes:.0f} minutes.\n",
+        (
+            f"{found['date']}, {facts['cpu']}, {facts['cores']} cores, one thread, {facts['os']}. {versions}. "
+            f"{minutes:.0f} minutes.\n"
+        ),
         "## Targets\n",
         markdown(("target", "found", "met"), [(t, f, "yes" if met else "no") for t, f, met in targets]),
     ]
@@ -97,7 +100,7 @@ def _targets(rows: Mapping[str, Rows]) -> Any:
 
 
 def _alarms(aa: Rows) -> list[tuple[str, int, int]]:
-    wider = [row["wider"] for row in aa if row["wider"] is not None]
+    wider = [row["wider"] for row in aa]
     return [
         (f"{aa[0]['margin']:.0%}", sum(_alarm(row) for row in aa), len(aa)),
         ("5%", sum(_alarm(row) for row in wider), len(wider)),
@@ -109,18 +112,16 @@ def _alarm(row: Mapping[str, Any]) -> bool:
 
 
 def _aa(aa: Rows) -> str:
-    wider = [row for row in aa if row["wider"] is not None]
     lines = []
     for (margin, alarms, of), changes, seconds in zip(
         _alarms(aa),
-        ([row["change"] for row in aa], [row["wider"]["change"] for row in wider]),
-        ([row["seconds"] for row in aa], [row["wider"]["seconds"] for row in wider]),
+        ([row["change"] for row in aa], [row["wider"]["change"] for row in aa]),
+        ([row["seconds"] for row in aa], [row["wider"]["seconds"] for row in aa]),
         strict=True,
     ):
         undecided = changes.count("inconclusive")
         lines.append((f"{OURS}, margin {margin}", share(alarms, of), share(undecided, of), middle(seconds)))
-    for rule in aa[0]["rules"]:
-        lines.append((rule, share(sum(row["rules"][rule] for row in aa), len(aa)), "", ""))
+    lines += [(rule, share(sum(row["rules"][rule] for row in aa), len(aa)), "", "") for rule in aa[0]["rules"]]
     return markdown(("rule", "false alarms (95 % interval)", "inconclusive", "median time, s"), lines)
 
 
@@ -153,8 +154,10 @@ def _power(power: Rows) -> str:
         measured = f"{median(row['ratio'] for row in rows) - 1:.1%}"
         took = middle([row["seconds"] for row in rows])
         lines.append((what, OURS, share(hits, len(rows)), share(undecided, len(rows)), measured, took))
-        for rule in rows[0]["rules"]:
-            lines.append((what, rule, share(sum(row["rules"][rule] for row in rows), len(rows)), "", "", ""))
+        lines += [
+            (what, rule, share(sum(row["rules"][rule] for row in rows), len(rows)), "", "", "")
+            for rule in rows[0]["rules"]
+        ]
     return markdown(
         ("planted", "rule", "found (95 % interval)", "inconclusive", "measured slow-down", "median time, s"), lines
     )
@@ -165,10 +168,8 @@ def _others(name: str, rows: Rows) -> str:
     from benchmarks.speed.run import PARTS
 
     own: Callable[[Rows], str] | None = None
-    try:
+    with contextlib.suppress(ModuleNotFoundError):
         own = getattr(importlib.import_module(PARTS[name].partition(":")[0]), "table", None)
-    except ModuleNotFoundError:
-        pass
     if own is not None:
         return own(rows)
     columns = list(rows[0])
