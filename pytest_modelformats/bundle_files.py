@@ -256,7 +256,10 @@ def _alone(planned: PlannedCell, case: Case) -> Sequence[Any]:
     if case.law == "convert":
         return ()
     module = registry.backends()[planned.cell.backend].entry.partition(":")[0]
-    return tuple(getattr(importlib.import_module(module), "ALONE", ()))
+    try:
+        return tuple(getattr(importlib.import_module(module), "ALONE", ()))
+    except ImportError:  # it lives in the environment of the cell alone
+        return ()
 
 
 def _install(planned: PlannedCell, case: Case, campaign: Campaign) -> str:

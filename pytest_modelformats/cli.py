@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click  # noqa: TID253 - this module is the command itself: only its entry point imports it
 
 from pytest_modelformats import __version__
-from pytest_modelformats.commands import env
+from pytest_modelformats.commands import bisect, env
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
 from pytest_modelformats.options import OPTIONS
 
@@ -252,7 +252,7 @@ def show(file: Path) -> None:
 
 
 # Every further command is a file of its own in commands/, and a line here.
-FURTHER: tuple[click.Command, ...] = (env.env,)
+FURTHER: tuple[click.Command, ...] = (env.env, bisect.bisect)
 for further in FURTHER:
     commands.add_command(further)
 

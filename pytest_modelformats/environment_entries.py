@@ -39,7 +39,7 @@ def read_entry(text: str, place: Place) -> EnvironmentEntry:
         msg = f"{place.where}: '{text}' names no environment but a requirement; write NAME={text}, as in {_EXAMPLE}"
         raise ConfigurationError(msg)
     if not equals:
-        return EnvironmentEntry(_checked_name(name, place))
+        return EnvironmentEntry(name if name == NONE else _checked_name(name, place))
     if not rest:
         msg = f"{place.where}: '{text}' has no requirements; write {name or 'NAME'}=PACKAGE==VERSION, as in {_EXAMPLE}"
         raise ConfigurationError(msg)
@@ -163,10 +163,10 @@ def _lookup(name: str, declared: Mapping[str, EnvironmentEntry]) -> EnvironmentE
 
 
 def _checked_name(name: str, place: Place) -> str:
-    if _NAME.fullmatch(name) is None:
+    if _NAME.fullmatch(name) is None or name == NONE:
         msg = (
             f"{place.where}: '{name}' is no name for an environment: it begins with a letter or digit and has up to 40 "
-            f"letters, digits, '.', '_' and '-', as in {_EXAMPLE}"
+            f"letters, digits, '.', '_' and '-' ('{NONE}' is taken), as in {_EXAMPLE}"
         )
         raise ConfigurationError(msg)
     return name

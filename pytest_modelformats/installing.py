@@ -47,6 +47,7 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _UNSET = ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "UV_PYTHON", "UV_SYSTEM_PYTHON", "CONDA_PREFIX")
 # An index that does not answer is asked once more: with the five times of pip and the three of uv, told after 10 s.
 _RETRIES = "1"
+_INSTALLS_ELSEWHERE = (22, 3)
 _TICK_S = 0.5
 _WORDS = 420
 _SECRET = re.compile(r"(?<=://)[^/@\s]+@")
@@ -54,6 +55,9 @@ _NOISE = re.compile(
     r"^(WARNING|Using Python|Looking in|Collecting|Downloading|No solution found|hint:|\[notice\]|note:)", re.IGNORECASE
 )
 _SIGNS = re.compile(r"^([×╰─▶├│\s]|ERROR:|error:|cause:|Caused by:)+")
+_AVAILABLE = re.compile(r"^Available versions: (.+)$", re.MULTILINE)
+# pip says why an index does not answer in a warning only.
+_REFUSED = re.compile(r"(?:Failed to (?:establish a new connection|resolve)|Connection (?:timed out|reset))[^'\")\n]*")
 _VERSIONS = re.compile(r"\(from versions: [^)]*, ([^),]+, [^),]+)\)")
 
 
@@ -104,11 +108,24 @@ def make(
         install = [installer.uv, "pip", "install", "--python", str(interpreter), *(["--no-index"] if _no(own) else [])]
     else:
         variables = pip_variables(own, os.environ)
-        make_it = [python, "-I", "-m", "venv", str(folder)]
-        install = [str(interpreter), "-I", "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+        # The pip that is here is newer than the one that venv brings along, and need not be installed first.
+        here = _pip_is_here()
+        make_it = [python, "-I", "-m", "venv", *(["--without-pip"] if here else []), str(folder)]
+        pip = [sys.executable, "-m", "pip", "--python", str(interpreter)] if here else [str(interpreter), "-m", "pip"]
+        install = [*pip, "install", "--no-input", "--disable-pip-version-check"]
     run(make_it, variables, ends, progress)
     run([*install, *requirements], variables, ends, progress)
     return interpreter
+
+
+def _pip_is_here() -> bool:
+    """Whether pip is installed beside this tool, in a version that installs for other interpreters (22.3)."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return tuple(int(part) for part in version("pip").split(".")[:2]) >= _INSTALLS_ELSEWHERE
+    except (PackageNotFoundError, ValueError):
+        return False
 
 
 def run(
@@ -158,6 +175,8 @@ def last_words(text: str) -> str:
     errors = [line for line in lines if line.startswith("ERROR:")] or lines
     told = dict.fromkeys(_SIGNS.sub("", line).strip().rstrip(".;") for line in errors)
     words = "; ".join(line for line in told if line and not _NOISE.match(line))
+    if (refused := _REFUSED.search(text)) and "(from versions: none)" in words:
+        words = f"{refused[0]}; {words}"
     words = _VERSIONS.sub(r"(the newest of those found: \1)", _SECRET.sub("***@", words))
     return words if len(words) <= _WORDS else f"{words[: _WORDS - 2].rstrip()} …"
 
@@ -232,6 +251,30 @@ def _is_there(link: str) -> bool:
     return "://" in link or Path(link).expanduser().exists()
 
 
+def released(package: str, timeout_s: float) -> list[str]:
+    """The released versions that the index has for this interpreter and platform, in no promised order.
+
+    Raises: Failed, with the last words of what was asked.
+    """
+    installer, own = find_installer(), pip_settings(os.environ)
+    if importlib.util.find_spec("pip") is not None:
+        command, variables = [sys.executable, "-m", "pip"], pip_variables(own, os.environ)
+    elif installer.uv:
+        command, variables = [installer.uv, "tool", "run", "--quiet", "pip"], uv_variables(own, os.environ)
+        variables |= pip_variables(own, os.environ)
+    else:
+        raise Failed("pip is not installed beside this tool (python -m ensurepip)")
+    text = run([*command, "index", "versions", package, "--disable-pip-version-check"], variables, _until(timeout_s))
+    found = _AVAILABLE.search(text)
+    if found is None:
+        raise Failed(f"pip said nothing of the versions of {package}: {last_words(text)}")
+    return [version.strip() for version in found[1].split(",") if version.strip()]
+
+
+def _until(timeout_s: float) -> float:
+    return time.monotonic() + timeout_s
+
+
 def look(python: str, code: str, timeout_s: float = 60.0) -> Any:
     """What code that prints JSON says under an interpreter.
 
@@ -240,6 +283,6 @@ def look(python: str, code: str, timeout_s: float = 60.0) -> Any:
     import json
 
     try:
-        return json.loads(run([python, "-I", "-c", code], {}, time.monotonic() + timeout_s))
+        return json.loads(run([python, "-I", "-c", code], {}, _until(timeout_s)))
     except (OSError, ValueError) as error:
         raise Failed(f"{python} is no Python interpreter ({error})") from None
