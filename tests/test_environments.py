@@ -39,12 +39,14 @@ def version_of(python, module="mfdummy"):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["uv", "pip"])
+@pytest.mark.parametrize("kind", ["uv", "pip", "pip of the environment"])
 def test_an_environment_is_made_with_what_is_there(tmp_path, offline, monkeypatch, kind):
-    """uv where it is installed, else venv and pip: the same packages, numpy among them, nothing of ours."""
-    if kind == "pip":
+    """uv where it is installed, else venv and the pip that is here or comes with it: the same packages in all."""
+    if kind != "uv":
         monkeypatch.setattr(installing, "find_installer", lambda: installing.Installer(""))
-    assert installing.find_installer().name == kind
+    if kind == "pip of the environment":
+        monkeypatch.setattr(installing, "_pip_is_here", lambda: False)
+    assert installing.find_installer().name == kind[:3].rstrip()
     settings = settings_of(tmp_path, "dummy=mfdummy==1.2")
     told = []
     ready = environments.ready(settings, "dummy", lambda what: told.append(what) or (lambda _: None))
