@@ -44,14 +44,16 @@ NO_MODEL = "no model is named: add --mf-model FILE, or models in modelformats.to
 class Keeper:
     """Listens to the reports of a run that has cells, and keeps its record."""
 
-    def __init__(self, config: pytest.Config, campaign: Campaign) -> None:
-        """Open the record and write its header."""
+    def __init__(self, config: pytest.Config, campaign: Campaign, cells: Sequence[str]) -> None:
+        """Open the record and write its header; the environments of the cells are there then."""
+        environments = campaign.environments(cells)
         self.campaign = campaign
         self.started = time.monotonic()
         self.recorder = record.Recorder(campaign.settings.report_dir, record.now())
         command = ["pytest", *map(str, config.invocation_params.args)]
         self.recorder.write(
             record.header_line(self.recorder.run, command, machine.machine(), campaign.versions(), campaign.settings)
+            | {"environments": environments}
         )
         self.partial = ""
         self.complaints: list[str] = []
@@ -234,7 +236,7 @@ def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> N
     if KEEPER not in config.stash:
         refuse_update(config, campaign, cells)
         try:
-            config.stash[KEEPER] = Keeper(config, campaign)
+            config.stash[KEEPER] = Keeper(config, campaign, cells)
         except OSError as error:
             folder = campaign.settings.report_dir
             raise pytest.UsageError(
@@ -371,7 +373,7 @@ def _required(campaign: Campaign, planned: PlannedCell, outcome: Outcome | None)
     cell, settings = planned.cell, campaign.settings
     if outcome is Outcome.NO_DEVICE and cell.device not in {*settings.require, *settings.devices}:
         return ""
-    names = {cell.format, cell.variant, cell.precision, cell.backend, cell.device}
+    names = {cell.format, cell.variant, cell.precision, cell.backend, cell.device, cell.environment}
     return min(names & set(settings.require), default="")
 
 

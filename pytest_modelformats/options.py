@@ -162,6 +162,16 @@ OPTIONS: tuple[Option, ...] = (
         selects=True,
     ),
     Option(
+        "env",
+        "texts",
+        "An environment with other versions, made on request: cells of the backends that its requirements name run "
+        "there too, as CELL+NAME. A name alone selects one of the configuration, 'none' runs none. Repeatable. "
+        "Example: --mf-env 'ort-1.26=onnxruntime==1.26.0'.",
+        "NAME[=REQUIREMENTS]",
+        default_text="the environments of the configuration file",
+        selects=True,
+    ),
+    Option(
         "suites",
         "names",
         "Only these suites. Example: --mf-suites parity,latency.",
@@ -180,8 +190,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "require",
         "names",
-        "Names (formats, precisions, backends, devices) that must run: 'not run' becomes a failure for them. "
-        "Example: --mf-require onnx,openvino.",
+        "Names (formats, precisions, backends, devices, environments) that must run: 'not run' becomes a failure for "
+        "them. Example: --mf-require onnx,openvino.",
         "NAMES",
         default=(),
         default_text="none",
@@ -332,6 +342,20 @@ class CandidateEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class EnvironmentEntry:
+    """An environment as it was asked for.
+
+    ``python`` is the interpreter that it is based on ("" for pytest's own), ``interpreter`` the one of an environment
+    that is there already and is used as it is ("" where one is made).
+    """
+
+    name: str
+    requirements: tuple[str, ...] = ()
+    python: str = ""
+    interpreter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Tolerance:
     """A fixed tolerance that the user chose for the cells that ``glob`` matches; no ``outputs``: for all of them."""
 
@@ -366,6 +390,7 @@ class Settings:
     search_path: tuple[str, ...] = ()
     models: tuple[ModelEntry, ...] = ()
     candidates: tuple[CandidateEntry, ...] = ()
+    environments: tuple[EnvironmentEntry, ...] = ()
     formats: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()

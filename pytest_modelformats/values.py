@@ -146,6 +146,10 @@ def _read_texts(option: Option, value: object, place: Place) -> tuple[Any, ...]:
         return tuple(read_spec(text, place) for text in texts)
     if option.key == "candidate":
         return tuple(read_candidate(text, place) for text in texts)
+    if option.key == "env":
+        from pytest_modelformats.environment_entries import read_entry
+
+        return tuple(read_entry(text, place) for text in texts)
     return tuple(locate(text, place.base) for text in texts)
 
 
