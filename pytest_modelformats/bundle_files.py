@@ -27,6 +27,7 @@ from pytest_modelformats import __version__, bundle_script, machine, registry
 from pytest_modelformats.companions import companions
 from pytest_modelformats.errors import CacheError
 from pytest_modelformats.plain import plain
+from pytest_modelformats.redact import redacted
 from pytest_modelformats.schema import Outcome
 from pytest_modelformats.workers import calls
 
@@ -268,7 +269,7 @@ def _install(planned: PlannedCell, case: Case) -> str:
 
 
 def _environment(campaign: Campaign, settings: Mapping[str, Any]) -> dict[str, Any]:
-    command = ["pytest", *map(str, campaign.config.invocation_params.args)]
+    command = ["pytest", *(redacted(str(arg)) for arg in campaign.config.invocation_params.args)]
     return {
         "tool": __version__,
         "command": command,

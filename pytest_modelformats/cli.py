@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click  # noqa: TID253 - this module is the command itself: only its entry point imports it
 
 from pytest_modelformats import __version__
+from pytest_modelformats.commands.history import history
+from pytest_modelformats.commands.merge import merge
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
 from pytest_modelformats.options import OPTIONS
 
@@ -248,7 +250,7 @@ def show(file: Path) -> None:
 
 
 # Every further command is a file of its own in commands/, and a line here.
-FURTHER: tuple[click.Command, ...] = ()
+FURTHER: tuple[click.Command, ...] = (history, merge)
 for further in FURTHER:
     commands.add_command(further)
 
