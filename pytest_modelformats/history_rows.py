@@ -91,7 +91,7 @@ def entry_of(run: Run) -> Entry:
     header = run.header
     kinds = {about["machine"]["identity"] for about in header.merged.values()}
     if len(kinds) > 1:
-        msg = f"the record {header.run} was joined from {len(kinds)} kinds of machine; add the records that it was made of"
+        msg = f"the record {header.run} was joined from {len(kinds)} kinds of machine; add the records it was made of"
         raise ConfigurationError(msg)
     facts = {k: v for k, v in header.machine.items() if k != "cpu_flags"}
     identity = str(header.machine.get("identity") or machine.identity(header.machine))

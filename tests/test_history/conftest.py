@@ -109,11 +109,14 @@ def record_of(folder, number=0, body=None, *, footer=True, machine=None, version
     run = run or f"run-{number:04}"
     head = {
         "kind": "header", "schema": 1, "run": run, "started": started, "tool": "0.1.0", "command": ["pytest"],
-        "machine": {**MACHINE, **(machine or {})}, "versions": {"onnxruntime": "1.26.0", "torch": "2.13.0", **(versions or {})},
+        "machine": {**MACHINE, **(machine or {})},
+        "versions": {"onnxruntime": "1.26.0", "torch": "2.13.0", **(versions or {})},
         "options": {"threads": 1, "seed": 0}, **header,
     }  # fmt: skip
     planned = {line["cell"]: line["decision"] for line in body if line["kind"] == "cell"}
-    of = {cell: [line["outcome"] for line in body if line["kind"] == "check" and line["cell"] == cell] for cell in planned}
+    of = {
+        cell: [line["outcome"] for line in body if line["kind"] == "check" and line["cell"] == cell] for cell in planned
+    }
     cells = {cell: lines.cell_outcome(planned[cell], of[cell]).value for cell in planned}
     end = {
         "kind": "footer", "finished": started, "duration_s": 60.0, "complete": True,

@@ -19,7 +19,9 @@ PASSWORD = "s3cret/p@ss"  # what a careless address would not escape
 
 def programs():
     """The folder of the newest server that is installed, or ``None``."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parent.parent.name.split(".")[0]))
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parent.parent.name.split(".")[0])
+    )
     return found[-1].parent if found else None
 
 
@@ -89,7 +91,9 @@ def start(binaries):
     data, port = str(folder / "data"), free_port()
     run("initdb", "-D", data, "-A", "trust", "-E", "UTF8", "--no-sync")
     rules = Path(data, "pg_hba.conf")
-    rules.write_text("local all all trust\nhost all guarded 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n")
+    rules.write_text(
+        "local all all trust\nhost all guarded 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
+    )
     settings = f"-c fsync=off -c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder}/socket"
     log = str(folder / "log")
     # Its own output would keep the pipe of this call open for as long as it runs.

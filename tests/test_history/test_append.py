@@ -106,7 +106,8 @@ def test_a_cell_of_an_environment_has_the_versions_of_that_environment(kept, run
     from pytest_modelformats import history_rows
 
     class Header:
-        environments = {"old": {"versions": {"onnxruntime": "1.20.1", "numpy": "1.26"}, "python": "3.10.1"}}
+        def __init__(self):
+            self.environments = {"old": {"versions": {"onnxruntime": "1.20.1"}, "python": "3.10.1"}}
 
         def __getattr__(self, name):
             return getattr(run.header, name)
@@ -238,6 +239,12 @@ def test_the_machine_keeps_its_identity_when_its_kernel_or_limits_change():
     assert machine.identity({**facts, "os": "Linux 7", "python": "3.14", "cores": 1, "gpu": ["NVIDIA GPU 3"]}) == same
     assert machine.identity({**facts, "memory_bytes": 24 << 30, "gpu_driver": "999"}) == same
     assert machine.identity(json.loads(json.dumps({**facts, "gpu": ("NVIDIA GPU 0",)}))) == same
-    for other in ({"cpu": "x"}, {"physical_cores": 4}, {"memory_bytes": 32 << 30}, {"gpu": []}, {"architecture": "arm"}):
+    for other in (
+        {"cpu": "x"},
+        {"physical_cores": 4},
+        {"memory_bytes": 32 << 30},
+        {"gpu": []},
+        {"architecture": "arm"},
+    ):
         assert machine.identity({**facts, **other}) != same
     assert machine.machine()["identity"] == machine.identity(machine.machine())
