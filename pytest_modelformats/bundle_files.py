@@ -27,6 +27,7 @@ from pytest_modelformats import __version__, bundle_script, machine, registry
 from pytest_modelformats.companions import companions
 from pytest_modelformats.errors import CacheError
 from pytest_modelformats.plain import plain
+from pytest_modelformats.redact import redacted
 from pytest_modelformats.schema import Outcome
 from pytest_modelformats.workers import calls
 
@@ -273,7 +274,7 @@ def _install(planned: PlannedCell, case: Case, campaign: Campaign) -> str:
 
 
 def _environment(campaign: Campaign, settings: Mapping[str, Any], planned: PlannedCell) -> dict[str, Any]:
-    command = ["pytest", *map(str, campaign.config.invocation_params.args)]
+    command = ["pytest", *(redacted(str(arg)) for arg in campaign.config.invocation_params.args)]
     name = planned.cell.environment
     return {
         "tool": __version__,

@@ -11,6 +11,8 @@ import click  # noqa: TID253 - this module is the command itself: only its entry
 
 from pytest_modelformats import __version__
 from pytest_modelformats.commands import bisect, env
+from pytest_modelformats.commands.history import history
+from pytest_modelformats.commands.merge import merge
 from pytest_modelformats.commands.selftest import selftest
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
 from pytest_modelformats.options import OPTIONS
@@ -253,7 +255,7 @@ def show(file: Path) -> None:
 
 
 # Every further command is a file of its own in commands/, and a line here.
-FURTHER: tuple[click.Command, ...] = (selftest, env.env, bisect.bisect)
+FURTHER: tuple[click.Command, ...] = (selftest, env.env, bisect.bisect, history, merge)
 for further in FURTHER:
     commands.add_command(further)
 

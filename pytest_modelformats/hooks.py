@@ -19,6 +19,7 @@ from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, No
 from pytest_modelformats.expectations import complaints
 from pytest_modelformats.judging import Watch, refuse_update, update_files
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
+from pytest_modelformats.redact import redacted
 from pytest_modelformats.reproduction import adopt, keep_bundle
 from pytest_modelformats.schema import Outcome, Timing, Verdict
 from pytest_modelformats.shipped import default_suites, shipped, suites
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.bundle import Submodel
     from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.conclude import Note
+    from pytest_modelformats.report.lines import Run
     from pytest_modelformats.reuse import Kept
     from pytest_modelformats.schema import PlannedCell
 
@@ -50,7 +52,7 @@ class Keeper:
         self.campaign = campaign
         self.started = time.monotonic()
         self.recorder = record.Recorder(campaign.settings.report_dir, record.now())
-        command = ["pytest", *map(str, config.invocation_params.args)]
+        command = ["pytest", *(redacted(str(arg)) for arg in config.invocation_params.args)]
         self.recorder.write(
             record.header_line(self.recorder.run, command, machine.machine(), campaign.versions(), campaign.settings)
             | {"environments": environments}
@@ -452,10 +454,13 @@ def finish(session: pytest.Session, exitstatus: int) -> None:
     )
     if not complete and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    _render(keeper)
+    run = _render(keeper)
+    from pytest_modelformats import history
+
+    keeper.remarks += history.keep(campaign.settings, run)
 
 
-def _render(keeper: Keeper) -> None:
+def _render(keeper: Keeper) -> Run:
     from pytest_modelformats.report import html, lines, markdown
 
     folder = keeper.recorder.folder
@@ -463,6 +468,7 @@ def _render(keeper: Keeper) -> None:
     (folder / "index.html").write_text(html.render(run), encoding="utf-8")
     (folder / "report.md").write_text(markdown.render(run), encoding="utf-8")
     record.point_latest(folder)
+    return run
 
 
 def summarise(terminalreporter: Any, keeper: Keeper) -> None:

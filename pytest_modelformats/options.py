@@ -27,7 +27,7 @@ class Option:
     """One option: on the command line ``--mf-<key>`` (with dashes), in TOML ``key``.
 
     ``kind`` is ``text``, ``texts`` (repeatable), ``names`` (comma list), ``flag``, ``integer``,
-    ``seconds``, ``size`` (such as 8GB), ``folder``, ``file``, ``files`` (repeatable) or ``choice``.
+    ``seconds``, ``size`` (such as 8GB), ``folder``, ``file``, ``files`` (repeatable), ``database`` or ``choice``.
     ``default_text`` says the default in words where the value alone would not.
     ``off``: 0 is a value too, and switches it off.
     ``selects``: the option decides which cells there are, so ``modelformats plan`` has it too.
@@ -263,6 +263,15 @@ OPTIONS: tuple[Option, ...] = (
         default=False,
         default_text="off",
     ),
+    Option(
+        "history",
+        "database",
+        "The database that every run is appended to: a file (SQLite), postgresql://user@host/database, or none. "
+        "'modelformats history' shows what is in it. Example: --mf-history ci.sqlite.",
+        "FILE|URL|none",
+        default="",
+        default_text="history.sqlite in the cache folder",
+    ),
     Option("report_dir", "folder", "Folder that the records and reports are written to.", "DIR", default="reports"),
     Option(
         "isolate",
@@ -412,6 +421,7 @@ class Settings:
     isolate: str = "process"
     ort_optimization: str = "all"
     reuse: bool = False
+    history: str = ""
     bundles: int = 10
     expectations: tuple[Path, ...] = ()
     update_expectations: bool = False

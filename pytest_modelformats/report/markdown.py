@@ -153,6 +153,7 @@ def _environment(run: Run) -> list[str]:
         ("Versions", header.versions),
         ("Environments", environments(header)),
         ("Options", header.options),
+        ("Joined from", header.merged),
     )
     lines = [line for title, facts in groups if facts for line in (f"**{title}**", "", *_facts(facts), "")]
     return ["<details><summary>Environment and versions</summary>", "", *lines, "</details>"]
