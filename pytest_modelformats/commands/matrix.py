@@ -58,23 +58,28 @@ def matrix(
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in chosen.items() if value}
     if models:
         given["model"] = list(models)
-    labels = _labels(runners)
     assumed = github if everything is None else everything
-    found, left_out = _jobs(given, by, shards or 0, assumed)
-    rows = [_row(job, labels) for job in found]
-    click.echo(jobs.github(rows) if github else "\n".join(_table(rows, sum(len(job.cells) for job in found))))
+    found, left_out = rows(given, by, shards or 0, assumed=assumed, runners=runners)
+    click.echo(jobs.github(found) if github else "\n".join(_table(found)))
     if left_out:
         click.echo(f"{left_out} planned cells cannot run here and are in no job; --all plans them too", err=True)
 
 
-def _jobs(given: Mapping[str, Any], by: str, shards: int, assumed: bool) -> tuple[list[jobs.Job], int]:
-    """The jobs, and how many cells are in none of them."""
+def rows(
+    given: Mapping[str, Any], by: str, shards: int, *, assumed: bool, runners: Sequence[str]
+) -> tuple[list[dict[str, Any]], int]:
+    """The jobs in plain values, and how many planned cells are in none of them.
+
+    ``assumed``: the machines that run them have every library and device.
+
+    Raises: ConfigurationError, SourceError.
+    """
     from pytest_modelformats import configuration, machine
     from pytest_modelformats.plan import build_plan
     from pytest_modelformats.source import find_candidates, find_sources
 
     settings = configuration.load(configuration.project_root(Path.cwd()), given)
-    sources, candidates = find_sources(settings), find_candidates(settings)
+    sources, candidates, labels = find_sources(settings), find_candidates(settings), _labels(runners)
     if not sources:
         msg = "there is no model to plan for; give one, as in 'modelformats matrix model.onnx', or configure one"
         raise ConfigurationError(msg)
@@ -92,7 +97,8 @@ def _jobs(given: Mapping[str, Any], by: str, shards: int, assumed: bool) -> tupl
         msg = f"none of the {len(planned)} planned cells runs here; 'modelformats plan' says why, --all plans them"
         raise ConfigurationError(msg)
     formats = {source.name: source.format for source in sources}
-    return jobs.jobs(cells, formats, settings, plan_of, given, by=by, shards=shards), len(planned) - len(cells)
+    found = jobs.jobs(cells, formats, settings, plan_of, given, by=by, shards=shards)
+    return [_row(job, labels) for job in found], len(planned) - len(cells)
 
 
 def _labels(runners: Sequence[str]) -> dict[str, str | list[str]]:
@@ -124,7 +130,7 @@ def _row(job: jobs.Job, labels: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _table(rows: Sequence[Mapping[str, Any]], cells: int) -> Iterator[str]:
+def _table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     widths = {key: max(len(key), *(len(str(row[key])) for row in rows)) for key in ("name", "cells", "extras")}
     yield f"{'job':<{widths['name']}}  {'cells':>{widths['cells']}}  {'extras':<{widths['extras']}}  select"
     for row in rows:
@@ -133,4 +139,4 @@ def _table(rows: Sequence[Mapping[str, Any]], cells: int) -> Iterator[str]:
             f"{row['name']:<{widths['name']}}  {row['cells']:>{widths['cells']}}  {extras:<{widths['extras']}}  "
             f"{row['select']}"
         )
-    yield f"\n{len(rows)} jobs, {cells} cells"
+    yield f"\n{len(rows)} jobs, {sum(row['cells'] for row in rows)} cells"
