@@ -115,7 +115,6 @@ def test_the_commands_are_found():
         ("plan: Plan", "modelformats", "matrix"),
         ("report: Merge", "modelformats", "merge"),
         ("report: Summary", "modelformats", "report"),
-        ("report: Summary", "modelformats", "report"),
     ]
     assert [where for where, program, _ in LINES if program == "pytest"] == ["test: Test"]
 
@@ -229,6 +228,9 @@ def test_a_night_from_the_plan_to_the_report(machine, shelf, tmp_path):
     summary = (tmp_path / "summary.md").read_text()
     assert "onnxruntime" in summary
     assert "passed" in summary
-    assert (reporting / "merged" / "index.html").is_file()
     if MERGES:
         assert "openvino" in summary
+        assert (reporting / "merged" / "index.html").is_file()
+        record = lines.read(reporting / "merged" / "results.jsonl")
+        assert record.complete
+        assert len(record.cells) == sum(row["cells"] for row in include)
