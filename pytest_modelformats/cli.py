@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click  # noqa: TID253 - this module is the command itself: only its entry point imports it
 
 from pytest_modelformats import __version__
-from pytest_modelformats.commands import matrix
+from pytest_modelformats.commands.matrix import matrix
 from pytest_modelformats.commands.selecting import with_options
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
 from pytest_modelformats.options import OPTIONS
@@ -238,7 +238,7 @@ def show(file: Path) -> None:
 
 
 # Every further command is a file of its own in commands/, and a line here.
-FURTHER: tuple[click.Command, ...] = (matrix.matrix,)
+FURTHER: tuple[click.Command, ...] = (matrix,)
 for further in FURTHER:
     commands.add_command(further)
 
