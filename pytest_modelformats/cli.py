@@ -12,7 +12,9 @@ import click  # noqa: TID253 - this module is the command itself: only its entry
 from pytest_modelformats import __version__
 from pytest_modelformats.commands import bisect, env
 from pytest_modelformats.commands.history import history
+from pytest_modelformats.commands.matrix import matrix
 from pytest_modelformats.commands.merge import merge
+from pytest_modelformats.commands.selecting import with_options
 from pytest_modelformats.commands.selftest import selftest
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
 from pytest_modelformats.options import OPTIONS
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_modelformats.doctor import Diagnosis
-    from pytest_modelformats.options import Option, Settings
+    from pytest_modelformats.options import Settings
     from pytest_modelformats.report.lines import Run
     from pytest_modelformats.schema import Plan, Source
 
@@ -47,18 +49,6 @@ def commands() -> None:
 def selection(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the ``--mf-*`` options that decide which cells there are."""
     return with_options([option for option in OPTIONS if option.selects], command)
-
-
-def with_options(options: Sequence[Option], command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command some of the ``--mf-*`` options."""
-    for option in reversed(options):
-        attributes: dict[str, Any] = {"help": option.full_help, "default": None}
-        if option.kind == "flag":
-            attributes["is_flag"] = True
-        else:
-            attributes |= {"multiple": option.repeatable, "metavar": option.metavar}
-        command = click.option(option.flag, option.key, **attributes)(command)
-    return command
 
 
 @commands.command()
@@ -255,7 +245,7 @@ def show(file: Path) -> None:
 
 
 # Every further command is a file of its own in commands/, and a line here.
-FURTHER: tuple[click.Command, ...] = (selftest, env.env, bisect.bisect, history, merge)
+FURTHER: tuple[click.Command, ...] = (selftest, env.env, bisect.bisect, history, merge, matrix)
 for further in FURTHER:
     commands.add_command(further)
 

@@ -172,6 +172,16 @@ OPTIONS: tuple[Option, ...] = (
         selects=True,
     ),
     Option(
+        "cells",
+        "names",
+        "Only the cells whose ids one of these globs matches; each has to match one. "
+        "Example: --mf-cells '*-onnx-*@cpu,*-fp32-torch@cpu'.",
+        "GLOBS",
+        default=(),
+        default_text="all",
+        selects=True,
+    ),
+    Option(
         "suites",
         "names",
         "Only these suites. Example: --mf-suites parity,latency.",
@@ -388,7 +398,7 @@ class Budget:
 class Settings:
     """What the command line and the configuration file come to.
 
-    An empty ``formats``, ``precisions``, ``backends``, ``devices`` or ``suites`` means all of them.
+    An empty ``formats``, ``precisions``, ``backends``, ``devices``, ``cells`` or ``suites`` means all of them.
     """
 
     rootdir: Path
@@ -404,6 +414,7 @@ class Settings:
     precisions: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
     suites: tuple[str, ...] = ()
     all_routes: bool = False
     require: tuple[str, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,7 +57,25 @@ def build_plan(
                 cells.extend(_candidate_cells(source, candidate, settings, machine, is_installed))
     if sources and not cells:
         raise ConfigurationError(_nothing_left(settings, sources))
-    return Plan(tuple(cells))
+    return Plan(selected(cells, settings.cells) if settings.cells else tuple(cells))
+
+
+def selected(cells: Sequence[PlannedCell], globs: Sequence[str]) -> tuple[PlannedCell, ...]:
+    """The cells whose ids one of the globs matches.
+
+    Raises: ConfigurationError for a glob that matches none.
+    """
+    ids = {planned.cell.id for planned in cells}
+    matched = set(globs) & ids
+    for glob in globs:
+        found = {glob} if glob in ids else set(fnmatch.filter(ids, glob))
+        if not found:
+            near = registry.suggest(glob, ids)
+            hint = near if "did you mean" in near else "; 'modelformats plan MODEL' shows their ids"
+            msg = f"--mf-cells: '{glob}' matches none of the {len(ids)} planned cells{hint}"
+            raise ConfigurationError(msg)
+        matched |= found
+    return tuple(planned for planned in cells if planned.cell.id in matched)
 
 
 def absent(source_format: str) -> list[tuple[str, str]]:
