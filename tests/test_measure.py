@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import measure, surroundings
+from pytest_modelformats import measure, surroundings, uncertainty
 from pytest_modelformats.schema import Timing
 
 MS = 1_000_000
@@ -287,7 +287,7 @@ def test_interval_is_the_narrowest_that_covers(count):
     def coverage(rank):
         return 1 - 2 * sum(math.comb(count, k) for k in range(rank + 1)) / 2**count
 
-    rank = measure._interval_rank(count)
+    rank = uncertainty._interval_rank(count)
     if count < measure.FEWEST_SAMPLES:
         assert rank == 0
     else:
@@ -349,7 +349,7 @@ ONE_HUMP = {
 }
 
 
-@pytest.mark.parametrize("count", [measure.SAMPLES_FOR_MODES, 200])
+@pytest.mark.parametrize("count", [uncertainty.SAMPLES_FOR_MODES, 200])
 @pytest.mark.parametrize("shape", ONE_HUMP)
 def test_one_hump_is_not_two_modes(shape, count):
     """Ordinary shapes of latency are rarely called bimodal or drifting: 5 % of small sets, 1 % of larger ones."""

@@ -233,21 +233,20 @@ class Server:
         return {"execution": {} if state is None else dict(state(read_feed(feed)))}
 
     def op_measure(
-        self, session: int, feed: dict[str, str], budget_s: float, max_samples: int, threads: int
+        self, session: int, feed: dict[str, str], budget_s: float, max_samples: int, threads: int, device: str = "cpu"
     ) -> dict[str, Any]:
         """Sample the latency of a session that is open; nothing else runs meanwhile."""
-        from pytest_modelformats.measure import memory, reset_peak, sample
-        from pytest_modelformats.surroundings import pinned_to_cores
+        from pytest_modelformats.workers.measuring import measure
 
-        reset_peak()
-        # Pinned before the first call: a runtime that looks at its cores then (OpenVINO) keeps what it found.
-        with pinned_to_cores(threads):
-            call = self._sessions[session].bind(read_feed(feed))
-            started = time.perf_counter_ns()
-            call()
-            first_ns = self._first_run_ns.setdefault(session, time.perf_counter_ns() - started)
-            measured = sample(call, budget_s=budget_s, max_samples=max_samples, threads=threads)
-        return {"sampled": measured, "memory": memory(), "first_run_ns": first_ns}
+        answer = measure(
+            self._sessions[session],
+            read_feed(feed),
+            budget_s=budget_s,
+            max_samples=max_samples,
+            threads=threads,
+            device=device,
+        )
+        return {**answer, "first_run_ns": self._first_run_ns.setdefault(session, answer["first_run_ns"])}
 
     def op_call(self, entry: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Answer with what a function of this package says, asked by keyword."""
