@@ -19,6 +19,7 @@ from pytest_modelformats.models import Models
 from pytest_modelformats.run import Cells
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, PlannedCell, Precision, Timing, Verdict
 from pytest_modelformats.stress import judge_stress, truth_rms
+from pytest_modelformats.throughput import measure as measure_throughput
 from pytest_modelformats.workers.asking import Asker, write_feed
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.options import Settings
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import Source
+    from pytest_modelformats.throughput import Scenario, Throughput
     from pytest_modelformats.workers.pool import Pool
 
 
@@ -242,6 +244,10 @@ class Stages:
             )
 
         return self.cells.once("timing", planned, load)
+
+    def throughput(self, planned: PlannedCell, scenario: Scenario) -> Throughput:
+        """What the cell delivers per second in one scenario, in a session of its own."""
+        return measure_throughput(self._subject(planned), scenario, self._settings)
 
     def _repeats(self, planned: PlannedCell) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The outputs for one row, twice in the first session."""

@@ -34,11 +34,15 @@ def without_collector() -> Iterator[None]:
 
 
 def _cores(threads: int) -> tuple[int, ...]:
-    """As many allowed cores as threads, different physical cores before their second hardware threads."""
+    """As many allowed cores as threads, different physical cores before their second hardware threads.
+
+    Allowed is what any thread of the process may use: after an inference OpenVINO leaves the thread that called it
+    on the cores that it saw when the model was compiled.
+    """
     first: list[int] = []
     second: list[int] = []
     seen: set[str] = set()
-    for core in sorted(os.sched_getaffinity(0)):
+    for core in sorted(os.sched_getaffinity(0).union(*map(_affinity, _thread_ids()))):
         siblings = _read(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list") or str(core)
         (second if siblings in seen else first).append(core)
         seen.add(siblings)

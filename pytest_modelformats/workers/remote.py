@@ -142,8 +142,11 @@ class Server:
         importlib.import_module(job["checker"]).check(conversion.output)
         return {"facts": facts or {}, "convert_ns": convert_ns}
 
-    def op_open(self, entry: str, job: dict[str, Any]) -> dict[str, Any]:
-        """Open an artifact; say what the runtime states of it and what opening cost."""
+    def op_open(self, entry: str, job: dict[str, Any], cores: int = 0) -> dict[str, Any]:
+        """Open an artifact; say what the runtime states of it and what opening cost.
+
+        ``cores`` says how many the runtime is to see, where they are more than its threads.
+        """
         from pytest_modelformats.measure import memory
         from pytest_modelformats.surroundings import pinned_to_cores
 
@@ -164,7 +167,7 @@ class Server:
         )
         open_session = resolve(entry)
         # On the cores that it will be timed on: a runtime (OpenVINO) looks at them when it sets up its threads.
-        with pinned_to_cores(session_job.threads):
+        with pinned_to_cores(max(session_job.threads, cores)):
             started = time.perf_counter_ns()
             session = open_session(session_job)
             load_ns = time.perf_counter_ns() - started
@@ -247,6 +250,25 @@ class Server:
             device=device,
         )
         return {**answer, "first_run_ns": self._first_run_ns.setdefault(session, answer["first_run_ns"])}
+
+    def op_keep_busy(
+        self, session: int, feeds: list[dict[str, str]], mode: str, budget_s: float, threads: int, folder: str
+    ) -> dict[str, Any]:
+        """Keep a session busy in one mode: the samples, and outputs by number of the feed, as files."""
+        from pytest_modelformats.workers import busy
+
+        arrays, opened = [read_feed(feed) for feed in feeds], self._sessions[session]
+        try:
+            if mode == "sync":
+                return {"taken": busy.sequential(opened, arrays[0], budget_s=budget_s, threads=threads), "answers": []}
+            run = busy.by_threads if mode == "threads" else busy.asynchronous
+            taken, answers = run(opened, arrays, budget_s=budget_s, threads=threads)
+        except (ModelFormatsError, MemoryError):
+            raise
+        except Exception as error:
+            raise _run_failure(error) from error
+        files = [[feed, write_arrays(arrays, f"{folder}/{i}")] for i, (feed, arrays) in enumerate(answers)]
+        return {"taken": taken, "answers": files}
 
     def op_call(self, entry: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Answer with what a function of this package says, asked by keyword."""
