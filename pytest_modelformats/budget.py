@@ -40,7 +40,13 @@ def within(cell: str, timing: Timing, budgets: Sequence[Budget]) -> Verdict:
         return Verdict(Outcome.FAILED, FailureKind.BUDGET, f"Over budget: {'; '.join(over)}.")
     if unclear:
         return Verdict(Outcome.INCONCLUSIVE, None, f"{'; '.join(unclear)}.")
-    return Verdict(Outcome.PASSED, None, "")
+    return Verdict(Outcome.PASSED, None, _growth(timing))
+
+
+def _growth(timing: Timing) -> str:
+    if timing.memory_growth_bytes is None:
+        return ""
+    return f"Every call makes the worker's resident memory grow by {timing.memory_growth_bytes / 1e3:.4g} KB."
 
 
 def _latency(timing: Timing, limit_ms: float) -> tuple[list[str], list[str]]:

@@ -506,6 +506,8 @@ class Timing:
     drift: float | None = None
     remeasured: int = 0
     machine_state: Mapping[str, Any] = field(default_factory=dict)
+    # By every call, where resident memory keeps growing.
+    memory_growth_bytes: float | None = None
     # Where there is a device, and where it can be asked.
     device_memory_bytes: int | None = None
     device_memory_source: str = ""

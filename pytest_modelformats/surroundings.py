@@ -121,6 +121,7 @@ def readings(pinned: Sequence[int]) -> dict[str, Any]:
         "wall_s": time.perf_counter(),
         "throttled": sum(int(t) for t in throttle if t) if any(throttle) else None,
         "energy": energy(),
+        "rss_bytes": _resident(),
     }
 
 
@@ -148,6 +149,7 @@ def difference(before: Mapping[str, Any], after: Mapping[str, Any], cores: int) 
         "foreign_share": foreign,
         "steal_share": max(0.0, stolen / (wall * cores)) if told and stolen is not None else None,
         "throttled": change("throttled"),
+        "rss_growth_bytes": change("rss_bytes"),
         "energy_j": energy_between(before.get("energy") or {}, after.get("energy") or {}),
     }
 
@@ -185,6 +187,12 @@ def memory() -> dict[str, int | None]:
         "peak_bytes": kilobytes["VmHWM"] * 1024 if _peak["since_reset"] and "VmHWM" in kilobytes else None,
         "lifetime_peak_bytes": None if _peak["since_reset"] else _lifetime_peak(),
     }
+
+
+def _resident() -> int | None:
+    """Resident memory by the cheapest reading there is."""
+    pages = _read("/proc/self/statm").split()
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else None
 
 
 def _lifetime_peak() -> int | None:

@@ -158,7 +158,9 @@ def _together(subject: Subject, scenario: Scenario, mode: str, settings: Setting
         reason = registry.backends()[subject.planned.cell.backend].one_call_at_a_time
         if reason:
             raise Unsupported(f"one session takes one call at a time: {reason}")
-    feeds = [shuffled(subject.rows(0, scenario.batch), seed) for seed in range(scenario.concurrency)]
+    size = scenario.batch
+    # Other rows and in another order: an answer that belongs to another request is to be seen as such.
+    feeds = [shuffled(subject.rows(i * size, (i + 1) * size), i) for i in range(scenario.concurrency)]
     which = _session(scenario)
     subject.cells.session(subject.planned, which, cores=settings.threads * scenario.concurrency)
     alone = [subject.run(feed, which) for feed in feeds]
@@ -234,7 +236,7 @@ def _verdict(figures: Sequence[Figure], alone: Figure, verdicts: Mapping[str, Ve
         return replace(found, sentence=f"Its throughput is not believed. {found.sentence}")
     measured = [figure for figure in figures if not figure.why_not]
     unusable = [figure.unusable for figure in measured if figure.unusable]
-    sentence = " ".join([*(_said(figure, alone) for figure in figures), *dict.fromkeys(f"{why}." for why in unusable)])
+    sentence = " ".join(_said(figure, alone) for figure in figures)
     outcome = Outcome.INCONCLUSIVE if unusable and len(unusable) == len(measured) else Outcome.PASSED
     return Verdict(outcome, None, sentence)
 
@@ -244,10 +246,11 @@ def _said(figure: Figure, alone: Figure) -> str:
     if figure.why_not:
         return f"By {what}: no figure, {figure.why_not}."
     rate = f"{numbers.rate(figure.items_per_s).removesuffix(' /s')} items/s"
+    doubt = f" {figure.unusable}." if figure.unusable else ""
     if figure.mode == SYNC:
-        return f"Batches of {figure.batch}, one after the other, deliver {rate}."
+        return f"Batches of {figure.batch}, one after the other, deliver {rate}.{doubt}"
     ratio = figure.items_per_s / alone.items_per_s if alone.items_per_s else 0.0
     slower = ", so it gets slower by concurrency" if ratio < 1 - MARGIN else ""
     if slower and alone.latency_p50_ns < SHORT_CALL_NS:
         slower += f" (a call takes {numbers.duration(alone.latency_p50_ns)}: what Python adds to a request counts too)"
-    return f"{figure.concurrency} in flight by {what} deliver {rate}, {ratio:.2f} times one at a time{slower}."
+    return f"{figure.concurrency} in flight by {what} deliver {rate}, {ratio:.2f} times one at a time{slower}.{doubt}"

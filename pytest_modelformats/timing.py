@@ -50,4 +50,5 @@ def _timing(answer: Mapping[str, Any], opened: Opened, artifact: Artifact, batch
         **answer.get("device", {}),
         **answer.get("phases", {}),
         **answer.get("energy", {}),
+        **answer.get("growth", {}),
     )

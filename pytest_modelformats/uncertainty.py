@@ -124,7 +124,8 @@ def median_uncertainty(samples: Sequence[int], evidence: Mapping[str, Any]) -> t
 
     - *interval*: half of the median's 95 % interval;
     - *drift*: the distance from the median to that of the further half, where the halves differ;
-    - *modes*: the distance of two groups of about equal size, between which a repetition may choose;
+    - *modes*: the distance of two groups of about equal size, between which a repetition may choose (not where the
+      halves differ, which makes two groups by itself);
     - *other work*: with a share e of the samples disturbed, every one of them lengthened, the undisturbed median is at
       least the quantile (1 - e) / 2 of what was measured. A context switch against our will disturbs one sample; once
       there are as many of them as samples, every sample was disturbed, by the share of time that others had.
@@ -137,10 +138,10 @@ def median_uncertainty(samples: Sequence[int], evidence: Mapping[str, Any]) -> t
         return 0.0, "interval"
     low, high = median_interval(ordered)
     found = {"interval": (high - low) / 2 / middle, "other work": _contamination(ordered, middle, evidence)}
-    if drifted(samples):
-        found["drift"] = max(abs(median(half) / middle - 1) for half in _halves(samples))
     groups = modes(samples)
-    if groups is not None and EVEN_MODES <= groups[0] <= 1 - EVEN_MODES:
+    if drifted(samples):  # a step in the middle makes two groups too, and is the simpler reason
+        found["drift"] = max(abs(median(half) / middle - 1) for half in _halves(samples))
+    elif groups is not None and EVEN_MODES <= groups[0] <= 1 - EVEN_MODES:
         found["modes"] = (groups[2] - groups[1]) / middle
     reason = max(found, key=lambda name: found[name])
     return found[reason], reason

@@ -128,6 +128,7 @@ class Latency:
     drift: float | None = None
     remeasured: int | None = None
     machine_state: Mapping[str, Any] = field(default_factory=dict)
+    memory_growth_bytes: float | None = None
     device_memory_bytes: float | None = None
     device_memory_source: str = ""
     host_to_device_ns: float | None = None
