@@ -56,6 +56,13 @@ def test_identical_calls_stop_at_the_fewest_samples():
     assert taken["settled"]
 
 
+@pytest.mark.parametrize(("duration", "expected"), [(100_000, 216), (3_000, 2000)])
+def test_short_calls_are_sampled_for_a_while(duration, expected):
+    """64 calls of microseconds are over before anything can have happened: they go on for 20 ms, or to the most."""
+    taken = FakeWorld(lambda _: duration).sample(budget_s=10)
+    assert len(taken["samples_ns"]) == expected
+
+
 def test_sampling_ends_when_the_interval_is_narrow():
     """The interval is within the target at the end, and was wider at the look before."""
     taken = FakeWorld(lognormal(1)).sample(budget_s=1e6, target=0.01)
