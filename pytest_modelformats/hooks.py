@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +24,7 @@ from pytest_modelformats.redact import redacted
 from pytest_modelformats.reproduction import adopt, keep_bundle
 from pytest_modelformats.schema import Outcome, Timing, Verdict
 from pytest_modelformats.shipped import default_suites, shipped, suites
+from pytest_modelformats.throughput import Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -182,6 +184,11 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         # pytest would show it as an error of every file that is collected, each with a traceback.
         config.stash.setdefault(REFUSAL, error)
     metafunc.parametrize("mf_cell", cells, ids=ids, indirect=True)
+    if "mf_scenario" in metafunc.fixturenames:
+        from pytest_modelformats.throughput import scenarios
+
+        chosen = scenarios(campaign_of(config).settings) if cells else ()
+        metafunc.parametrize("mf_scenario", chosen, ids=map(str, chosen), indirect=True)
 
 
 def _parameters(metafunc: pytest.Metafunc) -> tuple[list[PlannedCell], list[str]]:
@@ -249,8 +256,8 @@ def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> N
     config.stash[KEEPER].watch.items = max(len(of_items), config.stash[KEEPER].watch.items)
 
 
-def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell) -> Any:
-    """A stage of a cell for a fixture; an error ends the test as its outcome asks."""
+def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell, *more: Any) -> Any:
+    """A stage of a cell for a fixture; an error ends the test as its outcome asks. ``more`` goes to the stage."""
     note = note_of(item)
     if not planned.decision.runs:
         _not_run(item, campaign, planned)
@@ -261,12 +268,13 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
     try:
         stages = campaign.stages
         before = dict(stages.conversions)
-        if name == "timing" and hasattr(item.config, "workerinput"):
+        if name in {"timing", "throughput"} and hasattr(item.config, "workerinput"):
+            suite = "latency" if name == "timing" else name
             raise NotMeasured(
-                "under pytest-xdist the neighbours would be measured too; run the latency suite without -n"
+                f"under pytest-xdist the neighbours would be measured too; run the {suite} suite without -n"
             )
         kept = campaign.reuse.find(name, planned) if campaign.settings.reuse else None
-        result = kept.result if kept else getattr(stages, name)(planned)
+        result = kept.result if kept else getattr(stages, name)(planned, *more)
     except ModelFormatsError as error:
         failure = error
     if campaign.started_stages is not None:
@@ -320,8 +328,6 @@ def _with_failing_input(
     generated = stages.fuzzer.failing.pop(planned.cell.id, None) if stages is not None else None
     if generated is None:
         return verdict, failure
-    from dataclasses import replace
-
     from pytest_modelformats import fuzz
 
     keeper = item.config.stash.get(KEEPER, None)  # the controller of pytest-xdist has it, its processes do not
@@ -344,6 +350,10 @@ def _take(note: Note, name: str, result: Any) -> Any:
         note.data.update(record.timing_data(result))
         note.properties["latency_p50_ns"] = result.latency_p50_ns
         note.properties["size_bytes"] = result.size_bytes
+    elif isinstance(result, Throughput):
+        result = replace(result, verdict=advised(result.verdict, name))
+        note.take(result.verdict)
+        note.data = {"throughput": [figure.data() for figure in result.figures]}
     return result
 
 
@@ -423,6 +433,19 @@ def hand_to_benchmark(request: pytest.FixtureRequest, planned: PlannedCell, timi
     group = f"{planned.cell.model} batch {timing.batch}"
     extra = {"cell": planned.cell.id, "threads": timing.threads, "size_bytes": timing.size_bytes}
     hand_over(request, timing.samples_ns, group, extra)
+
+
+def hand_throughput_to_benchmark(request: pytest.FixtureRequest, planned: PlannedCell, throughput: Throughput) -> None:
+    """Show the latencies of a scenario in pytest-benchmark's own table; one that is unclear ends as inconclusive."""
+    from pytest_modelformats.benchmark_bridge import hand_over
+
+    for figure in throughput.measured[:1]:
+        several = f" concurrency {figure.concurrency}" if figure.concurrency > 1 else ""
+        group = f"{planned.cell.model} batch {figure.batch}{several}"
+        extra = {"cell": planned.cell.id, "mode": figure.mode, "items_per_s": figure.items_per_s}
+        hand_over(request, figure.samples_ns, group, extra)
+    if throughput.verdict.outcome is Outcome.INCONCLUSIVE:
+        pytest.skip(f"inconclusive: {throughput.verdict.sentence}")
 
 
 def finish(session: pytest.Session, exitstatus: int) -> None:

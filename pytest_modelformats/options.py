@@ -27,7 +27,8 @@ class Option:
     """One option: on the command line ``--mf-<key>`` (with dashes), in TOML ``key``.
 
     ``kind`` is ``text``, ``texts`` (repeatable), ``names`` (comma list), ``flag``, ``integer``,
-    ``seconds``, ``size`` (such as 8GB), ``folder``, ``file``, ``files`` (repeatable), ``database`` or ``choice``.
+    ``integers`` (comma list), ``seconds``, ``size`` (such as 8GB), ``folder``, ``file``, ``files``
+    (repeatable), ``database`` or ``choice``.
     ``default_text`` says the default in words where the value alone would not.
     ``off``: 0 is a value too, and switches it off.
     ``selects``: the option decides which cells there are, so ``modelformats plan`` has it too.
@@ -187,7 +188,7 @@ OPTIONS: tuple[Option, ...] = (
         "Only these suites. Example: --mf-suites parity,latency.",
         "NAMES",
         default=(),
-        default_text="all but threads",
+        default_text="all but threads, and throughput only with --mf-batch or --mf-concurrency",
     ),
     Option(
         "all_routes",
@@ -232,6 +233,25 @@ OPTIONS: tuple[Option, ...] = (
         "Seconds that generating, judging and shrinking inputs may take per cell.",
         "SECONDS",
         default=60.0,
+    ),
+    Option(
+        "batch",
+        "integers",
+        "Batch sizes whose throughput is measured. Example: --mf-batch 1,8,32.",
+        "SIZES",
+        default=(),
+        default_text="none; 1,8 where the throughput suite is named",
+        minimum=1,
+    ),
+    Option(
+        "concurrency",
+        "integers",
+        "Numbers of requests in flight on one session whose throughput is measured, by a thread per request and by "
+        "the runtime's own asynchronous mode. Example: --mf-concurrency 1,2,4.",
+        "COUNTS",
+        default=(),
+        default_text="none; 1,2 where the throughput suite is named",
+        minimum=1,
     ),
     Option("time_budget", "seconds", "Seconds spent on timing one cell.", "SECONDS", default=2.0),
     Option(
@@ -425,6 +445,8 @@ class Settings:
     seed: int = 0
     fuzz: int | None = None
     fuzz_budget_s: float = 60.0
+    batch: tuple[int, ...] = ()
+    concurrency: tuple[int, ...] = ()
     time_budget_s: float = 2.0
     localise_budget_s: float = 20.0
     slow: bool = False

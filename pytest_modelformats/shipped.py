@@ -32,9 +32,14 @@ ORDER = (
     "latency",
     "determinism",
     "threads",
+    "throughput",
 )
-# Run only where --mf-suites names them: threads opens two sessions more, which torch.compile needs seconds for.
-OPT_IN = ("threads",)
+# Run only where they are asked for, and by what: threads opens two sessions more, which torch.compile needs seconds
+# for; throughput measures for seconds per batch size and number of requests.
+OPT_IN = {
+    "threads": ("--mf-suites threads",),
+    "throughput": ("--mf-batch", "--mf-concurrency", "--mf-suites throughput"),
+}
 
 
 def suites() -> dict[str, Path]:
@@ -49,4 +54,5 @@ def default_suites(settings: Settings) -> set[str]:
     from pytest_modelformats import fuzz
 
     without = {*OPT_IN, *(() if fuzz.budget(settings) else ("fuzz",))}
-    return set(suites()) - without
+    asked = {"throughput"} if settings.batch or settings.concurrency else set()
+    return set(suites()) - (without - asked)

@@ -174,6 +174,21 @@ def _read_integer(option: Option, value: object, place: Place) -> int:
     return number
 
 
+def _read_integers(option: Option, value: object, place: Place) -> tuple[int, ...]:
+    """Whole numbers, each once, in rising order."""
+    items = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    expected = f"whole numbers of at least {option.minimum}, such as 1,8,32"
+    try:
+        # The numbers of a list that is one text are text too, also in a file.
+        loose = Place(place.where, place.base, typed=place.typed and not isinstance(value, str))
+        found = {_read_integer(option, item, loose) for item in items}
+    except ConfigurationError:
+        raise refusal(place, value, expected) from None
+    if not found:
+        raise refusal(place, value, expected)
+    return tuple(sorted(found))
+
+
 def _read_seconds(option: Option, value: object, place: Place) -> float:
     expected = "a number of seconds, 0 for none" if option.off else "a number of seconds above 0, such as 2.5"
     return read_number(value, place, expected, zero=option.off)
@@ -232,6 +247,7 @@ _READERS: dict[str, Callable[[Option, object, Place], Any]] = {
     "names": _read_names,
     "flag": lambda _, value, place: read_flag(value, place),
     "integer": _read_integer,
+    "integers": _read_integers,
     "seconds": _read_seconds,
     "size": _read_size,
     "folder": _read_folder,
