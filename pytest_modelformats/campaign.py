@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from pytest_modelformats.baseline import Baseline
+    from pytest_modelformats.compared import Comparisons
     from pytest_modelformats.expectations import Expectation
     from pytest_modelformats.options import Settings
     from pytest_modelformats.reuse import Reuse
@@ -91,6 +93,20 @@ class Campaign:
         from pytest_modelformats.reuse import Reuse
 
         return Reuse(self.settings, self.stages.models)
+
+    @cached_property
+    def baseline(self) -> Baseline | None:
+        """What the run is compared with, as the settings name it; raises ConfigurationError."""
+        from pytest_modelformats import baseline
+
+        return baseline.find(self.settings.baseline, self.settings) if self.settings.baseline else None
+
+    @cached_property
+    def comparisons(self) -> Comparisons:
+        """Every cell beside its counterpart; raises ConfigurationError where the baseline is no record."""
+        from pytest_modelformats.compared import Comparisons
+
+        return Comparisons(self.settings, self.cells, self.baseline, self.stages, self._progress())
 
     def start_ahead(self, cells: Sequence[str]) -> None:
         """Start the workers that a run will need, so that they import beside one another."""

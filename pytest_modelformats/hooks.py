@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats import machine, record, registry
+from pytest_modelformats import comparison_items, machine, record, registry
 from pytest_modelformats.advice import advised
 from pytest_modelformats.budget import within
 from pytest_modelformats.completeness import partial_because
@@ -21,7 +21,7 @@ from pytest_modelformats.judging import Watch, refuse_update, update_files
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
 from pytest_modelformats.reproduction import adopt, keep_bundle
 from pytest_modelformats.schema import Outcome, Timing, Verdict
-from pytest_modelformats.shipped import default_suites, shipped, suites
+from pytest_modelformats.shipped import comparing_suites, default_suites, shipped, suites
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +52,7 @@ class Keeper:
         command = ["pytest", *map(str, config.invocation_params.args)]
         self.recorder.write(
             record.header_line(self.recorder.run, command, machine.machine(), campaign.versions(), campaign.settings)
+            | comparison_items.header(config, campaign)
         )
         self.partial = ""
         self.complaints: list[str] = []
@@ -129,8 +130,11 @@ def choose_tests(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     if not campaign.plan:
         raise pytest.UsageError(NO_MODEL)
+    comparison_items.check(campaign)
     if config.args_source is not config.ArgsSource.ARGS:
-        wanted = {*chosen, "availability"} if chosen else default_suites(campaign.settings)
+        wanted = default_suites(campaign.settings)
+        if chosen:  # a baseline that is named is compared with, whatever the other suites are
+            wanted = {*chosen, "availability", *comparing_suites(campaign.settings)}
         config.args = [str(path) for name, path in known.items() if name in wanted]
         return
     for index, arg in enumerate(config.args):
@@ -189,11 +193,14 @@ def _parameters(metafunc: pytest.Metafunc) -> tuple[list[PlannedCell], list[str]
 
 
 def order(campaign: Campaign, items: list[pytest.Item]) -> None:
-    """Sort the items that have a cell by cell, in the places that they hold; drop empty parameter sets."""
+    """Sort the items that have a cell by cell, in the places that they hold; drop empty parameter sets.
+
+    Those that judge regressions come last: they look at all cells together.
+    """
     from pytest_modelformats.schema import PlannedCell
 
     places: list[int] = []
-    ours: list[tuple[int, pytest.Item]] = []
+    ours: list[tuple[tuple[bool, int], pytest.Item]] = []
     kept: list[pytest.Item] = []
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
@@ -202,7 +209,7 @@ def order(campaign: Campaign, items: list[pytest.Item]) -> None:
             continue
         if planned is not None:
             places.append(len(kept))
-            ours.append((campaign.order[planned.cell.id], item))
+            ours.append((("mf_regression" in getattr(item, "fixturenames", ()), campaign.order[planned.cell.id]), item))
         kept.append(item)
     ours.sort(key=lambda pair: pair[0])
     for place, (_, item) in zip(places, ours, strict=True):
@@ -223,6 +230,7 @@ def before_loop(session: pytest.Session, campaign: Campaign) -> None:
         except ModelFormatsError as error:
             raise pytest.UsageError(str(error)) from None
         selected(session.config, campaign, [f"[{i}]" for i in ids])
+        comparison_items.before_loop(session, campaign)
 
 
 def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> None:
@@ -257,12 +265,13 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
     try:
         stages = campaign.stages
         before = dict(stages.conversions)
-        if name == "timing" and hasattr(item.config, "workerinput"):
+        if name in {"timing", "comparison"} and hasattr(item.config, "workerinput"):
             raise NotMeasured(
                 "under pytest-xdist the neighbours would be measured too; run the latency suite without -n"
             )
         kept = campaign.reuse.find(name, planned) if campaign.settings.reuse else None
-        result = kept.result if kept else getattr(stages, name)(planned)
+        made = campaign.comparisons.measure if name == "comparison" else getattr(stages, name)
+        result = kept.result if kept else made(planned)
     except ModelFormatsError as error:
         failure = error
     if campaign.started_stages is not None:
@@ -273,6 +282,7 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
         keep_bundle(item, campaign, planned, name, failure)
         end_stage(item, failure, _required(campaign, planned, Outcome(failure.outcome)))
     result = _take(note, name, result)
+    comparison_items.noted(campaign, planned, name, result, note, fresh=kept is None)
     line = kept.line if kept else _model_line(campaign, planned.cell.model) if name in _WITH_REFERENCE else None
     if line is not None:
         note.lines.append(dict(line))
@@ -448,6 +458,11 @@ def finish(session: pytest.Session, exitstatus: int) -> None:
     complete = recorder.close(
         interrupted=interrupted, exitstatus=int(session.exitstatus), duration_s=time.monotonic() - keeper.started
     )
+    if campaign.settings.save_baseline:
+        remark, refused = comparison_items.save(campaign, recorder.path, complete=complete)
+        keeper.remarks += remark
+        keeper.complaints += refused
+        complete = complete and not refused
     if not complete and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     _render(keeper)

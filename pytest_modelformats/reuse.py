@@ -46,6 +46,7 @@ _INDEPENDENT = frozenset(
         *("rootdir", "cache", "report_dir", "config_file", "search_path", "expectations", "budgets", "reuse"),
         *("models", "candidates", "formats", "precisions", "backends", "devices", "suites", "all_routes", "slow"),
         *("require", "timeout_s", "memory_bytes"),
+        *("baseline", "save_baseline", "fail_on", "remeasure"),
     }
 )
 _VARIABLES = (

@@ -32,7 +32,11 @@ ORDER = (
     "latency",
     "determinism",
     "threads",
+    "comparison",
+    "regression",
 )
+# Part of a run only where there is something to compare with.
+COMPARING = frozenset({"comparison", "regression"})
 # Run only where --mf-suites names them: threads opens two sessions more, which torch.compile needs seconds for.
 OPT_IN = ("threads",)
 
@@ -48,5 +52,10 @@ def default_suites(settings: Settings) -> set[str]:
     """The suites that run where none is named: all but the opt-in ones, and fuzz where it has a budget."""
     from pytest_modelformats import fuzz
 
-    without = {*OPT_IN, *(() if fuzz.budget(settings) else ("fuzz",))}
-    return set(suites()) - without
+    without = {*OPT_IN, *(() if fuzz.budget(settings) else ("fuzz",)), *COMPARING}
+    return (set(suites()) - without) | comparing_suites(settings)
+
+
+def comparing_suites(settings: Settings) -> frozenset[str]:
+    """The suites that compare: with a baseline, or between environments; none where there is neither."""
+    return COMPARING if settings.baseline or bool(getattr(settings, "environments", None)) else frozenset()

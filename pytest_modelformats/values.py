@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats import margins
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.options import CandidateEntry, Option
 from pytest_modelformats.references import locate
@@ -16,6 +17,8 @@ from pytest_modelformats.schema import PRECISIONS, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from pytest_modelformats.margins import Margin
 
 CANDIDATE_KEYS = ("precision", "device", "model")
 _LOCATIONS = frozenset({"model", "arch", "data"})
@@ -206,6 +209,10 @@ def _read_choice(option: Option, value: object, place: Place) -> str:
     return str(value)
 
 
+def _read_margins(option: Option, value: object, place: Place) -> tuple[Margin, ...]:
+    return margins.read(_read_names(option, value, place), place.where)
+
+
 _READERS: dict[str, Callable[[Option, object, Place], Any]] = {
     "text": _read_text,
     "texts": _read_texts,
@@ -219,4 +226,5 @@ _READERS: dict[str, Callable[[Option, object, Place], Any]] = {
     "files": _read_files,
     "paths": _read_paths,
     "choice": _read_choice,
+    "margins": _read_margins,
 }

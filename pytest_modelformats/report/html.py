@@ -9,7 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pytest_modelformats.report import numbers
+from pytest_modelformats.report import comparisons, numbers
 from pytest_modelformats.report.executed import executed
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS, RUN
@@ -94,6 +94,8 @@ def render(run: Run) -> str:
         fact=numbers.fact,
         executed=executed,
         plural=numbers.plural,
+        compared=comparisons.table(run),
+        change_tones={"regression": "bad", "improvement": "good", "inconclusive": "unsure"},
     )
 
 

@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.report import numbers
+from pytest_modelformats.report import comparisons, numbers
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _STYLES = {"passed": "green", **{o.value: "red" for o in FAILURES}, **{o.value: "yellow" for o in REMARKS}}
 _NAMED = 6
+_CHANGES = 20
+_CHANGE_STYLES = {"regression": "red", "improvement": "green"}
 # One character of padding on the right of a column, and one for the divider that is not drawn.
 _GAP = 2
 
@@ -50,6 +52,7 @@ def render(run: Run, width: int, color: bool) -> str:
         _say(console, run.reused, "yellow")
     for name in run.model_names:
         _model(console, name, [cell for cell in run.cells if cell.model == name])
+    _changes(console, run)
     _stories(console, "Failures", run.failures, run.folder)
     _stories(console, "Undecided, and failing as expected", run.remarks, run.folder)
     for cell in run.contradictions:
@@ -143,6 +146,26 @@ def _stories(console: Console, title: str, cells: Iterable[CellRecord], folder: 
         if cell.bundle:
             script = os.path.relpath(Path(folder, cell.bundle, "repro.py"))
             _say(console, f"reproduce: python {shlex.quote(script)}", indent=4)
+
+
+def _changes(console: Console, run: Run) -> None:
+    """What changed from the baseline, and only that; then what all of it adds up to."""
+    compared = comparisons.table(run)
+    if compared is None:
+        return
+    console.print()
+    _say(console, compared.title, "bold")
+    changed = [row for row in compared.rows if row.changed]
+    for row in changed[:_CHANGES]:
+        _say(console, f"{row.word}: {row.cell}", _CHANGE_STYLES.get(row.word, "yellow"), 2)
+        _say(console, f"{row.metric}: {row.before} → {row.after}, {row.ratio} ({row.how})", "", 4)
+    if len(changed) > _CHANGES:
+        _say(console, f"and {len(changed) - _CHANGES:,} more, in the report", "dim", 2)
+    for word, cells in (("appeared", compared.appeared), ("vanished", [cell for cell, _ in compared.vanished])):
+        if cells:
+            more = f" and {len(cells) - _NAMED:,} more" if len(cells) > _NAMED else ""
+            _say(console, f"{word}: {', '.join(cells[:_NAMED])}{more}", "yellow", 2)
+    _say(console, compared.summary, "dim", 2)
 
 
 def _not_run(console: Console, run: Run) -> None:
