@@ -41,7 +41,7 @@ class Found:
 def of_measured(cell: str, measured: Measured, how: str, whats: tuple[str, str], margin: float, why: str = "") -> Found:
     """The comparison of latencies that were measured; ``why`` says what makes it the weaker kind."""
     p_value = measured.p_value_faster if measured.change is Change.IMPROVEMENT else measured.p_value
-    weaker = f"; weaker than measuring both now, because {why}" if why else ""
+    weaker = f"; not measured beside one another, because {why}" if why else ""
     disturbed = f" Disturbed: {measured.disturbed}." if measured.disturbed else ""
     medians = f"{numbers.duration(_finite(measured.before_ns))} to {numbers.duration(_finite(measured.after_ns))}"
     comparison = Comparison(
@@ -104,11 +104,11 @@ def controlled(found: Sequence[Found]) -> list[Comparison]:
     slower = control([float(f.p_slower or 0.0) for f in family], LEVEL)
     faster = control([float(f.p_faster or 0.0) for f in family], LEVEL)
     kept = {id(f): (s, q) for f, s, q in zip(family, slower, faster, strict=True)}
-    return [_controlled(f, kept.get(id(f)), len(family)) for f in found]
+    return [in_family(f.comparison, kept.get(id(f)), len(family)) for f in found]
 
 
-def _controlled(found: Found, discovered: tuple[bool, bool] | None, size: int) -> Comparison:
-    comparison = found.comparison
+def in_family(comparison: Comparison, discovered: tuple[bool, bool] | None, size: int) -> Comparison:
+    """A comparison among ``size``; what does not stand there as (slower, faster) is inconclusive."""
     if discovered is None or comparison.change not in {Change.REGRESSION, Change.IMPROVEMENT}:
         return comparison
     if discovered[comparison.change is Change.IMPROVEMENT]:
@@ -239,7 +239,7 @@ def _reading(
         worse = 1.0
     change = _beyond(worse, margin, metric.allowance)
     granted = f"; reruns differ by up to {metric.allowance:.1%}, granted on top" if metric.allowance else ""
-    return replace(comparison, change=change, sentence=f"{said} (margin {margin:.2g}{granted}).")
+    return replace(comparison, change=change, sentence=f"{said} (margin {margin:.0%}{granted}).")
 
 
 def _beyond(worse: float, margin: float, allowance: float) -> Change:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click  # noqa: TID253 - this module is the command itself: only its entry point imports it
 
 from pytest_modelformats import __version__
+from pytest_modelformats.commands.compare import compare
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
 from pytest_modelformats.options import OPTIONS
 
@@ -248,7 +249,7 @@ def show(file: Path) -> None:
 
 
 # Every further command is a file of its own in commands/, and a line here.
-FURTHER: tuple[click.Command, ...] = ()
+FURTHER: tuple[click.Command, ...] = (compare,)
 for further in FURTHER:
     commands.add_command(further)
 

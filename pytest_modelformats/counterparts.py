@@ -50,10 +50,15 @@ def of(stages: Stages, settings: Settings, planned: PlannedCell, recorded: Recor
         path = _artifact(stages, planned, recorded, facts)
     except ModelFormatsError as error:
         return Counterpart(versions, why_not=str(error))
-    if facts.runtime.get("code") != provenance.code_of(planned):
+    changed = facts.runtime.get("code") != provenance.code_of(planned)
+    if changed and not provenance.is_own(planned):
         return Counterpart(versions, path, why_not=f"the code of the backend {backend.name} is another one since")
     if versions == own and not facts.environment:
-        return Counterpart(versions, path, identical=_same(stages, settings, planned, recorded, facts))
+        same = _same(stages, settings, planned, recorded, facts)
+        if same and changed:
+            why = "only the code of pytest-modelformats is another one since, and it would open both"
+            return Counterpart(versions, path, why_not=why)
+        return Counterpart(versions, path, identical=same)
     found = _environment(settings, versions)
     if found is None:
         named = ", ".join(f"{name} {version}" for name, version in versions.items()) or "its runtime"

@@ -75,6 +75,11 @@ def _code_of(entry: str) -> str:
     return digest.hexdigest()
 
 
+def is_own(planned: PlannedCell) -> bool:
+    """Whether the cell's backend is of this package: what opens both sides of a comparison is then no part of it."""
+    return registry.backends()[planned.cell.backend].entry.partition(".")[0] == __package__
+
+
 def code_of(planned: PlannedCell) -> str:
     """A hash of the code that opens and runs a cell: this package's, or that of the package it is from."""
     return _code_of(registry.backends()[planned.cell.backend].entry)

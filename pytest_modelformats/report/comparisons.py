@@ -85,14 +85,15 @@ def titled(known: Mapping[str, Any]) -> str:
 
 def in_order(found: Iterable[Comparison]) -> list[Comparison]:
     """Regressions first, then improvements, what could not be told, and the rest; the largest change first."""
-
-    def rank(c: Comparison) -> tuple[int, int, int, float, str]:
-        metric = c.metric.partition(",")[0]
-        place = _ORDER.index(metric) if metric in _ORDER else len(_ORDER)
-        size = max(c.ratio, 1 / c.ratio) if c.ratio and c.ratio > 0 else 0.0
-        return c.how == NOT_JUDGED, _FIRST.index(c.change), place, -size, c.cell
-
     return sorted(found, key=rank)
+
+
+def rank(c: Comparison) -> tuple[bool, int, int, float, str]:
+    """Where a comparison stands among others."""
+    metric = c.metric.partition(",")[0]
+    place = _ORDER.index(metric) if metric in _ORDER else len(_ORDER)
+    size = max(c.ratio, 1 / c.ratio) if c.ratio and c.ratio > 0 else 0.0
+    return c.how == NOT_JUDGED, _FIRST.index(c.change), place, -size, c.cell
 
 
 def row(c: Comparison) -> Row:

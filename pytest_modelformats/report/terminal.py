@@ -33,9 +33,38 @@ _GAP = 2
 
 def render(run: Run, width: int, color: bool) -> str:
     """The report, no line of it wider than ``width`` characters; escape sequences only with ``color``."""
+    console = _console(width, color)
+    _say(console, run.summary, "" if run.complete else "bold red")
+    for doubt in run.doubts:
+        _say(console, doubt, "bold red")
+    if run.reused:
+        _say(console, run.reused, "yellow")
+    for name in run.model_names:
+        _model(console, name, [cell for cell in run.cells if cell.model == name])
+    compared = comparisons.table(run)
+    if compared is not None:
+        console.print()
+        _changes(console, compared)
+    _stories(console, "Failures", run.failures, run.folder)
+    _stories(console, "Undecided, and failing as expected", run.remarks, run.folder)
+    for cell in run.contradictions:
+        if cell not in run.failures and cell.parity:  # a failure's sentence says it already
+            _say(console, f"{cell.cell}: {cell.parity.contradiction}", "yellow")
+    _not_run(console, run)
+    return _written(console)
+
+
+def render_changes(compared: comparisons.Table, width: int, color: bool) -> str:
+    """What changed between two runs, and only that."""
+    console = _console(width, color)
+    _changes(console, compared)
+    return _written(console)
+
+
+def _console(width: int, color: bool) -> Console:
     from rich.console import Console
 
-    console = Console(
+    return Console(
         file=StringIO(),
         width=width,
         force_terminal=color,
@@ -45,20 +74,9 @@ def render(run: Run, width: int, color: bool) -> str:
         emoji=False,
         legacy_windows=False,
     )
-    _say(console, run.summary, "" if run.complete else "bold red")
-    for doubt in run.doubts:
-        _say(console, doubt, "bold red")
-    if run.reused:
-        _say(console, run.reused, "yellow")
-    for name in run.model_names:
-        _model(console, name, [cell for cell in run.cells if cell.model == name])
-    _changes(console, run)
-    _stories(console, "Failures", run.failures, run.folder)
-    _stories(console, "Undecided, and failing as expected", run.remarks, run.folder)
-    for cell in run.contradictions:
-        if cell not in run.failures and cell.parity:  # a failure's sentence says it already
-            _say(console, f"{cell.cell}: {cell.parity.contradiction}", "yellow")
-    _not_run(console, run)
+
+
+def _written(console: Console) -> str:
     written = console.file.getvalue() if isinstance(console.file, StringIO) else ""
     return "\n".join(line.rstrip() for line in written.splitlines()) + "\n"
 
@@ -148,12 +166,8 @@ def _stories(console: Console, title: str, cells: Iterable[CellRecord], folder: 
             _say(console, f"reproduce: python {shlex.quote(script)}", indent=4)
 
 
-def _changes(console: Console, run: Run) -> None:
+def _changes(console: Console, compared: comparisons.Table) -> None:
     """What changed from the baseline, and only that; then what all of it adds up to."""
-    compared = comparisons.table(run)
-    if compared is None:
-        return
-    console.print()
     _say(console, compared.title, "bold")
     changed = [row for row in compared.rows if row.changed]
     for row in changed[:_CHANGES]:
