@@ -74,7 +74,7 @@ class Margin:
 
     def __str__(self) -> str:
         """As ``--mf-fail-on`` takes it."""
-        return f"{self.metric}:{self.fraction:.4%}".replace(".0000%", "%") if self.fraction else self.metric
+        return f"{self.metric}:{self.fraction * 100:g}%" if self.fraction else self.metric
 
 
 FAIL = ("latency", "memory", "size", "parity")
