@@ -143,9 +143,9 @@ def _keep_files(record: Path, folder: Path) -> None:
             artifact = data.get("artifact") or {}
             place = folder / str(artifact.get("sha256"))
             path = Path(str(artifact.get("path")))
-            if artifact.get("where") != "file" or place.exists() or not path.is_file():
+            if artifact.get("where") != "file" or (place / path.name).exists() or not path.is_file():
                 continue
-            place.mkdir(parents=True)
+            place.mkdir(parents=True, exist_ok=True)
             for part in (path, *companions(path, str(artifact.get("format")))):
                 copy = place / part.relative_to(path.parent)
                 copy.parent.mkdir(parents=True, exist_ok=True)

@@ -10,17 +10,18 @@ from pytest_modelformats import changes, counterparts, machine, margins, registr
 from pytest_modelformats.errors import ModelFormatsError, NotMeasured
 from pytest_modelformats.plain import plain
 from pytest_modelformats.record import verdict_data
-from pytest_modelformats.recorded import Facts, Recorded
+from pytest_modelformats.recorded import Facts
 from pytest_modelformats.report.decode import decode
 from pytest_modelformats.report.nouns import RUN, Latency, Parity
 from pytest_modelformats.schema import Change, Comparison, Environment, Outcome, PlannedCell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence, Set
 
     from pytest_modelformats.baseline import Baseline
     from pytest_modelformats.comparing import Measured
     from pytest_modelformats.options import Settings
+    from pytest_modelformats.recorded import Recorded
     from pytest_modelformats.sides import Opening
     from pytest_modelformats.stages import Stages
 
@@ -50,13 +51,14 @@ class Comparisons:
         settings: Settings,
         cells: Mapping[str, PlannedCell],
         baseline: Baseline | None,
+        recorded: Recorded | None,
         stages: Stages,
         progress: Callable[[str], Callable[[float], None] | None],
     ) -> None:
-        """Open the baseline's record; raises ConfigurationError where it is none."""
+        """Nothing is measured yet; ``recorded`` is the record of the baseline where that is a run."""
         self.baseline = baseline
         self.asked = margins.DEFAULT if settings.fail_on is None else settings.fail_on
-        self.recorded = Recorded(baseline.path) if baseline and baseline.path else None
+        self.recorded = recorded
         self.family: tuple[str, ...] = ()
         self._settings = settings
         self._cells = cells
@@ -141,9 +143,9 @@ class Comparisons:
             sentence = f"New: the cell {why or 'is not there'} in {baseline.title}."
             appeared = changes.missing(cell, Change.APPEARED, sentence, (baseline.title, _what("this run", own)))
             return Compared(cell, sentence, (changes.Found(appeared),))
-        after = self._facts(planned)
+        after = self._facts(planned, _stages_of(before))
         counterpart = None
-        if after.latency:
+        if before.latency and after.latency:
             counterpart = counterparts.of(self._stages, self._settings, planned, recorded, before)
         versions = counterpart.versions if counterpart else {}
         whats = _what(baseline.title, versions), _what("this run", own)
@@ -190,7 +192,9 @@ class Comparisons:
             _what(p.cell.environment or "this environment", v) for p, v in zip(pair, versions, strict=True)
         )
         whats = first_what, second_what
-        before, after = (self._facts(p) for p in pair)
+        seen = [self._seen.get(p.cell.id, Facts(p.cell.id)) for p in pair]
+        wanted = set().union(*map(_stages_of, seen)) or {"parity", "timing"}
+        before, after = (self._facts(p, wanted) for p in pair)
         found = [
             changes.Found(replace(c, cell=planned.cell.id)) for c in changes.of_facts(before, after, self.asked, whats)
         ]
@@ -247,10 +251,10 @@ class Comparisons:
         installed = environments.ready(self._settings, planned.cell.environment).versions
         return {name: installed[name] for name in libraries if name in installed}
 
-    def _facts(self, planned: PlannedCell) -> Facts:
-        """What this run has found of a cell; what is missing is found now."""
+    def _facts(self, planned: PlannedCell, wanted: Set[str]) -> Facts:
+        """What this run has found of a cell; of the wanted stages, what is missing is found now."""
         cell = planned.cell.id
-        for stage in ("parity", "timing"):
+        for stage in (s for s in ("parity", "timing") if s in wanted):
             seen = self._seen.get(cell, Facts(cell, RUN))
             if (seen.outcome if stage == "parity" else seen.latency) is None:
                 try:
@@ -259,6 +263,11 @@ class Comparisons:
                     if stage == "parity":
                         self._seen[cell] = replace(seen, outcome=Outcome(error.outcome))
         return self._seen.get(cell, Facts(cell, RUN))
+
+
+def _stages_of(facts: Facts) -> set[str]:
+    """The stages that a run has to have gone through to be compared with these facts."""
+    return {name for name, found in (("parity", facts.outcome), ("timing", facts.latency)) if found is not None}
 
 
 def _together(cell: str, found: Sequence[changes.Found], title: str) -> Compared:

@@ -31,9 +31,8 @@ _CHOOSES_CELLS = frozenset({"--mf-formats", "--mf-precisions", "--mf-backends", 
 
 
 def check(campaign: Campaign) -> None:
-    """Refuse a baseline that cannot be found, and a name that none can be kept under; raises UsageError."""
+    """Refuse a name that no baseline can be kept under; raises UsageError."""
     try:
-        _ = campaign.baseline
         if campaign.settings.save_baseline:
             baseline.check_name(campaign.settings.save_baseline)
     except ModelFormatsError as error:

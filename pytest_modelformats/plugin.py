@@ -157,7 +157,7 @@ def campaign_of(config: pytest.Config) -> Campaign:
 
         try:
             campaign = Campaign(config)
-            _ = campaign.plan, campaign.expectations
+            _ = campaign.plan, campaign.expectations, campaign.recorded
         except ModelFormatsError as error:
             raise pytest.UsageError(str(error)) from None
         config.stash[CAMPAIGN] = campaign

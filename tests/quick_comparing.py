@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 
 from pytest_modelformats import comparing
@@ -21,7 +22,7 @@ def compare_latency(open_pair, *, margin=0.05, budget_s, seed=0, progress=None):
     with open_pair() as (before, after):
         blocks = before.block(0.02), after.block(0.02)
     if os.environ.get("TURTLES_LOG"):
-        with open(os.environ["TURTLES_LOG"], "a", encoding="utf-8") as handle:
+        with Path(os.environ["TURTLES_LOG"]).open("a", encoding="utf-8") as handle:
             handle.write(f"{median(blocks[0])} {median(blocks[1])}\n")
     ratio = median(blocks[1]) / median(blocks[0])
     change = Change.REGRESSION if ratio > FACTOR else Change.IMPROVEMENT if ratio * FACTOR < 1 else Change.SAME

@@ -94,7 +94,7 @@ BACKEND = Backend(
 def __getattr__(name):
     kind, _, which = name.partition("_")
     if kind == "format":
-        return Format(which, which, "turtles", f".{which}.npz", ("fp32",), ("numpy",), "", True, True)
+        return Format(which, which, "turtles", f".{which}.npz", ("fp32",), ("numpy",))
     if kind == "converter":
         version = 1 + zlib.crc32(json.dumps(PLANTS[which], sort_keys=True).encode()) % 10_000
         made = {"precisions": {"fp32": ("fp32",)}, "entry": "turtles:convert", "route": "made", "version": version}
