@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from pytest_modelformats.baseline import Baseline
+    from pytest_modelformats.compared import Comparisons
     from pytest_modelformats.expectations import Expectation
     from pytest_modelformats.options import Settings
+    from pytest_modelformats.recorded import Recorded
     from pytest_modelformats.reuse import Reuse
     from pytest_modelformats.schema import PlannedCell, Source
     from pytest_modelformats.stages import Stages
@@ -92,6 +95,27 @@ class Campaign:
         from pytest_modelformats.reuse import Reuse
 
         return Reuse(self.settings, self.stages.models, self.stages.cells.environments)
+
+    @cached_property
+    def baseline(self) -> Baseline | None:
+        """What the run is compared with, as the settings name it; raises ConfigurationError."""
+        from pytest_modelformats import baseline
+
+        return baseline.find(self.settings.baseline, self.settings) if self.settings.baseline else None
+
+    @cached_property
+    def recorded(self) -> Recorded | None:
+        """The record of the run that this one is compared with; raises ConfigurationError where it is none."""
+        from pytest_modelformats.recorded import Recorded
+
+        return Recorded(self.baseline.path) if self.baseline is not None and self.baseline.path else None
+
+    @cached_property
+    def comparisons(self) -> Comparisons:
+        """Every cell beside its counterpart."""
+        from pytest_modelformats.compared import Comparisons
+
+        return Comparisons(self.settings, self.cells, self.baseline, self.recorded, self.stages, self._progress())
 
     def start_ahead(self, cells: Sequence[str]) -> None:
         """Start the workers that a run will need, so that they import beside one another."""

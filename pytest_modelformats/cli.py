@@ -11,6 +11,7 @@ import click  # noqa: TID253 - this module is the command itself: only its entry
 
 from pytest_modelformats import __version__
 from pytest_modelformats.commands import bisect, env
+from pytest_modelformats.commands.compare import compare
 from pytest_modelformats.commands.history import history
 from pytest_modelformats.commands.matrix import matrix
 from pytest_modelformats.commands.merge import merge
@@ -245,7 +246,7 @@ def show(file: Path) -> None:
 
 
 # Every further command is a file of its own in commands/, and a line here.
-FURTHER: tuple[click.Command, ...] = (selftest, env.env, bisect.bisect, history, merge, matrix)
+FURTHER: tuple[click.Command, ...] = (selftest, env.env, bisect.bisect, history, merge, matrix, compare)
 for further in FURTHER:
     commands.add_command(further)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from pytest_modelformats.margins import Margin
     from pytest_modelformats.schema import TensorSpec
 
 PREFIX = "--mf-"
@@ -28,7 +29,7 @@ class Option:
 
     ``kind`` is ``text``, ``texts`` (repeatable), ``names`` (comma list), ``flag``, ``integer``,
     ``integers`` (comma list), ``seconds``, ``size`` (such as 8GB), ``folder``, ``file``, ``files``
-    (repeatable), ``database`` or ``choice``.
+    (repeatable), ``database``, ``choice`` or ``margins``.
     ``default_text`` says the default in words where the value alone would not.
     ``off``: 0 is a value too, and switches it off.
     ``selects``: the option decides which cells there are, so ``modelformats plan`` has it too.
@@ -341,6 +342,39 @@ OPTIONS: tuple[Option, ...] = (
         default_text="off",
     ),
     Option(
+        "baseline",
+        "text",
+        "Compare every cell with an earlier run: a saved name, a run's folder, id or results.jsonl, or 'latest'; or, "
+        "as +NAME, with the same cell in a declared environment. Example: --mf-baseline release-1.2.",
+        "REF",
+        default="",
+        default_text="none",
+    ),
+    Option(
+        "save_baseline",
+        "text",
+        "Keep this run's record in the cache folder under a name that --mf-baseline takes. Example: "
+        "--mf-save-baseline release-1.2.",
+        "NAME",
+        default="",
+        default_text="none",
+    ),
+    Option(
+        "fail_on",
+        "margins",
+        "What fails a run that is compared, each with the change beyond which it does: latency, throughput, load, "
+        "first_inference, convert, size, memory, parity, flips, or none. Example: --mf-fail-on latency:5%,parity.",
+        "METRIC[:PERCENT%],...",
+        default_text="latency:5%,memory:10%,size:1%,parity",
+    ),
+    Option(
+        "remeasure",
+        "flag",
+        "Measure also the cells of which nothing differs from the baseline's: artifact, runtime, options and tool.",
+        default=False,
+        default_text="off",
+    ),
+    Option(
         "config",
         "file",
         "The configuration file.",
@@ -460,6 +494,11 @@ class Settings:
     update_expectations: bool = False
     tolerances: tuple[Tolerance, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    baseline: str = ""
+    save_baseline: str = ""
+    # None: the default of margins.py.
+    fail_on: tuple[Margin, ...] | None = None
+    remeasure: bool = False
 
 
 def add_options(parser: pytest.Parser) -> None:

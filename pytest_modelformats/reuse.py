@@ -47,6 +47,7 @@ _INDEPENDENT = frozenset(
         *("rootdir", "cache", "report_dir", "config_file", "search_path", "expectations", "budgets", "reuse"),
         *("models", "candidates", "formats", "precisions", "backends", "devices", "suites", "all_routes", "slow"),
         *("cells", "require", "timeout_s", "memory_bytes", "environments", "history", "batch", "concurrency"),
+        *("baseline", "save_baseline", "fail_on", "remeasure"),
     }
 )
 _VARIABLES = (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats import margins
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.options import CandidateEntry, Option
 from pytest_modelformats.redact import redacted
@@ -17,6 +18,8 @@ from pytest_modelformats.schema import PRECISIONS, TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from pytest_modelformats.margins import Margin
 
 CANDIDATE_KEYS = ("precision", "device", "model")
 _LOCATIONS = frozenset({"model", "arch", "data"})
@@ -241,6 +244,10 @@ def _read_choice(option: Option, value: object, place: Place) -> str:
     return str(value)
 
 
+def _read_margins(option: Option, value: object, place: Place) -> tuple[Margin, ...]:
+    return margins.read(_read_names(option, value, place), place.where)
+
+
 _READERS: dict[str, Callable[[Option, object, Place], Any]] = {
     "text": _read_text,
     "texts": _read_texts,
@@ -256,4 +263,5 @@ _READERS: dict[str, Callable[[Option, object, Place], Any]] = {
     "paths": _read_paths,
     "choice": _read_choice,
     "database": _read_database,
+    "margins": _read_margins,
 }

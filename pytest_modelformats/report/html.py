@@ -9,7 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pytest_modelformats.report import numbers
+from pytest_modelformats.report import comparisons, numbers
 from pytest_modelformats.report.executed import executed
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS, RUN
@@ -96,6 +96,8 @@ def render(run: Run) -> str:
         executed=executed,
         environments=environments(run.header),
         plural=numbers.plural,
+        compared=comparisons.table(run),
+        change_tones={"regression": "bad", "improvement": "good", "inconclusive": "unsure"},
     )
 
 
