@@ -46,6 +46,8 @@ RESAMPLES = 400
 # The shares between which one standard deviation to either side of a normal distribution lies. The variance itself
 # would be that of the few resamples in which spoilt quads are the majority: intervals up to ten times as wide.
 ONE_SIGMA = (0.158655, 0.841345)
+# Of fewer quads the larger of both is taken: six quads in two modes were covered in 91 % by those shares alone.
+FEW_QUADS = 9
 CONFIDENCE = 0.95
 
 
@@ -149,7 +151,10 @@ def within(log_ratios: Sequence[float], seed: int) -> Within:
     drawn = values[np.random.default_rng([seed, count]).integers(0, count, (RESAMPLES, count))]
     centres = np.median((drawn[:, first] + drawn[:, second]) / 2, axis=1)
     low, high = np.quantile(centres, ONE_SIGMA)
-    return Within(centre, float((high - low) / 2) ** 2 * count / (count - 1), count)
+    spread = float(high - low) / 2
+    if count < FEW_QUADS:
+        spread = max(spread, float(centres.std()))
+    return Within(centre, spread**2 * count / (count - 1), count)
 
 
 def over_pairs(pairs: Sequence[Within], spread: float = PAIR_SPREAD, trust: float = PRIOR_FREEDOM) -> Interval:
@@ -164,7 +169,9 @@ def over_pairs(pairs: Sequence[Within], spread: float = PAIR_SPREAD, trust: floa
         shown = max(0.0, variance([p.centre for p in pairs]) - fmean(p.variance for p in pairs))
     freedom = trust + count - 1
     between = (trust * spread**2 + (count - 1) * shown) / freedom
-    weights = [1 / (p.variance + between) for p in pairs]
+    # A variance that is small by chance would weigh too much: weights see it halfway to the mean of all.
+    usual = fmean(p.variance for p in pairs)
+    weights = [1 / ((p.variance + usual) / 2 + between) for p in pairs]
     shares = [weight / math.fsum(weights) for weight in weights]
     inner = [share**2 * p.variance for share, p in zip(shares, pairs, strict=True)]
     outer = between * math.fsum(share**2 for share in shares)

@@ -24,20 +24,42 @@ LONGEST_NS = 500_000_000
 FEWEST = 3
 
 
+class _Held:
+    """The process is pinned and its collector off while anyone holds it: two sides may share it (--mf-isolate none)."""
+
+    def __init__(self) -> None:
+        self._holders = 0
+        self._stack = ExitStack()
+        self._pinned: tuple[int, ...] = ()
+
+    def take(self, threads: int) -> tuple[int, ...]:
+        if self._holders == 0:
+            self._stack.enter_context(without_collector())
+            self._pinned = self._stack.enter_context(pinned_to_cores(threads))
+        self._holders += 1
+        return self._pinned
+
+    def let_go(self) -> None:
+        self._holders -= 1
+        if self._holders == 0:
+            self._stack.close()
+
+
+_held = _Held()
+
+
 class Blocks:
     """A bound call that stays pinned, with the collector off, from its first block until it is closed."""
 
     def __init__(self, bind: Callable[[], Callable[[], object]], threads: int) -> None:
         """Bind on the cores that it will be timed on, and warm up."""
-        self._held = ExitStack()
+        self.pinned = _held.take(threads)
         try:
-            self._held.enter_context(without_collector())
-            self.pinned = self._held.enter_context(pinned_to_cores(threads))
             self._call = bind()
             self._call()
             warmed = measure._warm_up(self._call, time.perf_counter_ns, WARMUP_BUDGET_NS)  # noqa: SLF001 - the same one
         except BaseException:
-            self._held.close()
+            _held.let_go()
             raise
         self.warmup_runs, self.settled = warmed
 
@@ -74,7 +96,7 @@ class Blocks:
 
     def close(self) -> None:
         """Unpin the process and give it its collector back."""
-        self._held.close()
+        _held.let_go()
 
 
 def _held_up() -> tuple[int, int] | None:
