@@ -140,11 +140,17 @@ def within(log_ratios: Sequence[float], seed: int) -> Within:
 
     Raises: ValueError with fewer than two quads: there is no variance.
     """
+    if len(log_ratios) < 2:  # noqa: PLR2004 - the fewest of which something can vary
+        raise ValueError("one quad says nothing about how much quads vary; gather at least two")
+    return _within(tuple(log_ratios), seed)
+
+
+# A comparison asks again for pairs that are complete, at every look at the one that is not.
+@lru_cache(maxsize=64)
+def _within(log_ratios: tuple[float, ...], seed: int) -> Within:
     import numpy as np
 
     count = len(log_ratios)
-    if count < 2:  # noqa: PLR2004 - the fewest of which something can vary
-        raise ValueError("one quad says nothing about how much quads vary; gather at least two")
     values = np.asarray(log_ratios, float)
     first, second = np.triu_indices(count)
     centre = float(np.median((values[first] + values[second]) / 2))

@@ -12,7 +12,7 @@ from pytest_modelformats import ratio, student
 from pytest_modelformats.ratio import PAIR_SPREAD, Within, over_pairs, within
 
 TRUE = math.log(1.03)
-COMPARISONS = 400
+COMPARISONS = 300
 
 
 def noise(kind, generator, size):

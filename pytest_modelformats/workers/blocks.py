@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +67,8 @@ class Blocks:
         """Time calls for so long, and ``at_least`` so many unless they are slow; the first call is not recorded.
 
         Another process has used the core since the last block, and what this one keeps in caches is gone. ``waited`` is
-        the share of the time for which this thread was ready to run and waited for a core, ``interrupted`` the number
-        of times it was made to; ``None`` where the system does not say. ``samples_ns`` are 64-bit integers in native
+        the share of the time for which its threads were ready to run and waited for a core, ``interrupted`` the number
+        of times they were made to; ``None`` where the system does not say. ``samples_ns`` are 64-bit integers in native
         byte order.
         """
         call, clock = self._call, time.perf_counter_ns
@@ -100,14 +100,20 @@ class Blocks:
 
 
 def _held_up() -> tuple[int, int] | None:
-    """For how many ns this thread has been ready to run without running, and how often it was made to stop.
+    """For how many ns the process's threads were ready to run without running, and how often they were made to stop.
+
+    All threads: some runtimes compute in one of their own while the caller sleeps (OpenVINO).
 
     Source: the kernel's Documentation/scheduler/sched-stats.rst (/proc/<pid>/schedstat, second field), getrusage(2).
     """
     try:
         import resource
-
-        waited = int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1])
-        return waited, resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
-    except (ImportError, AttributeError, OSError, IndexError, ValueError):
+    except ImportError:
         return None
+    waited, known = 0, False
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        # A thread may end while it is looked at.
+        with suppress(OSError, IndexError, ValueError):
+            waited += int(task.read_text(encoding="ascii").split()[1])
+            known = True
+    return (waited, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw) if known else None
