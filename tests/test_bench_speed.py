@@ -100,6 +100,17 @@ def test_power_is_counted_per_plant(capsys):
     assert table.show(page(aa, [*found, *[row("improvement", planted=0.1)] * 100]), write=False) == 1
 
 
+def test_page_is_written_with_its_foreword(tmp_path, monkeypatch):
+    """The page explains the rule and holds the tables; cells are told apart."""
+    monkeypatch.setattr(table, "PAGE", tmp_path / "speed.md")
+    aa = [row("same", cell=f"cell-{number % 2}") for number in range(200)]
+    table.show(page(aa, [row("regression", planted=0.05)] * 3), write=True)
+    text = (tmp_path / "speed.md").read_text()
+    assert text.startswith("# Does a reported slow-down exist")
+    assert "| `cell-0` | 1 | 100 | 0 |" in text
+    assert "| 5%, margin 2% | pytest-modelformats | 3 of 3" in text
+
+
 def test_rows_are_kept_and_a_missing_part_is_skipped(tmp_path, monkeypatch, capsys):
     """A run that is cut off has saved what it had, and goes on there; a part without a file is a note."""
     made = []
