@@ -47,6 +47,8 @@ BLOCK_S = 0.05
 LOOKS = (6, 9, 13, 19, 28)
 MIN_QUADS = LOOKS[0]
 MAX_PAIRS = 6
+# An unclear suspicion gets the budget twice: identical code hardly ever needs it, and is none the worse for it.
+FOLLOW_UP = 2
 # Alone on its core a process waits for it for less than 1 % of the time; sharing it with another one, for half.
 DELAYED = 0.05
 # Delays that come from elsewhere hit both sides: that all of the first five hit one has a probability of 1 in 16.
@@ -80,8 +82,9 @@ def compare_latency(
     """Both sides are measured in turns, in as many pairs of fresh processes as the answer needs.
 
     ``budget_s`` is everything, the start of processes included. It is exceeded in two cases: every pair gets its
-    ``MIN_QUADS`` quads, and a suspicion is followed up: once in a second pair, because without that it means nothing,
-    and for a few quads more where too many were disturbed.
+    ``MIN_QUADS`` quads, and a suspicion is followed up: in a second pair at any rate, because without that it means
+    nothing, for a few quads more where too many were disturbed, and for as long again where the estimate is beyond the
+    margin and its interval is not.
     ``progress`` is told a sentence between quads, never while one is measured.
 
     Units: seconds; latencies in nanoseconds.
@@ -103,6 +106,8 @@ def compare_latency(
         found = judge(heard, margin, seed)
         if found.change is not Change.INCONCLUSIVE or len(heard) == MAX_PAIRS:
             break
+        if not 1 - margin <= found.ratio <= 1 + margin:
+            deadline = started + FOLLOW_UP * budget_s
         to_follow = len(heard) == 1 and found.recurred is False
         if not to_follow and clock() + (ready - opened) + _shortest(heard) > deadline:
             break

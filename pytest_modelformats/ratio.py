@@ -10,8 +10,11 @@ log of the ratio of its medians. Quads are gathered in *pairs* of processes, bot
 - Between pairs: one process of a pair may be faster for as long as it lives (memory layout, address randomisation).
   Few pairs say little of how much, so what they say is moderated by a prior: Smyth (2004).
 
-Coverage of the 95 % interval, on 2000 synthetic comparisons each with a known ratio (``tests/test_ratio.py`` repeats
-a part of them): at least 93 %, where processes of the same code differ as expected.
+Coverage of the 95 % interval, 300 synthetic comparisons each, of normal, heavy-tailed (Student's t with 3 degrees of
+freedom) and bimodal noise between quads and of quads one in ten of which is spoilt by half (``tests/test_ratio.py``
+holds a part of it): of one pair, 6 to 28 quads, COVER_OWN; over one, two and four pairs whose processes differ
+as expected (0.57 %), COVER_OVER. Where they differ by 1.3 %, COVER_WIDE: that is why a difference must also
+recur, pair by pair.
 
 Source: Kalibera & Jones (2013), "Rigorous benchmarking in reasonable time" (levels of repetition; ratios with
 intervals instead of tests of single runs); Hodges & Lehmann (1963), "Estimates of location based on rank tests"; Efron
@@ -46,6 +49,8 @@ RESAMPLES = 400
 # The shares between which one standard deviation to either side of a normal distribution lies. The variance itself
 # would be that of the few resamples in which spoilt quads are the majority: intervals up to ten times as wide.
 ONE_SIGMA = (0.158655, 0.841345)
+# Of fewer quads the larger of both is taken: six quads in two modes were covered in 91 % by those shares alone.
+FEW_QUADS = 9
 CONFIDENCE = 0.95
 
 
@@ -138,18 +143,27 @@ def within(log_ratios: Sequence[float], seed: int) -> Within:
 
     Raises: ValueError with fewer than two quads: there is no variance.
     """
+    if len(log_ratios) < 2:  # noqa: PLR2004 - the fewest of which something can vary
+        raise ValueError("one quad says nothing about how much quads vary; gather at least two")
+    return _within(tuple(log_ratios), seed)
+
+
+# A comparison asks again for pairs that are complete, at every look at the one that is not.
+@lru_cache(maxsize=64)
+def _within(log_ratios: tuple[float, ...], seed: int) -> Within:
     import numpy as np
 
     count = len(log_ratios)
-    if count < 2:  # noqa: PLR2004 - the fewest of which something can vary
-        raise ValueError("one quad says nothing about how much quads vary; gather at least two")
     values = np.asarray(log_ratios, float)
     first, second = np.triu_indices(count)
     centre = float(np.median((values[first] + values[second]) / 2))
     drawn = values[np.random.default_rng([seed, count]).integers(0, count, (RESAMPLES, count))]
     centres = np.median((drawn[:, first] + drawn[:, second]) / 2, axis=1)
     low, high = np.quantile(centres, ONE_SIGMA)
-    return Within(centre, float((high - low) / 2) ** 2 * count / (count - 1), count)
+    spread = float(high - low) / 2
+    if count < FEW_QUADS:
+        spread = max(spread, float(centres.std()))
+    return Within(centre, spread**2 * count / (count - 1), count)
 
 
 def over_pairs(pairs: Sequence[Within], spread: float = PAIR_SPREAD, trust: float = PRIOR_FREEDOM) -> Interval:
@@ -164,7 +178,9 @@ def over_pairs(pairs: Sequence[Within], spread: float = PAIR_SPREAD, trust: floa
         shown = max(0.0, variance([p.centre for p in pairs]) - fmean(p.variance for p in pairs))
     freedom = trust + count - 1
     between = (trust * spread**2 + (count - 1) * shown) / freedom
-    weights = [1 / (p.variance + between) for p in pairs]
+    # A variance that is small by chance would weigh too much: weights see it halfway to the mean of all.
+    usual = fmean(p.variance for p in pairs)
+    weights = [1 / ((p.variance + usual) / 2 + between) for p in pairs]
     shares = [weight / math.fsum(weights) for weight in weights]
     inner = [share**2 * p.variance for share, p in zip(shares, pairs, strict=True)]
     outer = between * math.fsum(share**2 for share in shares)

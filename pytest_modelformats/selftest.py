@@ -37,8 +37,8 @@ _OWN = "pytest_modelformats.selftest_workloads"
 class Detectable:
     """What a comparison at a margin, within a budget, finds here.
 
-    ``slowdown`` is the least one that is found in 95 of 100 cases (``None``: not even twice the time is), ``alarms``
-    the share of comparisons of identical code that would report a change: both by running the rule on drawn quads.
+    ``slowdown`` is the least one found in 95 of 100 cases (``None``: not even twice the time is), ``alarms`` the
+    share of comparisons of identical code that would report a change: both by running the rule on drawn quads.
     """
 
     margin: float

@@ -1,9 +1,10 @@
 """Two openings as the two sides of a comparison: each in a fresh worker, on the same cores, one at work at a time.
 
 A worker that is not asked blocks in the receive of its channel and takes no time. What a runtime's thread pool does
-meanwhile is another matter: with one thread (the default) there is no pool; with more, ONNX Runtime's and OpenMP's
-threads spin for up to 0.2 s after a call, on the cores on which the other side is then measured. So the first call of
-every block is not recorded, and a block of a session with several threads begins only after ``SPIN_S`` of silence.
+meanwhile is another matter: with one thread (the default) there is no pool; with two, after the last call ONNX
+Runtime's pool took 20 ms of processor time, that of PyTorch (libgomp) up to 10 ms and OpenVINO's none, however long
+they were left alone. So a block of a session with several threads begins only after ``SPIN_S`` of silence, and the
+first call of every block is not recorded.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Opening", "WorkerSide", "pair_of"]
 
 AT_LEAST = 8
-SPIN_S = 0.25
+SPIN_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)

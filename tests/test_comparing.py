@@ -167,9 +167,19 @@ def test_too_little_time_is_inconclusive():
 
 def test_budget_is_kept():
     """Where nothing is suspected the measuring ends within the budget and one pair's shortest time."""
-    world = World(steady(1.05), block_spread=0.03)
-    found = world.compare(budget_s=15)
-    assert found.seconds == world.now < 18
+    for seed in range(10):
+        world = World(steady(0.99), seed=seed, block_spread=0.1)
+        found = world.compare(margin=0.05, budget_s=10, seed=seed)
+        if 0.95 <= found.ratio <= 1.05:
+            assert found.seconds == world.now < 13
+
+
+def test_unclear_suspicion_gets_the_budget_twice():
+    """A slow-down just beyond the margin is followed up for as long again, not for ever."""
+    worlds = [World(steady(1.06), seed=seed, block_spread=0.05) for seed in range(6)]
+    took = [world.compare(budget_s=10).seconds for world in worlds]
+    assert max(took) < 24
+    assert sum(seconds > 12 for seconds in took) >= 3
 
 
 def test_disturbed_quads_are_set_aside():

@@ -24,7 +24,7 @@ BUDGET_S = 10.0
 @click.option("--pairs", default=6, show_default=True, type=click.IntRange(min=FEWEST_PAIRS),
               help="Pairs of fresh processes to measure per workload; two make one comparison.")  # fmt: skip
 @click.option("--backend", default="", metavar="NAME",
-              help="numpy, onnxruntime, openvino or torch. Default: numpy and the first one installed.")  # fmt: skip
+              help="numpy, onnxruntime, openvino or torch. Default: numpy and the first installed one.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
 def selftest(budget: float, pairs: int, backend: str, *, as_json: bool) -> None:
     """Measure this machine against itself: the smallest slow-down that a run here detects, and its false alarms."""

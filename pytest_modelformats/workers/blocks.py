@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from array import array
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +24,42 @@ LONGEST_NS = 500_000_000
 FEWEST = 3
 
 
+class _Held:
+    """The process is pinned and its collector off while anyone holds it: two sides may share it (--mf-isolate none)."""
+
+    def __init__(self) -> None:
+        self._holders = 0
+        self._stack = ExitStack()
+        self._pinned: tuple[int, ...] = ()
+
+    def take(self, threads: int) -> tuple[int, ...]:
+        if self._holders == 0:
+            self._stack.enter_context(without_collector())
+            self._pinned = self._stack.enter_context(pinned_to_cores(threads))
+        self._holders += 1
+        return self._pinned
+
+    def let_go(self) -> None:
+        self._holders -= 1
+        if self._holders == 0:
+            self._stack.close()
+
+
+_held = _Held()
+
+
 class Blocks:
     """A bound call that stays pinned, with the collector off, from its first block until it is closed."""
 
     def __init__(self, bind: Callable[[], Callable[[], object]], threads: int) -> None:
         """Bind on the cores that it will be timed on, and warm up."""
-        self._held = ExitStack()
+        self.pinned = _held.take(threads)
         try:
-            self._held.enter_context(without_collector())
-            self.pinned = self._held.enter_context(pinned_to_cores(threads))
             self._call = bind()
             self._call()
             warmed = measure._warm_up(self._call, time.perf_counter_ns, WARMUP_BUDGET_NS)  # noqa: SLF001 - the same one
         except BaseException:
-            self._held.close()
+            _held.let_go()
             raise
         self.warmup_runs, self.settled = warmed
 
@@ -45,8 +67,8 @@ class Blocks:
         """Time calls for so long, and ``at_least`` so many unless they are slow; the first call is not recorded.
 
         Another process has used the core since the last block, and what this one keeps in caches is gone. ``waited`` is
-        the share of the time for which this thread was ready to run and waited for a core, ``interrupted`` the number
-        of times it was made to; ``None`` where the system does not say. ``samples_ns`` are 64-bit integers in native
+        the share of the time for which its threads were ready to run and waited for a core, ``interrupted`` the number
+        of times they were made to; ``None`` where the system does not say. ``samples_ns`` are 64-bit integers in native
         byte order.
         """
         call, clock = self._call, time.perf_counter_ns
@@ -74,18 +96,24 @@ class Blocks:
 
     def close(self) -> None:
         """Unpin the process and give it its collector back."""
-        self._held.close()
+        _held.let_go()
 
 
 def _held_up() -> tuple[int, int] | None:
-    """For how many ns this thread has been ready to run without running, and how often it was made to stop.
+    """For how many ns the process's threads were ready to run without running, and how often they were made to stop.
+
+    All threads: some runtimes compute in one of their own while the caller sleeps (OpenVINO).
 
     Source: the kernel's Documentation/scheduler/sched-stats.rst (/proc/<pid>/schedstat, second field), getrusage(2).
     """
     try:
         import resource
-
-        waited = int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1])
-        return waited, resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
-    except (ImportError, AttributeError, OSError, IndexError, ValueError):
+    except ImportError:
         return None
+    waited, known = 0, False
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        # A thread may end while it is looked at.
+        with suppress(OSError, IndexError, ValueError):
+            waited += int(task.read_text(encoding="ascii").split()[1])
+            known = True
+    return (waited, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw) if known else None

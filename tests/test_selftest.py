@@ -1,0 +1,118 @@
+"""``modelformats selftest``: what it measures, what it says of it, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from pytest_modelformats import selftest, selftest_workloads
+from pytest_modelformats.cli import commands
+from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.ratio import Quad
+from pytest_modelformats.workers.pool import Pool
+
+FEW = 8  # trials: here it is counted what is said, not how well
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Fewer quads, trials and budgets: the path is the same."""
+    plain_least, plain_share = selftest.smallest_slowdown, selftest.found_share
+    monkeypatch.setattr(selftest, "QUADS", 3)
+    monkeypatch.setattr(selftest, "BUDGETS", (1,))
+    monkeypatch.setattr(selftest, "smallest_slowdown", lambda *a, **k: plain_least(*a, **{**k, "trials": FEW}))
+    monkeypatch.setattr(selftest, "found_share", lambda *a, **k: plain_share(*a, **{**k, "trials": FEW}))
+
+
+def quads(spread=0.0, bias=0.0, count=9):
+    return [Quad(bias + spread * (-1) ** i, 1e6, 1e6) for i in range(count)]
+
+
+def told(heard, budget_s=10.0):
+    return selftest._workload("numpy", heard, (0.5, 0.2), budget_s, lambda _: None)
+
+
+def test_command_measures_and_says_one_sentence(brief):
+    """Identical code in real processes: no alarm of its own, a table, and the sentence at the end."""
+    ran = CliRunner().invoke(commands, ["selftest", "--pairs", "2", "--backend", "numpy", "--budget", "4"])
+    assert ran.exit_code == 0, ran.output
+    assert "0 of 1 comparisons of identical code gave an alarm" in ran.output
+    assert "detected in 95 of 100" in ran.output
+    last = ran.output.strip().splitlines()[-1]
+    assert last.startswith(("At a margin of 5% and 4 s a comparison", "This machine is too restless"))
+
+
+def test_json_holds_what_is_said(brief):
+    pytest.importorskip("onnxruntime")
+    ran = CliRunner().invoke(commands, ["selftest", "--pairs", "2", "--backend", "onnxruntime", "--json"])
+    assert ran.exit_code == 0, ran.output
+    found = json.loads(ran.output)
+    (workload,) = found["workloads"]
+    assert workload["name"] == "onnxruntime"
+    assert workload["comparisons"] == 1
+    assert {row["margin"] for row in workload["detectable"]} == set(selftest.MARGINS)
+    assert found["machine_state"]["before"]["measured_core"]
+    assert found["sentence"]
+
+
+def test_alarms_are_counted_and_said(brief):
+    """Pairs that agree on a difference of identical code are what an alarm looks like; the sentence tells it."""
+    quiet = told([quads(0.002), quads(0.002)])
+    assert (quiet.comparisons, quiet.alarms) == (1, 0)
+    wolf = told([quads(0.002, 0.2), quads(0.002, 0.2)])
+    assert (wolf.comparisons, wolf.alarms) == (1, 1)
+    assert "1 of 2 comparisons of identical code gave an alarm" in selftest.sentence([quiet, wolf], 10.0)
+
+
+def test_sentence_of_a_restless_machine(brief):
+    quiet = told([quads(0.002), quads(0.002)])
+    blind = replace(quiet, detectable=tuple(replace(d, slowdown=None) for d in quiet.detectable))
+    assert "finds a slow-down of" in selftest.sentence([quiet], 10.0)
+    assert "too restless" in selftest.sentence([quiet, blind], 10.0)
+
+
+@pytest.mark.parametrize(("backend", "said"), [("onyx", "no workload 'onyx'"), ("torchy", "did you mean 'torch'")])
+def test_unknown_backend_is_one_sentence(backend, said):
+    with pytest.raises(ConfigurationError, match=said):
+        selftest.chosen(backend)
+
+
+def test_backend_that_is_not_installed_names_its_install_line(monkeypatch):
+    monkeypatch.setattr(selftest, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match="pip install"):
+        selftest.chosen("openvino")
+
+
+def test_model_is_onnx_that_the_checker_accepts(tmp_path):
+    """The hand-written bytes are a valid model, and compute what numpy computes."""
+    onnx = pytest.importorskip("onnx")
+    path = tmp_path / "model.onnx"
+    selftest_workloads.write_model(path)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    from onnx.reference import ReferenceEvaluator
+
+    x = np.ones((selftest_workloads.ROWS, selftest_workloads.WIDTH), np.float32)
+    (y,) = ReferenceEvaluator(model).run(None, {"x": x})
+    expected = x
+    for weight in model.graph.initializer:
+        expected = np.tanh(expected @ onnx.numpy_helper.to_array(weight))
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["openvino", "torch"])
+def test_every_runtime_opens_the_workload(name):
+    """Each of the other workloads is opened and timed in its worker."""
+    pytest.importorskip(name)
+    with (
+        closing(Pool(memory_bytes=0, threads=1, isolate="process")) as pool,
+        selftest.pair_of(pool, *[selftest._opening(pool, name)] * 2)() as (before, after),
+    ):
+        assert len(before.block(0.01)) >= 8
+        assert len(after.block(0.01)) >= 8
