@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pytest_modelformats import environment_entries, environment_store, installing
-from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
+from pytest_modelformats.errors import CacheError, ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.options import EnvironmentEntry as Declared
 from pytest_modelformats.remember import remember
 from pytest_modelformats.schema import Environment
@@ -107,7 +107,7 @@ class Environments:
     def _stated(self, name: str) -> dict[str, Any]:
         try:
             return self.ready(name).stated()
-        except ConfigurationError as error:
+        except (ConfigurationError, CacheError) as error:
             required = environment_entries.complete(_entry(self._settings, name))
             return {"requirements": list(required), "versions": {}, "python": "", "problem": str(error)}
 
