@@ -109,7 +109,12 @@ class Environments:
             return self.ready(name).stated()
         except (ConfigurationError, CacheError) as error:
             required = environment_entries.complete(_entry(self._settings, name))
-            return {"requirements": list(required), "versions": {}, "python": "", "problem": str(error)}
+            return {
+                "requirements": [*map(installing.without_secrets, required)],
+                "versions": {},
+                "python": "",
+                "problem": str(error),
+            }
 
 
 def declared(settings: Settings) -> tuple[Declared, ...]:
@@ -137,7 +142,11 @@ def prepared(settings: Settings, entry: Declared, progress: Progress | None = No
     found = environment_store.read(folder)
     if found is not None:
         return _ready(entry, folder, found)
-    show = progress(f"making the environment {entry.name}: {', '.join(required)}") if progress else None
+    show = (
+        progress(f"making the environment {entry.name}: {installing.without_secrets(', '.join(required))}")
+        if progress
+        else None
+    )
     started = time.monotonic()
     with environment_store.locked(folder, settings.timeout_s, show):
         found = environment_store.read(folder)

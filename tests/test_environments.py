@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 from dummy_index import declare_backend
@@ -19,6 +20,7 @@ from pytest_modelformats import configuration, environment_store, environments, 
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.options import EnvironmentEntry
 
+SCHEMA = Path(environments.__file__).with_name("record.schema.json")
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 DUMMY = "tiny-onnx-fp32-mfdummy@cpu"
 # The pip of a fresh interpreter takes its time on a busy machine; what is refused does not.
@@ -266,6 +268,7 @@ def test_a_release_that_is_wrong_fails_beside_one_that_is_right(run, tiny, dummi
     assert set(header["environments"]) == {"right", "wrong", "refuses"}
     assert header["environments"]["wrong"]["versions"]["mfdummy"] == "1.5"
     assert header["environments"]["wrong"]["requirements"] == ["mfdummy==1.5", "numpy"]
+    jsonschema.validate(header, json.loads(SCHEMA.read_text()))
     report = (ran.folder / "report.md").read_text()
     assert f"wrong: mfdummy 1.5, numpy {np.__version__}; Python" in report
     assert "<dt>wrong</dt>" in (ran.folder / "index.html").read_text()
