@@ -169,10 +169,7 @@ def having(settings: Settings, versions: Mapping[str, str]) -> Ready | None:
     for folder in environment_store.folders(settings):
         found = environment_store.read(folder)
         if found is not None:
-            name = next(
-                (e.name for e in settings.environments if environment_store.folder_of(settings, e) == folder),
-                folder.name[:12],
-            )
+            name = next((e.name for e in settings.environments if is_in(settings, e, folder)), folder.name[:12])
             there = _ready(Declared(name, tuple(found["requirements"])), folder, found)
             if there.has(versions):
                 return there
@@ -207,8 +204,11 @@ def remove(settings: Settings, folder: Path) -> None:
 
 
 def is_in(settings: Settings, entry: Declared, folder: Path) -> bool:
-    """Whether a folder of the cache is a declared environment's."""
-    return not entry.interpreter and environment_store.folder_of(settings, entry) == folder
+    """Whether a folder of the cache is a declared environment's; one whose interpreter does not start has none."""
+    try:
+        return not entry.interpreter and environment_store.folder_of(settings, entry) == folder
+    except ConfigurationError:
+        return False
 
 
 def is_made(settings: Settings, entry: Declared) -> bool:
