@@ -9,7 +9,7 @@ from pytest_modelformats import cli
 
 CONFIGURED = """
 [environments.early]
-requirements = ["mfdummy<1.1"]
+requirements = ["mfdummy>=1,<1.1"]
 """
 
 
@@ -26,7 +26,7 @@ def command(pytester, offline):
 def test_an_environment_from_making_to_removing(command):
     """Declared ones by their name, any by the beginning of its folder's name."""
     before = command("env", "list")
-    assert "early: mfdummy<1.1, not made yet" in before.output
+    assert "early: mfdummy<1.1,>=1, not made yet" in before.output
     assert ": none." in before.output
     made = command("env", "create")
     assert made.exit_code == 0, made.output
@@ -35,14 +35,14 @@ def test_an_environment_from_making_to_removing(command):
     assert "early: is there" in command("env", "create", "early").output
     assert command("env", "create", "late=mfdummy==1.7").exit_code == 0
     listed = command("env", "list").output
-    assert "early: mfdummy<1.1, there" in listed
+    assert "early: mfdummy<1.1,>=1, there" in listed
     late = next(line for line in listed.splitlines() if "mfdummy==1.7" in line)
     assert "in the cache: 2" in command("doctor").output
     assert "declared: early" in command("doctor").output
     assert command("env", "remove", late.split(":")[0].strip()).exit_code == 0
     assert "mfdummy==1.7" not in command("env", "list").output
     assert command("env", "remove", "early").output.startswith("removed ")
-    assert "early: mfdummy<1.1, not made yet" in command("env", "list").output
+    assert "early: mfdummy<1.1,>=1, not made yet" in command("env", "list").output
 
 
 @pytest.mark.parametrize(
