@@ -110,7 +110,12 @@ def make(
     try:
         interpreter = installing.make(installer, folder, base, required, settings.timeout_s, show)
         python, versions = installing.look(str(interpreter), INSTALLED)
-        facts = {"requirements": list(required), "python": python, "versions": versions, "made_by": installer.name}
+        facts = {
+            "requirements": [*map(installing.without_secrets, required)],
+            "python": python,
+            "versions": versions,
+            "made_by": installer.name,
+        }
         facts |= {"made_at": now(), "seconds": round(time.monotonic() - started, 2), "found": _installed(folder)}
         aside = folder / f".{MARKER}"
         aside.write_text(json.dumps(facts, indent=2, sort_keys=True), encoding="utf-8")
@@ -125,7 +130,7 @@ def make(
 
 def unavailable(entry: EnvironmentEntry, installer: str, why: str) -> EnvironmentUnavailable:
     """The error that says what cannot be made, in the installer's own last words, and what to do next."""
-    again = f"modelformats env create {shlex.quote(written(entry))}"
+    again = f"modelformats env create {shlex.quote(installing.without_secrets(written(entry)))}"
     return EnvironmentUnavailable(
         f"the environment '{entry.name}' cannot be made: {installer} says: {why.rstrip('.')}. Correct its "
         f"requirements, or let the package index be reached, and see it alone: {again}"

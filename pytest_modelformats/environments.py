@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from pytest_modelformats import environment_entries, environment_store, installing
-from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
+from pytest_modelformats.errors import CacheError, ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.options import EnvironmentEntry as Declared
 from pytest_modelformats.remember import remember
 from pytest_modelformats.schema import Environment
@@ -107,9 +107,14 @@ class Environments:
     def _stated(self, name: str) -> dict[str, Any]:
         try:
             return self.ready(name).stated()
-        except ConfigurationError as error:
+        except (ConfigurationError, CacheError) as error:
             required = environment_entries.complete(_entry(self._settings, name))
-            return {"requirements": list(required), "versions": {}, "python": "", "problem": str(error)}
+            return {
+                "requirements": [*map(installing.without_secrets, required)],
+                "versions": {},
+                "python": "",
+                "problem": str(error),
+            }
 
 
 def declared(settings: Settings) -> tuple[Declared, ...]:
@@ -137,7 +142,11 @@ def prepared(settings: Settings, entry: Declared, progress: Progress | None = No
     found = environment_store.read(folder)
     if found is not None:
         return _ready(entry, folder, found)
-    show = progress(f"making the environment {entry.name}: {', '.join(required)}") if progress else None
+    show = (
+        progress(f"making the environment {entry.name}: {installing.without_secrets(', '.join(required))}")
+        if progress
+        else None
+    )
     started = time.monotonic()
     with environment_store.locked(folder, settings.timeout_s, show):
         found = environment_store.read(folder)
@@ -160,10 +169,7 @@ def having(settings: Settings, versions: Mapping[str, str]) -> Ready | None:
     for folder in environment_store.folders(settings):
         found = environment_store.read(folder)
         if found is not None:
-            name = next(
-                (e.name for e in settings.environments if environment_store.folder_of(settings, e) == folder),
-                folder.name[:12],
-            )
+            name = next((e.name for e in settings.environments if is_in(settings, e, folder)), folder.name[:12])
             there = _ready(Declared(name, tuple(found["requirements"])), folder, found)
             if there.has(versions):
                 return there
@@ -198,8 +204,11 @@ def remove(settings: Settings, folder: Path) -> None:
 
 
 def is_in(settings: Settings, entry: Declared, folder: Path) -> bool:
-    """Whether a folder of the cache is a declared environment's."""
-    return not entry.interpreter and environment_store.folder_of(settings, entry) == folder
+    """Whether a folder of the cache is a declared environment's; one whose interpreter does not start has none."""
+    try:
+        return not entry.interpreter and environment_store.folder_of(settings, entry) == folder
+    except ConfigurationError:
+        return False
 
 
 def is_made(settings: Settings, entry: Declared) -> bool:

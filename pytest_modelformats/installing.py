@@ -177,8 +177,13 @@ def last_words(text: str) -> str:
     words = "; ".join(line for line in told if line and not _NOISE.match(line))
     if (refused := _REFUSED.search(text)) and "(from versions: none)" in words:
         words = f"{refused[0]}; {words}"
-    words = _VERSIONS.sub(r"(the newest of those found: \1)", _SECRET.sub("***@", words))
+    words = _VERSIONS.sub(r"(the newest of those found: \1)", without_secrets(words))
     return words if len(words) <= _WORDS else f"{words[: _WORDS - 2].rstrip()} …"
+
+
+def without_secrets(text: str) -> str:
+    """The text with the user and password of every address hidden."""
+    return _SECRET.sub("***@", text)
 
 
 def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:

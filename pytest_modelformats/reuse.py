@@ -82,7 +82,7 @@ class Kept:
 class Reuse:
     """The folder of what passed, and the key under which a stage of a cell is kept there."""
 
-    def __init__(self, settings: Settings, models: Models, environments: Environments) -> None:
+    def __init__(self, settings: Settings, models: Models, environments: Environments | None = None) -> None:
         """Nothing is read before a stage is asked for."""
         self._environments = environments
         self._settings = settings
@@ -126,7 +126,7 @@ class Reuse:
             "candidate": self._candidate(planned),
             "stage": stage,
         }
-        if cell.environment:
+        if cell.environment and self._environments is not None:
             parts["environment"] = self._environments.ready(cell.environment).stated()
         key = key_of(parts)
         return self._folder / key[:2] / f"{key}.json"

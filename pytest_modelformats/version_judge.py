@@ -116,9 +116,11 @@ class Judge:
         from pytest_modelformats.sides import pair_of
 
         started = time.monotonic()
+        show = self._progress(f"comparing {self._package} {version} with {good}")
+        tell = (lambda _: show(time.monotonic() - started)) if show is not None else None
         try:
             pair = pair_of(self.stages.pool, self._opening(good), self._opening(version))
-            found = compare_latency(pair, margin=margin, budget_s=budget_s, seed=self._settings.seed)
+            found = compare_latency(pair, margin=margin, budget_s=budget_s, seed=self._settings.seed, progress=tell)
         except ModelFormatsError as error:
             return Step(version, None, "skipped", str(error), seconds=time.monotonic() - started)
         finally:

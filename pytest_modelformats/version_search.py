@@ -42,7 +42,7 @@ def search(versions: Sequence[str], look: Callable[[str], Step]) -> Found:
     """The change between the first version, which is good, and the last, which is bad; neither is looked at again.
 
     Each step halves what is left, beginning at the middle and going outwards where a version cannot be tried, as
-    ``git bisect skip`` does; a version that is neither the good's nor the bad's neighbour in the end costs nothing.
+    ``git bisect skip`` does.
     """
     steps: list[Step] = []
     low, high = 0, len(versions) - 1

@@ -15,6 +15,8 @@ import numpy as np
 
 VERSIONS = tuple(f"1.{minor}" for minor in range(8))
 UNINSTALLABLE, UNOPENABLE, SLOW, WRONG = "1.1", "1.4", "1.3", "1.5"
+# Before all of these, a release that was uploaded without its module.
+EMPTY = "0.9"
 SITE = Path(np.__file__).parent.parent
 MODULE = '''
 """A runtime of one model."""
@@ -97,6 +99,7 @@ def write_index(folder):
         if path.name in {"numpy", "numpy.libs"}:
             (links / path.name).symlink_to(path)
     wheel(folder, "numpy", np.__version__.partition("+")[0], {"numpy_here.pth": f"{links}\n"})
+    wheel(folder, "mfdummy", EMPTY, {})
     for version in VERSIONS:
         requires = ["a-package-that-nobody-has"] if version == UNINSTALLABLE else []
         wheel(folder, "mfdummy", version, {"mfdummy.py": MODULE.format(version=version)}, requires)

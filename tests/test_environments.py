@@ -10,15 +10,17 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
-from dummy_index import declare_backend
+from dummy_index import EMPTY, declare_backend
 from inner_run import ONE_CELL, two_layers
 
 from pytest_modelformats import configuration, environment_store, environments, installing
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.options import EnvironmentEntry
 
+SCHEMA = Path(environments.__file__).with_name("record.schema.json")
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 DUMMY = "tiny-onnx-fp32-mfdummy@cpu"
 # The pip of a fresh interpreter takes its time on a busy machine; what is refused does not.
@@ -159,7 +161,7 @@ def test_one_of_the_users_own_is_used_as_it_is(tmp_path):
 
 
 def test_an_environment_with_these_versions_is_found(tmp_path, offline):
-    settings = settings_of(tmp_path, "early=mfdummy<1.1", "late=mfdummy==1.6")
+    settings = settings_of(tmp_path, "early=mfdummy>=1,<1.1", "late=mfdummy==1.6")
     assert environments.having(settings, {"mfdummy": "1.3"}) is None
     found = environments.having(settings, {"mfdummy": "1.0"})
     assert (found.name, found.versions["mfdummy"]) == ("early", "1.0")
@@ -249,10 +251,11 @@ def dummies(pytester, monkeypatch, offline):
 def test_a_release_that_is_wrong_fails_beside_one_that_is_right(run, tiny, dummies):
     """The versions are stated; what was measured and the bundle belong to their environment."""
     asked = ("--mf-env", "right=mfdummy==1.2", "--mf-env", "wrong=mfdummy==1.5", "--mf-env", "refuses=mfdummy==1.4")
+    asked += ("--mf-env", f"empty=mfdummy=={EMPTY}")
     chosen = ("--mf-model", tiny, "--mf-backends", "mfdummy", *asked, "--mf-localise-budget", "0")
     ran = run(*chosen, "--mf-suites", "contract,parity,determinism,latency", "--mf-time-budget", "0.3")
     assert ran.status == 1, ran.text
-    assert ran.cells == [DUMMY, f"{DUMMY}+right", f"{DUMMY}+wrong", f"{DUMMY}+refuses"]
+    assert ran.cells == [DUMMY, f"{DUMMY}+right", f"{DUMMY}+wrong", f"{DUMMY}+refuses", f"{DUMMY}+empty"]
     assert ran.outcomes[DUMMY, "availability"] == "missing-dependency"
     checks = {check: ran.checks[f"{DUMMY}+right", check] for check in ("contract", "parity", "determinism", "latency")}
     assert {line["outcome"] for line in checks.values()} == {"passed"}, ran.text
@@ -262,10 +265,16 @@ def test_a_release_that_is_wrong_fails_beside_one_that_is_right(run, tiny, dummi
     assert (wrong["outcome"], wrong["failure_kind"]) == ("failed", "numeric")
     assert wrong["data"]["statement"]["version"] == "1.5"
     assert "this release opens nothing" in ran.checks[f"{DUMMY}+refuses", "parity"]["sentence"]
+    empty = ran.checks[f"{DUMMY}+empty", "parity"]
+    assert empty["outcome"] == "missing-dependency"
+    assert (
+        "the environment 'empty' lacks something (ModuleNotFoundError: No module named 'mfdummy'" in empty["sentence"]
+    )
     (header,) = ran.of("header")
-    assert set(header["environments"]) == {"right", "wrong", "refuses"}
+    assert set(header["environments"]) == {"right", "wrong", "refuses", "empty"}
     assert header["environments"]["wrong"]["versions"]["mfdummy"] == "1.5"
     assert header["environments"]["wrong"]["requirements"] == ["mfdummy==1.5", "numpy"]
+    jsonschema.validate(header, json.loads(SCHEMA.read_text()))
     report = (ran.folder / "report.md").read_text()
     assert f"wrong: mfdummy 1.5, numpy {np.__version__}; Python" in report
     assert "<dt>wrong</dt>" in (ran.folder / "index.html").read_text()
@@ -311,7 +320,7 @@ def test_two_versions_of_onnx_runtime_in_one_run(run, tiny, pytester, foreign):
     candidate = "tiny~wrong-onnx-fp32-onnxruntime@cpu+ort-1.26"
     line = ran.checks[candidate, "parity"]
     assert (line["outcome"], line["failure_kind"]) == ("failed", "numeric")
-    assert line["data"]["localisation"]["operator"]
+    assert line["data"]["localisation"]["confirmed"]  # in the other version, too
     (bundle,) = ran.folder.glob("bundles/*+ort-1.26-parity")
     assert "onnxruntime==1.26.0" in json.loads((bundle / "case.json").read_text())["install"]
     repro = [foreign.python, str(Path(bundle) / "repro.py")]

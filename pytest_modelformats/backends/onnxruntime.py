@@ -24,7 +24,7 @@ BACKEND = Backend(
     entry="pytest_modelformats.backends.onnxruntime:open_session",
     requires=("onnxruntime",),
     install="pip install 'pytest-modelformats[onnxruntime]'",
-    libraries=("onnxruntime",),
+    libraries=("onnxruntime", "onnxruntime-gpu"),
     verified={"cpu": "x86-64 with AVX-512"},
     precision_devices={"tf32": ("cuda",)},
 )
