@@ -89,7 +89,7 @@ def entry_of(run: Run) -> Entry:
     Raises: ConfigurationError for a joined record of several kinds of machine: no cell of it says on which it ran.
     """
     header = run.header
-    kinds = {about["machine"]["identity"] for about in header.merged.values()}
+    kinds = {about.get("machine", {}).get("identity") for about in header.merged.values()}
     if len(kinds) > 1:
         msg = f"the record {header.run} was joined from {len(kinds)} kinds of machine; add the records it was made of"
         raise ConfigurationError(msg)

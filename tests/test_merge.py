@@ -239,6 +239,14 @@ def test_a_folder_stands_for_every_record_in_it_and_each_counts_once(tmp_path, m
     assert run.doubts == ()
 
 
+def test_shards_that_happen_to_have_one_run_id_are_both_there(tmp_path, merge):
+    a = record_of(tmp_path / "a", 0, [cell_line(), parity_line()], run="same")
+    b = record_of(tmp_path / "b", 0, [cell_line(OTHER), parity_line(cell=OTHER)], run="same")
+    run = merge(a, b)
+    assert words(run) == {CELL: "passed", OTHER: "passed"}
+    assert list(run.header.merged) == ["same", "same (2)"]
+
+
 def test_a_joined_record_can_be_joined_again(tmp_path, merge):
     a = record_of(tmp_path, 0, [cell_line(), parity_line()])
     b = record_of(tmp_path, 1, [cell_line(OTHER), parity_line(cell=OTHER)], versions={"onnxruntime": "1.32.0"})

@@ -104,6 +104,13 @@ def test_other_metrics_and_the_outcome_have_trends(where):
     assert "Step" not in text
 
 
+def test_a_changed_outcome_is_told_with_the_version_that_changed(where, kept, run_of):
+    kept.append(run_of(40, [cell_line(), parity_line(outcome="failed")], versions={"onnxruntime": "1.33.0"}))
+    text = ask(CELL, where, "--metric", "outcome")
+    assert "passed → failed at 2026-01-02 16:00 (run-0040); changed there: onnxruntime 1.32.0 → 1.33.0." in text
+    assert text.count("→ failed") == 1
+
+
 def test_other_machines_are_named_and_chosen(where, kept, run_of):
     kept.append(run_of(50, machine={"cpu": "Another", "physical_cores": 64}))
     other = machine.identity({**MACHINE, "cpu": "Another", "physical_cores": 64})
