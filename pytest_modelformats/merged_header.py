@@ -111,11 +111,11 @@ def notes_of(parts: Sequence[Part]) -> list[str]:
     tools = {part.name: part.header["tool"] for part in parts}
     if len(set(tools.values())) > 1:
         versions.append(_listing("pytest-modelformats", tools))
-    if versions:
-        notes.append(f"Versions differ between the records: {'; '.join(versions)}.")
     for name in sorted({name for part in parts for name in part.header.get("environments", {})}):
         of = {part.name: part.header.get("environments", {}).get(name, {}).get("versions", {}) for part in parts}
         versions += [f"in the environment {name}: {said}" for said in _differing(of)]
+    if versions:
+        notes.append(f"Versions differ between the records: {'; '.join(versions)}.")
     options = _differing({part.name: part.header["options"] for part in parts})
     if options:
         notes.append(f"The records were made with different options: {'; '.join(options)}.")

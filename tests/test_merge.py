@@ -117,7 +117,8 @@ def test_environments_of_one_name_and_other_versions_are_said(tmp_path, merge):
     parts = []
     for number, (found, version) in enumerate(((a, "1.20.1"), (b, "1.21.0"))):
         header = {**found[0], "environments": of(version)}
-        parts.append(merging.Part(Path(f"run-{number}/results.jsonl"), "", "x", header, found[-1], False, (), {}, {}))
+        path = Path(f"run-{number}/results.jsonl")
+        parts.append(merging.Part(path, "", "x", header, found[-1], torn=False, models=(), cells={}, checks={}))
     (said,) = merged_header.notes_of(parts)
     assert "in the environment old: onnxruntime 1.20.1 (run-0/results.jsonl), 1.21.0 (run-1/results.jsonl)" in said
 
