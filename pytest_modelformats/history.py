@@ -105,7 +105,7 @@ def opened(where: str, cache: Path, *, write: bool = False) -> Iterator[Connecti
         with engine.begin() as connection:
             _ready(connection, url, write=write)
             yield connection
-    except (SQLAlchemyError, OSError, ImportError) as error:
+    except (SQLAlchemyError, OSError, ImportError, UnicodeError) as error:
         raise _refusal(url, error, "written" if write else "read") from None
     finally:
         if engine is not None:

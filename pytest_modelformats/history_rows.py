@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from pytest_modelformats.report.nouns import CellRecord, Check, Header
 
 OUTCOME = "outcome"
-_UNITS = {"_ns": "ns", "_bytes": "bytes", "_per_s": "/s"}
+_UNITS = {"_ns": "ns", "_bytes": "bytes", "_per_s": "/s", "_j": "J"}
 # Numbers of a check that say how it was measured, not what.
 _NO_METRICS = frozenset(
-    {"batch", "threads", "warmup_runs", "samples", "seed", "latency_p50_low_ns", "latency_p50_high_ns"}
+    {
+        *("batch", "threads", "warmup_runs", "samples", "seed", "concurrency", "wall_s", "remeasured"),
+        *("latency_p50_low_ns", "latency_p50_high_ns"),
+    }
 )
 
 
@@ -89,7 +92,7 @@ def entry_of(run: Run) -> Entry:
     Raises: ConfigurationError for a joined record of several kinds of machine: no cell of it says on which it ran.
     """
     header = run.header
-    kinds = {about["machine"]["identity"] for about in header.merged.values()}
+    kinds = {about.get("machine", {}).get("identity") for about in header.merged.values()}
     if len(kinds) > 1:
         msg = f"the record {header.run} was joined from {len(kinds)} kinds of machine; add the records it was made of"
         raise ConfigurationError(msg)
@@ -144,9 +147,11 @@ def _of_check(check: Check, versions: str) -> Iterator[Measurement]:
     samples = latency.samples if latency else None
 
     def row(metric: str, value: float, low: Any = None, high: Any = None) -> Measurement:
+        unit = unit_of(metric)
         return Measurement(
-            *(check.cell, check.check, metric, unit_of(metric), check.outcome.value, versions),
-            *(float(value), low, high, disturbed, samples),
+            *(check.cell, check.check, metric, unit, check.outcome.value, versions),
+            # What disturbs a clock changes no size.
+            *(float(value), low, high, "" if unit == "bytes" else disturbed, samples),
         )
 
     for name, value in data.items():
@@ -165,7 +170,7 @@ def _of_throughput(check: Check, point: object, versions: str) -> Iterator[Measu
         return
     where = f"[batch={point.get('batch')},concurrency={point.get('concurrency')},{point.get('mode')}]"
     for name, value in point.items():
-        if _number(value) and name not in {*_NO_METRICS, "concurrency"}:
+        if _number(value) and name not in _NO_METRICS:
             yield Measurement(
                 *(check.cell, check.check, name + where, unit_of(name), check.outcome.value, versions, float(value)),
                 disturbed=str(point.get("disturbed") or ""),
@@ -185,8 +190,7 @@ def unit_of(metric: str) -> str:
 
 def _versions(cell: CellRecord, header: Header) -> Versions:
     """The versions that a cell's numbers depend on, those of its own environment where it has one."""
-    environments = getattr(header, "environments", None) or {}
-    own = environments.get(cell.environment, {}) if cell.environment else {}
+    own = header.environments.get(cell.environment, {}) if cell.environment else {}
     there = {**header.versions, **own.get("versions", {})}
     backend = registry.backends().get(cell.backend)
     libraries = backend.libraries if backend else (cell.backend,)

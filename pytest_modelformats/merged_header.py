@@ -107,13 +107,16 @@ def _agreed(options: Sequence[Mapping[str, Any]]) -> Line:
 def notes_of(parts: Sequence[Part]) -> list[str]:
     """What differs between the parts, and which of them did not come to their end."""
     notes = []
-    versions = _differing(parts, "versions")
+    versions = _differing({part.name: part.header["versions"] for part in parts})
     tools = {part.name: part.header["tool"] for part in parts}
     if len(set(tools.values())) > 1:
         versions.append(_listing("pytest-modelformats", tools))
+    for name in sorted({name for part in parts for name in part.header.get("environments", {})}):
+        of = {part.name: part.header.get("environments", {}).get(name, {}).get("versions", {}) for part in parts}
+        versions += [f"in the environment {name}: {said}" for said in _differing(of)]
     if versions:
         notes.append(f"Versions differ between the records: {'; '.join(versions)}.")
-    options = _differing(parts, "options")
+    options = _differing({part.name: part.header["options"] for part in parts})
     if options:
         notes.append(f"The records were made with different options: {'; '.join(options)}.")
     kinds = {part.identity: part.header["machine"].get("cpu", "?") for part in parts}
@@ -129,12 +132,11 @@ def notes_of(parts: Sequence[Part]) -> list[str]:
     return notes
 
 
-def _differing(parts: Sequence[Part], key: str) -> list[str]:
-    """The names whose values differ where several parts have them, with who has which."""
-    names = sorted({name for part in parts for name in part.header[key]} - _UNIMPORTANT)
+def _differing(facts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The names whose values differ where several parts have them, with who has which; ``facts`` are by part."""
     found = []
-    for name in names:
-        of = {part.name: part.header[key][name] for part in parts if name in part.header[key]}
+    for name in sorted({name for known in facts.values() for name in known} - _UNIMPORTANT):
+        of = {part: known[name] for part, known in facts.items() if name in known}
         if len({str(value) for value in of.values()}) > 1:
             found.append(_listing(name, of))
     return found

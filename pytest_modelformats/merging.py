@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import machine
+from pytest_modelformats.cache import sha256_of
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.merged_header import footer_of, header_of, notes_of
 from pytest_modelformats.report import lines
@@ -96,12 +97,14 @@ def parts_of(records: Sequence[Path], labels: Sequence[str]) -> list[Part]:
             msg = f"the label '{label}' would be no part of a cell's id; make it of letters, digits, '.' and '_'"
             raise ConfigurationError(msg)
     given = labels or [""] * len(records)
-    found = {
-        file.resolve(): label for path, label in zip(records, given, strict=True) for file in records_in(path)
-    }  # the same file twice is one record
-    parts = [_part(file, label) for file, label in found.items()]
-    runs = {part.header["run"]: part for part in parts}  # and so is a copy of it
-    return sorted(runs.values(), key=lambda part: (part.header["started"], part.header["run"]))
+    found: dict[str, tuple[Path, str]] = {}
+    for path, label in zip(records, given, strict=True):
+        for file in records_in(path):
+            # The same record twice is one. Its run's name would not do: shards start in the same second.
+            digest = sha256_of(file) if file.is_file() else str(file)
+            found.setdefault(digest, (file.resolve(), label))
+    parts = [_part(file, label) for file, label in found.values()]
+    return sorted(parts, key=lambda part: (part.header["started"], part.header["run"]))
 
 
 def _part(path: Path, label: str) -> Part:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 INSTALL = "pip install 'pytest-modelformats[history]'"
-# The 99 % quantile of the penalty at which a shuffled series has a step was 8.0, 9.4, 10.1, 11.3, 12.4 and 12.7
+# The 99 % quantile of the penalty at which a shuffled series has a step was 8.0, 9.4, 10.1, 11.3, 12.2 and 12.0
 # for 12, 20, 30, 50, 100 and 200 values (4000 orders each; 1500 for the last two); this is 9.0, 9.8, 10.4, 11.3,
 # 12.4 and 13.5. test_steps.py counts the false steps again.
 _PENALTY, _PER_LOG = 5.0, 1.6

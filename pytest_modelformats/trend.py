@@ -12,6 +12,7 @@ from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.history_rows import OUTCOME, Versions
 from pytest_modelformats.history_tables import tables
 from pytest_modelformats.registry import suggest
+from pytest_modelformats.report.numbers import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +23,7 @@ DEFAULT_METRIC = "latency_p50_ns"
 # A metric that several checks have is looked for in these first.
 _FIRST = ("latency", "parity", "")
 _EVERYWHERE = "all"
+_NAMED = 5
 _EXACT_UNITS = ("", "bytes")
 
 
@@ -142,8 +144,7 @@ def trends(connection: Connection, cell: str, metric: str, machine: str, last: i
     names = list(connection.execute(select(t.cells.c.cell)).scalars())
     cells = [cell] if cell in names else [name for name in names if fnmatchcase(name, cell)]
     if not cells:
-        msg = f"the history has no cell '{cell}'{suggest(cell, names)}" if names else "the history has no run yet"
-        raise ConfigurationError(msg)
+        raise ConfigurationError(_no_cell(cell, names))
     query = (
         select(
             *(t.cells.c.cell, t.machines.c.identity, t.machines.c.facts),
@@ -172,6 +173,15 @@ def trends(connection: Connection, cell: str, metric: str, machine: str, last: i
         msg = f"the history has no metric '{metric}' of '{cell}'{suggest(metric, known)}"
         raise ConfigurationError(msg)
     return tuple(_trend(connection, of[_preferred(of)], last) for of in chosen.values())
+
+
+def _no_cell(cell: str, names: list[str]) -> str:
+    if not names:
+        return "the history has no run yet"
+    near = suggest(cell, names)
+    if len(names) > _NAMED and "did you mean" not in near:
+        near = f"; it has {len(names):,}: 'modelformats history --machine all' lists them"
+    return f"the history has no cell '{cell}'{near}"
 
 
 def _split(metric: str) -> tuple[str | None, str]:
@@ -244,7 +254,7 @@ def marks(points: Sequence[Point], *, exact: bool) -> tuple[tuple[Marked, ...], 
     marked = tuple(
         Marked(s, steady[s.index], changes(steady[s.index - 1].versions, steady[s.index].versions)) for s in found
     )
+    count, verb = plural(len(steady), "undisturbed run"), "is" if len(steady) == 1 else "are"
     if not marked and len(steady) < steps.SHORTEST:
-        few = f"{len(steady)} undisturbed runs are too few to tell a step from chance; {steps.SHORTEST} are enough"
-        return (), f"No steps: {few}."
-    return marked, "" if marked else f"No steps in {len(steady)} undisturbed runs."
+        return (), f"No steps: {count} {verb} too few to tell one from chance; {steps.SHORTEST} are enough."
+    return marked, "" if marked else f"No steps in {count}."

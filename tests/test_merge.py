@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from test_history.conftest import CELL, cell_line, check_line, latency_line, lines_of, parity_line, record_of
 
 import pytest_modelformats
-from pytest_modelformats import cli, history_rows
+from pytest_modelformats import cli, history_rows, merged_header, merging
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
 from pytest_modelformats.report import html, lines, markdown, terminal
 
@@ -106,6 +106,21 @@ def test_versions_that_differ_are_said_with_who_has_which(tmp_path, merge):
     assert "pytest-modelformats 0.1.0 (run-0000/results.jsonl), 0.2 (run-0001/results.jsonl)" in said
     assert run.header.versions["onnxruntime"] == "1.26.0 / 1.32.0"
     assert said in terminal.render(run, 10_000, color=False)
+
+
+def test_environments_of_one_name_and_other_versions_are_said(tmp_path, merge):
+    def of(version):
+        return {"old": {"requirements": ["onnxruntime"], "versions": {"onnxruntime": version}, "python": "3.11.7"}}
+
+    a = lines_of(record_of(tmp_path, 0, [cell_line(), parity_line()]))
+    b = lines_of(record_of(tmp_path, 1, [cell_line(OTHER), parity_line(cell=OTHER)]))
+    parts = []
+    for number, (found, version) in enumerate(((a, "1.20.1"), (b, "1.21.0"))):
+        header = {**found[0], "environments": of(version)}
+        path = Path(f"run-{number}/results.jsonl")
+        parts.append(merging.Part(path, "", "x", header, found[-1], torn=False, models=(), cells={}, checks={}))
+    (said,) = merged_header.notes_of(parts)
+    assert "in the environment old: onnxruntime 1.20.1 (run-0/results.jsonl), 1.21.0 (run-1/results.jsonl)" in said
 
 
 def test_options_that_differ_are_said(tmp_path, merge):
@@ -237,6 +252,14 @@ def test_a_folder_stands_for_every_record_in_it_and_each_counts_once(tmp_path, m
     run = merge(tmp_path / "shards", a)
     assert words(run) == {CELL: "passed", OTHER: "passed"}
     assert run.doubts == ()
+
+
+def test_shards_that_happen_to_have_one_run_id_are_both_there(tmp_path, merge):
+    a = record_of(tmp_path / "a", 0, [cell_line(), parity_line()], run="same")
+    b = record_of(tmp_path / "b", 0, [cell_line(OTHER), parity_line(cell=OTHER)], run="same")
+    run = merge(a, b)
+    assert words(run) == {CELL: "passed", OTHER: "passed"}
+    assert list(run.header.merged) == ["same", "same (2)"]
 
 
 def test_a_joined_record_can_be_joined_again(tmp_path, merge):

@@ -23,6 +23,7 @@ def merge(records: tuple[Path, ...], output: Path, labels: tuple[str, ...]) -> N
     from pytest_modelformats.merging import join, parts_of
     from pytest_modelformats.redact import redacted
     from pytest_modelformats.report import html, lines, markdown
+    from pytest_modelformats.report.numbers import plural
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         msg = f"{output} is there already; give a folder that is new or empty, so that nothing is lost"
@@ -40,5 +41,5 @@ def merge(records: tuple[Path, ...], output: Path, labels: tuple[str, ...]) -> N
         raise ConfigurationError(msg) from error
     for note in merged.notes:
         click.echo(note)
-    click.echo(f"{len(parts)} records: {joined.summary}")
+    click.echo(f"{plural(len(parts), 'record')}: {joined.summary}")
     click.echo(f"record: {output / 'results.jsonl'}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.history_rows import OUTCOME
 from pytest_modelformats.report import numbers
 from pytest_modelformats.report.markdown import _code, _text
 
@@ -81,7 +83,20 @@ def _title(trend: Trend) -> str:
 
 
 def _conclusion(trend: Trend) -> list[str]:
-    return [*(step_sentence(trend, m) for m in trend.steps), *([trend.about_steps] if trend.about_steps else [])]
+    changed = outcome_changes(trend.points) if trend.metric == OUTCOME else ()
+    return [
+        *changed,
+        *(step_sentence(trend, m) for m in trend.steps),
+        *([trend.about_steps] if trend.about_steps else []),
+    ]
+
+
+def outcome_changes(points: Sequence[Point]) -> Iterator[str]:
+    """A sentence per run that ended otherwise than the one before it."""
+    for before, after in pairwise(points):
+        if before.outcome != after.outcome:
+            with_it = f"; changed there: {', '.join(after.changed)}" if after.changed else ""
+            yield f"{before.outcome} → {after.outcome} at {after.date} ({after.run}){with_it}."
 
 
 def as_text(trends: Sequence[Trend]) -> str:

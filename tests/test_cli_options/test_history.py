@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import sqlite3
 
+from click.testing import CliRunner
 from inner_run import PARITY, one_sentence
+
+from pytest_modelformats import cli
 
 LATENCY = ("--mf-suites", "parity,latency", *PARITY[2:], "--mf-time-budget", "0.1")
 
@@ -55,6 +58,23 @@ def test_an_interrupted_run_keeps_what_was_measured_until_then(run, tiny, pytest
     with sqlite3.connect(pytester.path / "h.sqlite") as connection:
         checks = connection.execute("SELECT \"check\" FROM modelformats_series WHERE metric = 'noise_ratio'").fetchall()
     assert checks == [("test_a",)]
+
+
+def test_a_run_that_was_killed_loses_no_finished_measurement(run, tiny, pytester):
+    """Its record is whole to the last finished check, and ``modelformats history --add`` takes it up."""
+    pytester.makepyfile(
+        "import os, signal\n\ndef test_a(mf_parity): assert mf_parity.passed\n\n"
+        "def test_b(mf_cell): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ran = run("--mf-model", tiny, *PARITY[2:], f"--mf-history={pytester.path}/h.sqlite", f"{pytester._name}.py")
+    assert ran.status == -9
+    assert not (pytester.path / "h.sqlite").exists()
+    done = CliRunner().invoke(
+        cli.commands, ["history", "--add", "reports", "--mf-history", "h.sqlite", *ran.cells, "--metric", "noise_ratio"]
+    )
+    assert done.exit_code == 0, done.output
+    assert f"test_a.noise_ratio, 1 run on {ran.of('header')[0]['machine']['identity']}" in done.stdout
+    assert runs(pytester.path / "h.sqlite") == [(ran.folder.name, 0)]
 
 
 def test_a_database_that_cannot_be_written_costs_one_remark_and_no_password_is_shown_or_recorded(run, tiny):

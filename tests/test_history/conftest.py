@@ -19,9 +19,7 @@ def postgresql():
     """A PostgreSQL server for the session; where there is none the test is skipped, or fails where one is required."""
     binaries = servers.programs()
     if binaries is None:
-        if os.environ.get(servers.REQUIRE):
-            pytest.fail(f"{servers.REQUIRE} is set, and there is no PostgreSQL: {servers.INSTALL}")
-        pytest.skip(f"no PostgreSQL server: {servers.INSTALL}")
+        servers.absent(os.environ)
     server, stop = servers.start(binaries)
     yield server
     stop()

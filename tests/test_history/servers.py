@@ -12,6 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 INSTALL = "apt-get install postgresql (its initdb and pg_ctl in /usr/lib/postgresql/*/bin)"
 REQUIRE = "MODELFORMATS_REQUIRE_POSTGRESQL"
 PASSWORD = "s3cret/p@ss"  # what a careless address would not escape
@@ -23,6 +25,13 @@ def programs():
         Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda p: int(p.parent.parent.name.split(".")[0])
     )
     return found[-1].parent if found else None
+
+
+def absent(environment):
+    """End the test that needs a server where there is none: skipped, or failed where one is required."""
+    if environment.get(REQUIRE):
+        pytest.fail(f"{REQUIRE} is set, and there is no PostgreSQL: {INSTALL}")
+    pytest.skip(f"no PostgreSQL server: {INSTALL}")
 
 
 def user():

@@ -102,20 +102,18 @@ def test_machines_of_one_kind_share_a_trend_and_others_do_not(kept, run_of):
 
 def test_a_cell_of_an_environment_has_the_versions_of_that_environment(kept, run_of):
     cell = f"{CELL}+old"
-    run = run_of(0, [cell_line(cell), latency_line(cell=cell)])
-    from pytest_modelformats import history_rows
+    old = {"versions": {"onnxruntime": "1.20.1"}, "python": "3.10.1", "requirements": ["onnxruntime==1.20.1"]}
+    kept.append(run_of(0, [cell_line(cell), latency_line(cell=cell)], environments={"old": old}))
+    (point,) = points(kept, cell=cell)
+    assert point.versions.runtime == {"onnxruntime": "1.20.1"}
+    assert point.versions.beside["Python"] == "3.10.1"
+    assert point.versions.beside["torch"] == "2.13.0"
 
-    class Header:
-        def __init__(self):
-            self.environments = {"old": {"versions": {"onnxruntime": "1.20.1"}, "python": "3.10.1"}}
 
-        def __getattr__(self, name):
-            return getattr(run.header, name)
-
-    versions = history_rows._versions(run.cells[0], Header())
-    assert versions.runtime == {"onnxruntime": "1.20.1"}
-    assert versions.beside["Python"] == "3.10.1"
-    assert versions.beside["torch"] == "2.13.0"
+def test_what_disturbs_a_clock_changes_no_size(kept, run_of):
+    kept.append(run_of(0, [cell_line(), latency_line(disturbed="foreign load")]))
+    assert points(kept)[0].disturbed == "foreign load"
+    assert points(kept, "size_bytes")[0].disturbed == ""
 
 
 def test_a_users_check_with_parameters_keeps_its_worst_outcome(kept, run_of):

@@ -104,6 +104,13 @@ def test_other_metrics_and_the_outcome_have_trends(where):
     assert "Step" not in text
 
 
+def test_a_changed_outcome_is_told_with_the_version_that_changed(where, kept, run_of):
+    kept.append(run_of(40, [cell_line(), parity_line(outcome="failed")], versions={"onnxruntime": "1.33.0"}))
+    text = ask(CELL, where, "--metric", "outcome")
+    assert "passed → failed at 2026-01-02 16:00 (run-0040); changed there: onnxruntime 1.32.0 → 1.33.0." in text
+    assert text.count("→ failed") == 1
+
+
 def test_other_machines_are_named_and_chosen(where, kept, run_of):
     kept.append(run_of(50, machine={"cpu": "Another", "physical_cores": 64}))
     other = machine.identity({**MACHINE, "cpu": "Another", "physical_cores": 64})
@@ -116,10 +123,13 @@ def test_other_machines_are_named_and_chosen(where, kept, run_of):
     assert "choose with --machine" in ask(where, "--machine", "zzz")
 
 
-def test_a_cell_or_metric_that_is_not_known_gets_a_suggestion(where):
+def test_a_cell_or_metric_that_is_not_known_gets_a_suggestion(where, kept, run_of):
+    cells = [f"other{i}-onnx-fp32-onnxruntime@cpu" for i in range(6)]
+    kept.append(run_of(60, [line for cell in cells for line in (cell_line(cell), parity_line(cell=cell))]))
     assert f"no cell 'net-onnx-fp32-onnxruntim@cpu'; did you mean '{CELL}'?" in ask(
         "net-onnx-fp32-onnxruntim@cpu", where
     )
+    assert "it has 7: 'modelformats history --machine all' lists them" in ask("zzz", where)
     assert "no metric 'latency_p50'" in ask(CELL, where, "--metric", "latency_p50")
     assert "did you mean 'latency_p50_ns'?" in ask(CELL, where, "--metric", "latency_p50")
 

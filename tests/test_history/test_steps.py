@@ -174,7 +174,7 @@ def test_without_ruptures_one_line_says_how_to_get_steps(monkeypatch):
 
 def test_too_few_runs_are_said():
     assert trend_of(slowed()[:11]).about_steps == (
-        "No steps: 11 undisturbed runs are too few to tell a step from chance; 12 are enough."
+        "No steps: 11 undisturbed runs are too few to tell one from chance; 12 are enough."
     )
     assert trend_of(slowed()[:14]).about_steps == "No steps in 14 undisturbed runs."
 

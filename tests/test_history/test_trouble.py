@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,19 @@ def remark(tmp_path, where, run):
     assert "Traceback" not in said
     assert len(said) < 600, said
     return said
+
+
+def test_a_missing_server_is_a_skip_or_where_one_is_required_a_failure():
+    with pytest.raises(pytest.skip.Exception, match="apt-get install postgresql"):
+        servers.absent({})
+    with pytest.raises(pytest.fail.Exception, match="apt-get install postgresql"):
+        servers.absent({servers.REQUIRE: "1"})
+
+
+def test_text_that_no_database_can_hold(tmp_path, run_of):
+    run = run_of()
+    odd = replace(run, header=replace(run.header, run="run-\ud800"))
+    assert "surrogates not allowed" in remark(tmp_path, tmp_path / "history.sqlite", odd)
 
 
 def test_a_folder_in_place_of_the_file(tmp_path, run_of):
@@ -117,10 +131,9 @@ def test_a_server_that_wants_a_password(tmp_path, run_of, postgresql, monkeypatc
 
 def test_the_password_is_taken_from_the_environment(tmp_path, run_of, postgresql, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", servers.PASSWORD)
-    name = postgresql.database().partition("/@/")[2] or postgresql.database().rpartition("/")[2]
+    postgresql.database()
     database = f"history{postgresql.made}"
     postgresql.sql(f"ALTER DATABASE {database} OWNER TO guarded")
-    assert name
     assert history.keep(settings_of(tmp_path, postgresql.by_port(database)), run_of()) == []
 
 
