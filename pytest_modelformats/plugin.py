@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.compared import Compared
     from pytest_modelformats.convert import Artifact
     from pytest_modelformats.hooks import Keeper
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import PlannedCell, Timing, Verdict
+    from pytest_modelformats.throughput import Scenario, Throughput
 
 CAMPAIGN: pytest.StashKey[Campaign] = pytest.StashKey()
 KEEPER: pytest.StashKey[Keeper] = pytest.StashKey()
@@ -61,10 +63,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Let ``--benchmark-only`` and ``--benchmark-skip`` see the tests that time a cell."""
-    if "mf_timing" in getattr(item, "fixturenames", ()):
-        from pytest_modelformats.benchmark_bridge import advertise
+    for name in ("mf_timing", "mf_throughput"):
+        if name in getattr(item, "fixturenames", ()):
+            from pytest_modelformats.benchmark_bridge import advertise
 
-        advertise(item, "mf_timing")
+            advertise(item, name)
 
 
 @pytest.hookimpl(trylast=True)
@@ -156,17 +159,17 @@ def campaign_of(config: pytest.Config) -> Campaign:
 
         try:
             campaign = Campaign(config)
-            _ = campaign.plan, campaign.expectations
+            _ = campaign.plan, campaign.expectations, campaign.recorded
         except ModelFormatsError as error:
             raise pytest.UsageError(str(error)) from None
         config.stash[CAMPAIGN] = campaign
     return config.stash[CAMPAIGN]
 
 
-def _stage(request: pytest.FixtureRequest, stage: str, planned: PlannedCell) -> Any:
+def _stage(request: pytest.FixtureRequest, stage: str, planned: PlannedCell, *more: Any) -> Any:
     from pytest_modelformats import hooks
 
-    return hooks.stage(request.node, campaign_of(request.config), stage, planned)
+    return hooks.stage(request.node, campaign_of(request.config), stage, planned, *more)
 
 
 @pytest.fixture
@@ -278,11 +281,44 @@ def mf_timing(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Timing:
 
 
 @pytest.fixture
+def mf_scenario(request: pytest.FixtureRequest) -> Scenario:
+    """One way of loading a cell: a batch size of ``--mf-batch``, or a number of requests of ``--mf-concurrency``."""
+    scenario: Scenario = request.param
+    return scenario
+
+
+@pytest.fixture
+def mf_throughput(request: pytest.FixtureRequest, mf_cell: PlannedCell, mf_scenario: Scenario) -> Throughput:
+    """What the cell delivers per second in one scenario; the latencies also go to pytest-benchmark."""
+    from pytest_modelformats import hooks
+
+    throughput: Throughput = _stage(request, "throughput", mf_cell, mf_scenario)
+    hooks.hand_throughput_to_benchmark(request, mf_cell, throughput)
+    return throughput
+
+
+@pytest.fixture
 def mf_cost(request: pytest.FixtureRequest, mf_cell: PlannedCell, mf_timing: Timing) -> Verdict:
     """The verdict of the measurement against the budgets of the configuration; passed where there are none."""
     from pytest_modelformats import hooks
 
     return hooks.cost(request.node, campaign_of(request.config), mf_cell, mf_timing)
+
+
+@pytest.fixture
+def mf_comparison(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Compared:
+    """The cell beside its counterpart in the baseline or in another environment, measured now where that can be."""
+    from pytest_modelformats import comparison_items
+
+    return comparison_items.comparison(request.node, campaign_of(request.config), mf_cell)
+
+
+@pytest.fixture
+def mf_regression(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
+    """The verdict over what changed from the baseline, judged among all cells of the run."""
+    from pytest_modelformats import comparison_items
+
+    return comparison_items.regression(request.node, campaign_of(request.config), mf_cell)
 
 
 @pytest.fixture

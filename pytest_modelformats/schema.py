@@ -498,6 +498,25 @@ class Timing:
     peak_rss_bytes: int | None
     disturbed: str = ""
     pinned: tuple[int, ...] = ()
+    # Why the median is not to be used, "" where it is; how far it may be off; far-out samples; the second half's
+    # median over the first's, less one (uncertainty.py).
+    unusable: str = ""
+    median_uncertainty: float | None = None
+    outliers: float | None = None
+    drift: float | None = None
+    remeasured: int = 0
+    machine_state: Mapping[str, Any] = field(default_factory=dict)
+    # By every call, where resident memory keeps growing.
+    memory_growth_bytes: float | None = None
+    # Where there is a device, and where it can be asked.
+    device_memory_bytes: int | None = None
+    device_memory_source: str = ""
+    host_to_device_ns: float | None = None
+    compute_ns: float | None = None
+    device_to_host_ns: float | None = None
+    # Per inference; what the machine takes when idle is not subtracted.
+    energy_j: float | None = None
+    energy_source: str = ""
 
 
 class Change(str, Enum):
@@ -518,7 +537,9 @@ class Comparison:
     ``before`` and ``after`` are in ``unit`` (``ns``, ``bytes``, ``/s``, "" for plain numbers); ``ratio`` is after over
     before with its 95 % confidence interval, ``None`` where there is none. ``before_what`` and ``after_what`` say in
     words what was measured ("release-1.2, onnxruntime 1.26.0"). ``how`` is ``interleaved`` (both measured now, in ABBA
-    blocks), ``stored`` (samples of an earlier run: weaker) or ``exact`` (sizes and the like, which do not vary).
+    blocks), ``stored`` (samples of an earlier run: weaker), ``reading`` (one number per run), ``not judged`` (one that
+    says too little), ``identical`` (nothing that could matter differs, so nothing was measured) or ``exact`` (sizes and
+    the like, which do not vary).
     ``p_value`` is one-sided, against "not beyond the margin". ``recurred``: found again in fresh processes.
     """
 

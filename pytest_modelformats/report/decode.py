@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import MISSING, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_modelformats.packed_samples import unpack
 from pytest_modelformats.report.nouns import RUN, Check, Latency, Localisation, NoiseFloor, Parity
-from pytest_modelformats.schema import FailureKind, Outcome, OutputParity
+from pytest_modelformats.schema import Change, Comparison, FailureKind, Outcome, OutputParity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,7 +43,8 @@ def decode_check(data: Mapping[str, Any]) -> Check:
     parity = decode(Parity, check.data) if "outputs" in check.data and "noise_ratio" in check.data else None
     latency = decode(Latency, check.data) if "latency_p50_ns" in check.data else None
     localisation = decode(Localisation, found) if isinstance(found := check.data.get("localisation"), dict) else None
-    return replace(check, parity=parity, latency=latency, localisation=localisation)
+    compared = _each(_noun(Comparison))("comparisons", check.data.get("comparisons") or [])
+    return replace(check, parity=parity, latency=latency, localisation=localisation, comparisons=compared)
 
 
 def _wrong(name: str, value: Any, expected: str) -> MalformedLineError:
@@ -86,6 +88,13 @@ def _outcome(name: str, value: Any) -> Outcome:
         raise _wrong(name, value, "an outcome") from None
 
 
+def _change(name: str, value: Any) -> Change:
+    try:
+        return Change(value)
+    except ValueError:
+        raise _wrong(name, value, "a change") from None
+
+
 def _failure_kind(name: str, value: Any) -> FailureKind | None:
     try:
         return None if value is None else FailureKind(value)
@@ -95,6 +104,16 @@ def _failure_kind(name: str, value: Any) -> FailureKind | None:
 
 def _decision(name: str, value: Any) -> str:
     return RUN if value == RUN else _outcome(name, value).value
+
+
+def _samples(name: str, value: Any) -> tuple[float, ...]:
+    if not isinstance(value, (list, dict)):
+        raise _wrong(name, value, "a list, or packed samples")
+    try:
+        unpacked = unpack(value)
+    except ValueError as error:
+        raise _wrong(name, value, f"readable: {error}") from None
+    return tuple(_number(name, item) for item in unpacked)
 
 
 _text = _typed("a text", str)
@@ -109,10 +128,12 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "bool | None": _typed("true, false or null", bool, type(None)),
     "int": _typed("a whole number", int),
     "int | None": _typed("a whole number or null", int, type(None)),
+    "float": _number,
+    "Change": _change,
     "float | None": _typed("a number or null", int, float, type(None)),
     "tuple[str, ...]": _each(_text),
     "tuple[int, ...]": _each(_typed("a whole number", int)),
-    "tuple[float, ...]": _each(_number),
+    "SamplesNs": _samples,
     "Mapping[str, Any]": _typed("an object", dict),
     "Outcome": _outcome,
     "FailureKind | None": _failure_kind,
