@@ -88,6 +88,14 @@ def offline(index, monkeypatch):
     return index
 
 
+@pytest.fixture(scope="session")
+def digits(shelf):
+    """The weights of the digits model, trained by its recipe's own command."""
+    recipe = Path(__file__).resolve().parent.parent / "fixtures" / "models" / "digits_cnn.py"
+    subprocess.run([sys.executable, str(recipe), str(shelf / "digits_cnn.pth")], check=True, capture_output=True)
+    return shelf / "digits_cnn.pth"
+
+
 @pytest.fixture
 def tiny(shelf, pytester):
     """``tiny.onnx`` in the inner run's folder."""

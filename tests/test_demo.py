@@ -6,21 +6,17 @@ import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from pytest_modelformats.packed_samples import unpack
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory):
+def demo(tmp_path_factory, digits):
     """The demo's own two commands, in a folder of their own with an empty home."""
     folder = tmp_path_factory.mktemp("demo")
-    recipe = ROOT / "fixtures" / "models" / "digits_cnn.py"
-    subprocess.run([sys.executable, str(recipe), str(folder / "digits_cnn.pth")], check=True, capture_output=True)
+    shutil.copy(digits, folder)
     command = [sys.executable, "-m", "pytest", "--mf-model", "digits_cnn.pth", "--mf-slow", "--tb=short"]
     command += ["--mf-cache", "cache", "--mf-time-budget", "0.5", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=850)

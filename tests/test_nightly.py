@@ -26,9 +26,6 @@ JOBS = WORKFLOW["jobs"]
 STEPS = [(name, step) for name, job in JOBS.items() for step in job["steps"]]
 SCRIPTS = {f"{name}: {step['name']}": step["run"] for name, step in STEPS if "run" in step}
 OUR_PYTEST = {option.flag for option in options.OPTIONS}
-# Comes with the command that joins records; until it is there its step is left out.
-MERGES = "merge" in cli.commands.commands
-COMPARES = "baseline" in options.BY_KEY
 
 
 # --- what GitHub reads
@@ -121,8 +118,6 @@ def test_the_commands_are_found():
 
 @pytest.mark.parametrize("name", ["matrix", "report", "merge"])
 def test_modelformats_has_the_commands_and_their_options(name):
-    if name == "merge" and not MERGES:
-        pytest.skip("there is no 'modelformats merge' yet")
     for words in (words for _, _, words in LINES if words[0] == name):
         cli.commands.commands[name].make_context(name, list(words[1:]))
 
@@ -130,9 +125,8 @@ def test_modelformats_has_the_commands_and_their_options(name):
 def test_pytest_has_the_options():
     script = SCRIPTS["test: Test"]
     flags = set(re.findall(r"--mf-[\w-]+", script))
-    later = set() if COMPARES else {"--mf-baseline", "--mf-fail-on"}
-    assert {"--mf-cache", "--mf-report-dir", "--mf-baseline"} <= flags
-    assert flags - later <= OUR_PYTEST
+    assert {"--mf-cache", "--mf-report-dir", "--mf-baseline", "--mf-fail-on"} <= flags
+    assert flags <= OUR_PYTEST
 
 
 def test_what_a_job_asks_of_the_matrix_is_in_it(tiny, pytester, monkeypatch):
@@ -220,17 +214,20 @@ def test_a_night_from_the_plan_to_the_report(machine, shelf, tmp_path):
         "pytest-modelformats[onnx,onnxruntime] scikit-learn",
         "pytest-modelformats[onnx,openvino] scikit-learn",
     ]
-    if MERGES:
-        step("report: Merge", reporting)
-    else:  # one job's report stands in for all of them
-        shutil.copytree(reporting / "shards" / "report-onnxruntime@cpu", reporting / "merged")
+    step("report: Merge", reporting)
     step("report: Summary", reporting)
     summary = (tmp_path / "summary.md").read_text()
     assert "onnxruntime" in summary
     assert "passed" in summary
-    if MERGES:
-        assert "openvino" in summary
-        assert (reporting / "merged" / "index.html").is_file()
-        record = lines.read(reporting / "merged" / "results.jsonl")
-        assert record.complete
-        assert len(record.cells) == sum(row["cells"] for row in include)
+    assert "openvino" in summary
+    assert (reporting / "merged" / "index.html").is_file()
+    record = lines.read(reporting / "merged" / "results.jsonl")
+    assert record.complete
+    assert len(record.cells) == sum(row["cells"] for row in include)
+    # The next night is compared with this one, and finds nothing that got worse, for nothing has changed.
+    step("test: Test", tmp_path / "onnxruntime@cpu", include[0])
+    before, after = (
+        lines.read(tmp_path / "onnxruntime@cpu" / folder / "results.jsonl") for folder in ("baseline", "reports/latest")
+    )
+    assert after.header.baseline["run"] == before.header.run != after.header.run
+    assert {check.check for cell in after.cells for check in cell.checks} >= {"comparison", "regression"}
