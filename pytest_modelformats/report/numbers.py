@@ -11,6 +11,7 @@ ABSENT = "\N{EN DASH}"
 
 _DURATIONS = ((1.0, "ns"), (1e3, "µs"), (1e6, "ms"), (1e9, "s"))
 _SIZES = ((1.0, "B"), (1e3, "KB"), (1e6, "MB"), (1e9, "GB"))
+_FREQUENCIES = ((1.0, "Hz"), (1e3, "kHz"), (1e6, "MHz"), (1e9, "GHz"))
 _ENERGIES = ((1e-9, "nJ"), (1e-6, "µJ"), (1e-3, "mJ"), (1.0, "J"))
 _MINUTES_FROM_NS = 120e9
 _SCIENTIFIC_FROM = 1e5
@@ -66,6 +67,11 @@ def energy(joules: float | None) -> str:
     if joules is None:
         return ABSENT
     return "0 J" if joules == 0 else _scaled(joules, _ENERGIES)
+
+
+def frequencies(hertz: list[float]) -> str:
+    """Frequencies in Hz, kHz, MHz or GHz, one after the other."""
+    return ", ".join(_scaled(value, _FREQUENCIES) for value in hertz) or "none"
 
 
 def ratio(value: float | None) -> str:
@@ -139,6 +145,8 @@ def fact(name: str, value: Any) -> tuple[str, str]:
     for suffix, write in (("_bytes", size), ("_ns", duration), ("_s", seconds), ("_share", share)):
         if number and name.endswith(suffix):
             return name.removesuffix(suffix).replace("_", " "), write(value)
+    if name.endswith("_hz") and isinstance(value, list) and all(isinstance(item, (int, float)) for item in value):
+        return name.removesuffix("_hz").replace("_", " "), frequencies(value)
     return name.replace("_", " "), _plain(value)
 
 
