@@ -99,6 +99,10 @@ class Cache:
                 return entry
             return self._make(key, provenance, make, damaged or damage_seen_again)
 
+    def find(self, key: str) -> Entry | None:
+        """The entry for a key, verified; ``None`` where it is not there or damaged."""
+        return self._read(key)[0]
+
     def _path(self, key: str) -> Path:
         return self.folder / "artifacts" / key[:2] / key
 

@@ -26,7 +26,8 @@ class Artifact:
     """A model in a cell's format: the file, what it took to make it, and whether it came from the cache.
 
     ``size_bytes`` covers everything that is part of it. ``convert_ns`` is the time that the
-    chain took when it was run; ``None`` when there was nothing to convert.
+    chain took when it was run; ``None`` when there was nothing to convert. ``content`` is a hash of what was made,
+    "" when nothing was.
     """
 
     path: Path
@@ -37,6 +38,7 @@ class Artifact:
     made: int = 0
     cached: int = 0
     facts: Mapping[str, Any] = field(default_factory=dict)
+    content: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def convert(
         return Artifact(path, planned.cell.format, planned.artifact_precision, _size_of(planned, path))
     current, held, key = Path(start), "fp32", _start_key(origin)
     made = cached = elapsed = 0
+    content = ""
     facts: dict[str, Any] = {}
     for step in planned.chain:
         converter = registry.converters()[step.converter]
@@ -95,9 +98,10 @@ def convert(
         made, cached = made + entry.made, cached + (not entry.made)
         elapsed += int(entry.metadata["facts"]["convert_ns"])
         facts.update(entry.metadata["facts"])
+        content = key_of(entry.metadata["files"])
     facts.pop("convert_ns", None)
     size = sum(f.stat().st_size for f in current.parent.rglob("*") if f.is_file() and f.name != "metadata.json")
-    return Artifact(current, planned.cell.format, held, size, elapsed, made, cached, facts)
+    return Artifact(current, planned.cell.format, held, size, elapsed, made, cached, facts, content)
 
 
 def _start_key(origin: Origin) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats import machine, record, registry
+from pytest_modelformats import comparison_items, machine, record, registry
 from pytest_modelformats.advice import advised
 from pytest_modelformats.budget import within
 from pytest_modelformats.completeness import partial_because
@@ -20,9 +20,10 @@ from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, No
 from pytest_modelformats.expectations import complaints
 from pytest_modelformats.judging import Watch, refuse_update, update_files
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
+from pytest_modelformats.redact import redacted
 from pytest_modelformats.reproduction import adopt, keep_bundle
 from pytest_modelformats.schema import Outcome, Timing, Verdict
-from pytest_modelformats.shipped import default_suites, shipped, suites
+from pytest_modelformats.shipped import comparing_suites, default_suites, shipped, suites
 from pytest_modelformats.throughput import Throughput
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.bundle import Submodel
     from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.conclude import Note
+    from pytest_modelformats.report.lines import Run
     from pytest_modelformats.reuse import Kept
     from pytest_modelformats.schema import PlannedCell
 
@@ -46,14 +48,17 @@ NO_MODEL = "no model is named: add --mf-model FILE, or models in modelformats.to
 class Keeper:
     """Listens to the reports of a run that has cells, and keeps its record."""
 
-    def __init__(self, config: pytest.Config, campaign: Campaign) -> None:
-        """Open the record and write its header."""
+    def __init__(self, config: pytest.Config, campaign: Campaign, cells: Sequence[str]) -> None:
+        """Open the record and write its header; the environments of the cells are there then."""
+        environments = campaign.environments(cells)
         self.campaign = campaign
         self.started = time.monotonic()
         self.recorder = record.Recorder(campaign.settings.report_dir, record.now())
-        command = ["pytest", *map(str, config.invocation_params.args)]
+        command = ["pytest", *(redacted(str(arg)) for arg in config.invocation_params.args)]
         self.recorder.write(
             record.header_line(self.recorder.run, command, machine.machine(), campaign.versions(), campaign.settings)
+            | {"environments": environments}
+            | comparison_items.header(config, campaign)
         )
         self.partial = ""
         self.complaints: list[str] = []
@@ -131,8 +136,11 @@ def choose_tests(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     if not campaign.plan:
         raise pytest.UsageError(NO_MODEL)
+    comparison_items.check(campaign)
     if config.args_source is not config.ArgsSource.ARGS:
-        wanted = {*chosen, "availability"} if chosen else default_suites(campaign.settings)
+        wanted = default_suites(campaign.settings)
+        if chosen:  # a baseline that is named is compared with, whatever the other suites are
+            wanted = {*chosen, "availability", *comparing_suites(campaign.settings)}
         config.args = [str(path) for name, path in known.items() if name in wanted]
         return
     for index, arg in enumerate(config.args):
@@ -196,11 +204,14 @@ def _parameters(metafunc: pytest.Metafunc) -> tuple[list[PlannedCell], list[str]
 
 
 def order(campaign: Campaign, items: list[pytest.Item]) -> None:
-    """Sort the items that have a cell by cell, in the places that they hold; drop empty parameter sets."""
+    """Sort the items that have a cell by cell, in the places that they hold; drop empty parameter sets.
+
+    Those that judge regressions come last: they look at all cells together.
+    """
     from pytest_modelformats.schema import PlannedCell
 
     places: list[int] = []
-    ours: list[tuple[int, pytest.Item]] = []
+    ours: list[tuple[tuple[bool, int], pytest.Item]] = []
     kept: list[pytest.Item] = []
     for item in items:
         params = getattr(getattr(item, "callspec", None), "params", {})
@@ -209,7 +220,7 @@ def order(campaign: Campaign, items: list[pytest.Item]) -> None:
             continue
         if planned is not None:
             places.append(len(kept))
-            ours.append((campaign.order[planned.cell.id], item))
+            ours.append((("mf_regression" in getattr(item, "fixturenames", ()), campaign.order[planned.cell.id]), item))
         kept.append(item)
     ours.sort(key=lambda pair: pair[0])
     for place, (_, item) in zip(places, ours, strict=True):
@@ -230,6 +241,7 @@ def before_loop(session: pytest.Session, campaign: Campaign) -> None:
         except ModelFormatsError as error:
             raise pytest.UsageError(str(error)) from None
         selected(session.config, campaign, [f"[{i}]" for i in ids])
+        comparison_items.before_loop(session, campaign)
 
 
 def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> None:
@@ -241,7 +253,7 @@ def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> N
     if KEEPER not in config.stash:
         refuse_update(config, campaign, cells)
         try:
-            config.stash[KEEPER] = Keeper(config, campaign)
+            config.stash[KEEPER] = Keeper(config, campaign, cells)
         except OSError as error:
             folder = campaign.settings.report_dir
             raise pytest.UsageError(
@@ -264,13 +276,14 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
     try:
         stages = campaign.stages
         before = dict(stages.conversions)
-        if name in {"timing", "throughput"} and hasattr(item.config, "workerinput"):
+        if name in {"timing", "throughput", "comparison"} and hasattr(item.config, "workerinput"):
             suite = "latency" if name == "timing" else name
             raise NotMeasured(
                 f"under pytest-xdist the neighbours would be measured too; run the {suite} suite without -n"
             )
         kept = campaign.reuse.find(name, planned) if campaign.settings.reuse else None
-        result = kept.result if kept else getattr(stages, name)(planned, *more)
+        made = campaign.comparisons.measure if name == "comparison" else getattr(stages, name)
+        result = kept.result if kept else made(planned, *more)
     except ModelFormatsError as error:
         failure = error
     if campaign.started_stages is not None:
@@ -281,6 +294,7 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
         keep_bundle(item, campaign, planned, name, failure)
         end_stage(item, failure, _required(campaign, planned, Outcome(failure.outcome)))
     result = _take(note, name, result)
+    comparison_items.noted(campaign, planned, name, result, note, fresh=kept is None)
     line = kept.line if kept else _model_line(campaign, planned.cell.model) if name in _WITH_REFERENCE else None
     if line is not None:
         note.lines.append(dict(line))
@@ -381,7 +395,7 @@ def _required(campaign: Campaign, planned: PlannedCell, outcome: Outcome | None)
     cell, settings = planned.cell, campaign.settings
     if outcome is Outcome.NO_DEVICE and cell.device not in {*settings.require, *settings.devices}:
         return ""
-    names = {cell.format, cell.variant, cell.precision, cell.backend, cell.device}
+    names = {cell.format, cell.variant, cell.precision, cell.backend, cell.device, cell.environment}
     return min(names & set(settings.require), default="")
 
 
@@ -471,12 +485,20 @@ def finish(session: pytest.Session, exitstatus: int) -> None:
     complete = recorder.close(
         interrupted=interrupted, exitstatus=int(session.exitstatus), duration_s=time.monotonic() - keeper.started
     )
+    if campaign.settings.save_baseline:
+        remark, refused = comparison_items.save(campaign, recorder.path, complete=complete)
+        keeper.remarks += remark
+        keeper.complaints += refused
+        complete = complete and not refused
     if not complete and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    _render(keeper)
+    run = _render(keeper)
+    from pytest_modelformats import history
+
+    keeper.remarks += history.keep(campaign.settings, run)
 
 
-def _render(keeper: Keeper) -> None:
+def _render(keeper: Keeper) -> Run:
     from pytest_modelformats.report import html, lines, markdown
 
     folder = keeper.recorder.folder
@@ -484,6 +506,7 @@ def _render(keeper: Keeper) -> None:
     (folder / "index.html").write_text(html.render(run), encoding="utf-8")
     (folder / "report.md").write_text(markdown.render(run), encoding="utf-8")
     record.point_latest(folder)
+    return run
 
 
 def summarise(terminalreporter: Any, keeper: Keeper) -> None:

@@ -26,7 +26,16 @@ from pytest_modelformats.uncertainty import FEWEST_SAMPLES, median_interval
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["disturbance", "median_interval", "memory", "reset_peak", "sample", "soundness", "statistics"]
+__all__ = [
+    "FEWEST_SAMPLES",
+    "disturbance",
+    "median_interval",
+    "memory",
+    "reset_peak",
+    "sample",
+    "soundness",
+    "statistics",
+]
 
 # p90 is earned with 64 samples, so a call that is fast enough always gets that column.
 MIN_SAMPLES = 64

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from pytest_modelformats.margins import Margin
     from pytest_modelformats.schema import TensorSpec
 
 PREFIX = "--mf-"
@@ -28,7 +29,7 @@ class Option:
 
     ``kind`` is ``text``, ``texts`` (repeatable), ``names`` (comma list), ``flag``, ``integer``,
     ``integers`` (comma list), ``seconds``, ``size`` (such as 8GB), ``folder``, ``file``, ``files``
-    (repeatable) or ``choice``.
+    (repeatable), ``database``, ``choice`` or ``margins``.
     ``default_text`` says the default in words where the value alone would not.
     ``off``: 0 is a value too, and switches it off.
     ``selects``: the option decides which cells there are, so ``modelformats plan`` has it too.
@@ -163,6 +164,26 @@ OPTIONS: tuple[Option, ...] = (
         selects=True,
     ),
     Option(
+        "env",
+        "texts",
+        "An environment with other versions, made on request: cells of the backends that its requirements name run "
+        "there too, as CELL+NAME. A name alone selects one of the configuration, 'none' runs none. Repeatable. "
+        "Example: --mf-env 'ort-1.26=onnxruntime==1.26.0'.",
+        "NAME[=REQUIREMENTS]",
+        default_text="the environments of the configuration file",
+        selects=True,
+    ),
+    Option(
+        "cells",
+        "names",
+        "Only the cells whose ids one of these globs matches; each has to match one. "
+        "Example: --mf-cells '*-onnx-*@cpu,*-fp32-torch@cpu'.",
+        "GLOBS",
+        default=(),
+        default_text="all",
+        selects=True,
+    ),
+    Option(
         "suites",
         "names",
         "Only these suites. Example: --mf-suites parity,latency.",
@@ -181,8 +202,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "require",
         "names",
-        "Names (formats, precisions, backends, devices) that must run: 'not run' becomes a failure for them. "
-        "Example: --mf-require onnx,openvino.",
+        "Names (formats, precisions, backends, devices, environments) that must run: 'not run' becomes a failure for "
+        "them. Example: --mf-require onnx,openvino.",
         "NAMES",
         default=(),
         default_text="none",
@@ -273,6 +294,15 @@ OPTIONS: tuple[Option, ...] = (
         default=False,
         default_text="off",
     ),
+    Option(
+        "history",
+        "database",
+        "The database that every run is appended to: a file (SQLite), postgresql://user@host/database, or none. "
+        "'modelformats history' shows what is in it. Example: --mf-history ci.sqlite.",
+        "FILE|URL|none",
+        default="",
+        default_text="history.sqlite in the cache folder",
+    ),
     Option("report_dir", "folder", "Folder that the records and reports are written to.", "DIR", default="reports"),
     Option(
         "isolate",
@@ -308,6 +338,39 @@ OPTIONS: tuple[Option, ...] = (
         "flag",
         "Rewrite the expectation files from what this run finds: lines that still hold stay, those of which nothing "
         "fails any more go, new failures are added to the last file. Only after a whole run.",
+        default=False,
+        default_text="off",
+    ),
+    Option(
+        "baseline",
+        "text",
+        "Compare every cell with an earlier run: a saved name, a run's folder, id or results.jsonl, or 'latest'; or, "
+        "as +NAME, with the same cell in a declared environment. Example: --mf-baseline release-1.2.",
+        "REF",
+        default="",
+        default_text="none",
+    ),
+    Option(
+        "save_baseline",
+        "text",
+        "Keep this run's record in the cache folder under a name that --mf-baseline takes. Example: "
+        "--mf-save-baseline release-1.2.",
+        "NAME",
+        default="",
+        default_text="none",
+    ),
+    Option(
+        "fail_on",
+        "margins",
+        "What fails a run that is compared, each with the change beyond which it does: latency, throughput, load, "
+        "first_inference, convert, size, memory, parity, flips, or none. Example: --mf-fail-on latency:5%,parity.",
+        "METRIC[:PERCENT%],...",
+        default_text="latency:5%,memory:10%,size:1%,parity",
+    ),
+    Option(
+        "remeasure",
+        "flag",
+        "Measure also the cells of which nothing differs from the baseline's: artifact, runtime, options and tool.",
         default=False,
         default_text="off",
     ),
@@ -352,6 +415,20 @@ class CandidateEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class EnvironmentEntry:
+    """An environment as it was asked for.
+
+    ``python`` is the interpreter that it is based on ("" for pytest's own), ``interpreter`` the one of an environment
+    that is there already and is used as it is ("" where one is made).
+    """
+
+    name: str
+    requirements: tuple[str, ...] = ()
+    python: str = ""
+    interpreter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Tolerance:
     """A fixed tolerance that the user chose for the cells that ``glob`` matches; no ``outputs``: for all of them."""
 
@@ -375,7 +452,7 @@ class Budget:
 class Settings:
     """What the command line and the configuration file come to.
 
-    An empty ``formats``, ``precisions``, ``backends``, ``devices`` or ``suites`` means all of them.
+    An empty ``formats``, ``precisions``, ``backends``, ``devices``, ``cells`` or ``suites`` means all of them.
     """
 
     rootdir: Path
@@ -386,10 +463,12 @@ class Settings:
     search_path: tuple[str, ...] = ()
     models: tuple[ModelEntry, ...] = ()
     candidates: tuple[CandidateEntry, ...] = ()
+    environments: tuple[EnvironmentEntry, ...] = ()
     formats: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
     suites: tuple[str, ...] = ()
     all_routes: bool = False
     require: tuple[str, ...] = ()
@@ -409,11 +488,17 @@ class Settings:
     isolate: str = "process"
     ort_optimization: str = "all"
     reuse: bool = False
+    history: str = ""
     bundles: int = 10
     expectations: tuple[Path, ...] = ()
     update_expectations: bool = False
     tolerances: tuple[Tolerance, ...] = ()
     budgets: tuple[Budget, ...] = ()
+    baseline: str = ""
+    save_baseline: str = ""
+    # None: the default of margins.py.
+    fail_on: tuple[Margin, ...] | None = None
+    remeasure: bool = False
 
 
 def add_options(parser: pytest.Parser) -> None:

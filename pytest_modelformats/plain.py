@@ -15,7 +15,7 @@ def plain(value: Any) -> Any:  # noqa: PLR0911 - one return per kind of value re
     """The value as JSON and execnet can carry it; a number that is not finite becomes ``None``."""
     if isinstance(value, Enum):
         return value.value
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, (bool, bytes)):
         return value
     if isinstance(value, str):
         return str.__str__(value)  # a subclass such as torch's version is not plain

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.compared import Compared
     from pytest_modelformats.convert import Artifact
     from pytest_modelformats.hooks import Keeper
     from pytest_modelformats.reference import Reference
@@ -158,7 +159,7 @@ def campaign_of(config: pytest.Config) -> Campaign:
 
         try:
             campaign = Campaign(config)
-            _ = campaign.plan, campaign.expectations
+            _ = campaign.plan, campaign.expectations, campaign.recorded
         except ModelFormatsError as error:
             raise pytest.UsageError(str(error)) from None
         config.stash[CAMPAIGN] = campaign
@@ -302,6 +303,22 @@ def mf_cost(request: pytest.FixtureRequest, mf_cell: PlannedCell, mf_timing: Tim
     from pytest_modelformats import hooks
 
     return hooks.cost(request.node, campaign_of(request.config), mf_cell, mf_timing)
+
+
+@pytest.fixture
+def mf_comparison(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Compared:
+    """The cell beside its counterpart in the baseline or in another environment, measured now where that can be."""
+    from pytest_modelformats import comparison_items
+
+    return comparison_items.comparison(request.node, campaign_of(request.config), mf_cell)
+
+
+@pytest.fixture
+def mf_regression(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
+    """The verdict over what changed from the baseline, judged among all cells of the run."""
+    from pytest_modelformats import comparison_items
+
+    return comparison_items.regression(request.node, campaign_of(request.config), mf_cell)
 
 
 @pytest.fixture

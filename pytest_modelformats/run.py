@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelformats import registry
 from pytest_modelformats.convert import RUNTIME, Artifact, Origin, convert
-from pytest_modelformats.errors import ModelFormatsError, OutOfMemory, RunError, WorkerCrashed, WorkerTimeout
+from pytest_modelformats.environments import Environments
+from pytest_modelformats.errors import (
+    MissingDependency,
+    ModelFormatsError,
+    OutOfMemory,
+    RunError,
+    WorkerCrashed,
+    WorkerTimeout,
+)
 from pytest_modelformats.remember import remember
-from pytest_modelformats.schema import Environment, PlannedCell, Source, TensorSpec
+from pytest_modelformats.schema import PlannedCell, Source, TensorSpec
 from pytest_modelformats.workers.asking import read_arrays, write_feed
 from pytest_modelformats.workers.process import WorkerFailure
 
@@ -56,6 +64,7 @@ class Cells:
         self._models = models
         self._asker = asker
         self._cache = cache
+        self.environments = Environments(settings, asker.watched)
         self._memo: dict[str, Any] = {}
         self._current: PlannedCell | None = None
         self._sessions: dict[str, Opened] = {}
@@ -258,9 +267,10 @@ class Cells:
         artifact = self.artifact(planned)
         backend = registry.backends()[planned.cell.backend]
         if cores:
-            worker = self._apart[which] = self._asker.pool.fresh(Environment(), backend.worker)
+            where = self.environments.of(planned.cell.environment)
+            worker = self._apart[which] = self._asker.pool.fresh(where, backend.worker)
         else:
-            worker = self._asker.pool.get(Environment(), backend.worker, backend.requires)
+            worker = self.worker(planned)
         job = self.opening(planned, artifact.path)
         if threads is not None:
             job["threads"] = threads
@@ -268,6 +278,11 @@ class Cells:
         self.job = job
         try:
             answer = self._asker.worker(worker, what, "open", entry=backend.entry, job=job, cores=cores)
+        except MissingDependency as error:
+            if not planned.cell.environment:
+                raise
+            msg = f"the environment '{planned.cell.environment}' lacks something ({error}); add it to its requirements"
+            raise MissingDependency(msg) from error
         except WorkerFailure as error:
             raise RunError(f"{backend.name} could not open the artifact: {error}") from error
         return Opened(
@@ -279,6 +294,12 @@ class Cells:
             load_ns=answer["load_ns"],
             idle_rss_bytes=answer["idle_rss_bytes"],
         )
+
+    def worker(self, planned: PlannedCell) -> Asked:
+        """The worker of the cell's backend in the cell's environment; raises ConfigurationError where it has none."""
+        backend = registry.backends()[planned.cell.backend]
+        environment = self.environments.of(planned.cell.environment)
+        return self._asker.pool.get(environment, backend.worker, backend.requires)
 
     def opening(self, planned: PlannedCell, path: Path) -> dict[str, Any]:
         """What a backend is told to open a file as it opens the cell's artifact."""

@@ -537,7 +537,9 @@ class Comparison:
     ``before`` and ``after`` are in ``unit`` (``ns``, ``bytes``, ``/s``, "" for plain numbers); ``ratio`` is after over
     before with its 95 % confidence interval, ``None`` where there is none. ``before_what`` and ``after_what`` say in
     words what was measured ("release-1.2, onnxruntime 1.26.0"). ``how`` is ``interleaved`` (both measured now, in ABBA
-    blocks), ``stored`` (samples of an earlier run: weaker) or ``exact`` (sizes and the like, which do not vary).
+    blocks), ``stored`` (samples of an earlier run: weaker), ``reading`` (one number per run), ``not judged`` (one that
+    says too little), ``identical`` (nothing that could matter differs, so nothing was measured) or ``exact`` (sizes and
+    the like, which do not vary).
     ``p_value`` is one-sided, against "not beyond the margin". ``recurred``: found again in fresh processes.
     """
 

@@ -33,7 +33,11 @@ ORDER = (
     "determinism",
     "threads",
     "throughput",
+    "comparison",
+    "regression",
 )
+# Part of a run only where there is something to compare with.
+COMPARING = frozenset({"comparison", "regression"})
 # Run only where they are asked for, and by what: threads opens two sessions more, which torch.compile needs seconds
 # for; throughput measures for seconds per batch size and number of requests.
 OPT_IN = {
@@ -53,6 +57,11 @@ def default_suites(settings: Settings) -> set[str]:
     """The suites that run where none is named: all but the opt-in ones, and fuzz where it has a budget."""
     from pytest_modelformats import fuzz
 
-    without = {*OPT_IN, *(() if fuzz.budget(settings) else ("fuzz",))}
+    without = {*OPT_IN, *(() if fuzz.budget(settings) else ("fuzz",)), *COMPARING}
     asked = {"throughput"} if settings.batch or settings.concurrency else set()
-    return set(suites()) - (without - asked)
+    return (set(suites()) - (without - asked)) | comparing_suites(settings)
+
+
+def comparing_suites(settings: Settings) -> frozenset[str]:
+    """The suites that compare: with a baseline, or between environments; none where there is neither."""
+    return COMPARING if settings.baseline or settings.environments else frozenset()

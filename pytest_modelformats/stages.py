@@ -50,8 +50,9 @@ class Stages:
     ) -> None:
         """``progress(what)`` returns a function that shows the elapsed seconds, or ``None`` when nobody watches."""
         self.pool = pool
+        self.cache = cache
         self._settings = settings
-        self._asker = Asker(pool, settings.timeout_s, progress)
+        self._asker = self.asker = Asker(pool, settings.timeout_s, progress)
         self.models = Models(settings, sources, data, self._asker, cache)
         self.cells = Cells(settings, self.models, self._asker, cache)
         self.fuzzer = Fuzzer(settings, self.models, cache.folder)

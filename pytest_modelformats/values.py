@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats import margins
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.options import CandidateEntry, Option
+from pytest_modelformats.redact import redacted
 from pytest_modelformats.references import locate
 from pytest_modelformats.registry import suggest
 from pytest_modelformats.schema import PRECISIONS, TensorSpec
@@ -17,8 +19,11 @@ from pytest_modelformats.schema import PRECISIONS, TensorSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from pytest_modelformats.margins import Margin
+
 CANDIDATE_KEYS = ("precision", "device", "model")
 _LOCATIONS = frozenset({"model", "arch", "data"})
+DATABASES = ("postgresql", "postgres", "sqlite")
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT])(?P<binary>i?)B", re.IGNORECASE)
 _NUMBER = re.compile(r"\d*\.?\d+(e[+-]?\d+)?", re.IGNORECASE)
 _KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
@@ -146,6 +151,10 @@ def _read_texts(option: Option, value: object, place: Place) -> tuple[Any, ...]:
         return tuple(read_spec(text, place) for text in texts)
     if option.key == "candidate":
         return tuple(read_candidate(text, place) for text in texts)
+    if option.key == "env":
+        from pytest_modelformats.environment_entries import read_entry
+
+        return tuple(read_entry(text, place) for text in texts)
     return tuple(locate(text, place.base) for text in texts)
 
 
@@ -203,6 +212,20 @@ def _read_folder(_option: Option, value: object, place: Place) -> Path:
     return path
 
 
+def _read_database(_option: Option, value: object, place: Place) -> str:
+    text = read_text(value, place, "a file, postgresql://user@host/database, or none")
+    if text == "none":
+        return text
+    if "://" in text:
+        if text.partition("://")[0].partition("+")[0] not in DATABASES:
+            raise refusal(place, redacted(text), "a file, postgresql://user@host/database, or none")
+        return text
+    path = _path(text, place)
+    if path.is_dir():
+        raise refusal(place, value, f"a file, and this is a folder; write {text.rstrip('/')}/history.sqlite")
+    return str(path)
+
+
 def _read_paths(_option: Option, value: object, place: Place) -> tuple[Path, ...]:
     return tuple(_path(text, place) for text in read_texts(value, place, "the path of a file"))
 
@@ -221,6 +244,10 @@ def _read_choice(option: Option, value: object, place: Place) -> str:
     return str(value)
 
 
+def _read_margins(option: Option, value: object, place: Place) -> tuple[Margin, ...]:
+    return margins.read(_read_names(option, value, place), place.where)
+
+
 _READERS: dict[str, Callable[[Option, object, Place], Any]] = {
     "text": _read_text,
     "texts": _read_texts,
@@ -235,4 +262,6 @@ _READERS: dict[str, Callable[[Option, object, Place], Any]] = {
     "files": _read_files,
     "paths": _read_paths,
     "choice": _read_choice,
+    "database": _read_database,
+    "margins": _read_margins,
 }

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelformats.packed_samples import unpack
 from pytest_modelformats.report.nouns import RUN, Check, Latency, Localisation, NoiseFloor, Parity, ThroughputFigure
-from pytest_modelformats.schema import FailureKind, Outcome, OutputParity
+from pytest_modelformats.schema import Change, Comparison, FailureKind, Outcome, OutputParity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,7 +45,9 @@ def decode_check(data: Mapping[str, Any]) -> Check:
     localisation = decode(Localisation, found) if isinstance(found := check.data.get("localisation"), dict) else None
     busy = check.data.get("throughput")
     figures = _each(_noun(ThroughputFigure))("throughput", busy) if busy is not None else ()
-    return replace(check, parity=parity, latency=latency, localisation=localisation, throughput=figures)
+    compared = _each(_noun(Comparison))("comparisons", check.data.get("comparisons") or [])
+    held = {"parity": parity, "latency": latency, "localisation": localisation}
+    return replace(check, **held, throughput=figures, comparisons=compared)
 
 
 def _wrong(name: str, value: Any, expected: str) -> MalformedLineError:
@@ -89,6 +91,13 @@ def _outcome(name: str, value: Any) -> Outcome:
         raise _wrong(name, value, "an outcome") from None
 
 
+def _change(name: str, value: Any) -> Change:
+    try:
+        return Change(value)
+    except ValueError:
+        raise _wrong(name, value, "a change") from None
+
+
 def _failure_kind(name: str, value: Any) -> FailureKind | None:
     try:
         return None if value is None else FailureKind(value)
@@ -122,6 +131,8 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "bool | None": _typed("true, false or null", bool, type(None)),
     "int": _typed("a whole number", int),
     "int | None": _typed("a whole number or null", int, type(None)),
+    "float": _number,
+    "Change": _change,
     "float | None": _typed("a number or null", int, float, type(None)),
     "tuple[str, ...]": _each(_text),
     "tuple[int, ...]": _each(_typed("a whole number", int)),

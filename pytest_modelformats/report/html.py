@@ -9,11 +9,12 @@ from importlib import resources
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pytest_modelformats.report import numbers
+from pytest_modelformats.report import comparisons, numbers
 from pytest_modelformats.report.executed import executed
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS, RUN
+from pytest_modelformats.report.surroundings import environments
 from pytest_modelformats.schema import PRECISIONS, Outcome
 
 if TYPE_CHECKING:
@@ -113,7 +114,10 @@ def render(run: Run) -> str:
         throughput_table=throughput_table,
         fact=numbers.fact,
         executed=executed,
+        environments=environments(run.header),
         plural=numbers.plural,
+        compared=comparisons.table(run),
+        change_tones={"regression": "bad", "improvement": "good", "inconclusive": "unsure"},
     )
 
 

@@ -7,12 +7,13 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.report import numbers
+from pytest_modelformats.report import comparisons, numbers
 from pytest_modelformats.report.executed import executed
 from pytest_modelformats.report.measurements import measurements, throughput_table
+from pytest_modelformats.report.surroundings import environments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     from pytest_modelformats.report.lines import Run
@@ -37,7 +38,7 @@ def render(run: Run) -> str:
     if run.doubts:
         parts += ["> [!CAUTION]"] + [f"> {_text(doubt)}" for doubt in run.doubts] + [""]
     parts += [_text(run.reused), ""] if run.reused else []
-    parts += _table(run) + _stories("Failures", run.failures)
+    parts += _table(run) + _changes(run) + _stories("Failures", run.failures)
     parts += _stories("Undecided, and failing as expected", run.remarks)
     parts += _figures("What was measured", measurements(run.cells)) + _throughput(run)
     parts += _contradictions(run) + _execution(run) + _not_run(run) + _environment(run)
@@ -89,6 +90,36 @@ def _row(cell: CellRecord) -> str:
         numbers.size(latency.peak_rss_bytes if latency else None),
     )
     return f"| {' | '.join(values)} |"
+
+
+def _changes(run: Run) -> list[str]:
+    """What changed from the baseline; what did not is folded away."""
+    found = comparisons.table(run)
+    return changed(found) if found else []
+
+
+def changed(found: comparisons.Table) -> list[str]:
+    """A table of comparisons as Markdown."""
+    split = [row for row in found.rows if row.changed], [row for row in found.rows if not row.changed]
+    lines = [f"### {_text(found.title)}", "", _text(found.summary), ""]
+    lines += [*_comparisons(split[0]), ""] if split[0] else ["Nothing changed.", ""]
+    for word, cells in (("appeared", [(c, "") for c in found.appeared]), ("vanished", found.vanished)):
+        lines += [f"- **{word}**: {_code(cell)}{f', {_text(why)}' if why else ''}" for cell, why in cells[:_ROWS]]
+    lines += [""] if found.appeared or found.vanished else []
+    if split[1]:
+        head = f"<details><summary>{len(split[1]):,} that did not change, or were not judged</summary>"
+        lines += [head, "", *_comparisons(split[1]), "", "</details>", ""]
+    return lines
+
+
+def _comparisons(rows: Sequence[comparisons.Row]) -> list[str]:
+    lines = ["| cell | metric | before | after | change | verdict | how |", "|---|---|--:|--:|--:|---|---|"]
+    for row in rows[:_ROWS]:
+        word = f"**{row.word}**" if row.changed else row.word
+        values = (_code(row.cell), row.metric, row.before, row.after, row.ratio, word, row.how)
+        lines.append(f"| {' | '.join(v if v is values[0] or v is word else _text(v) for v in values)} |")
+    left = len(rows) - _ROWS
+    return [*lines, "", f"{left:,} further comparisons are in the HTML report."] if left > 0 else lines
 
 
 def _stories(title: str, cells: Iterable[CellRecord]) -> list[str]:
@@ -183,7 +214,14 @@ def _environment(run: Run) -> list[str]:
     about = {"run": header.run, "started": numbers.moment(header.started), "pytest-modelformats": header.tool}
     if header.command:
         about["command"] = shlex.join(header.command)
-    groups = (("Run", about), ("Machine", header.machine), ("Versions", header.versions), ("Options", header.options))
+    groups = (
+        ("Run", about),
+        ("Machine", header.machine),
+        ("Versions", header.versions),
+        ("Environments", environments(header)),
+        ("Options", header.options),
+        ("Joined from", header.merged),
+    )
     lines = [line for title, facts in groups if facts for line in (f"**{title}**", "", *_facts(facts), "")]
     return ["<details><summary>Environment and versions</summary>", "", *lines, "</details>"]
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, OutputParity
+from pytest_modelformats.schema import PRECISIONS, Comparison, FailureKind, Outcome, OutputParity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +43,11 @@ class Header:
     machine: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    environments: Mapping[str, Any] = field(default_factory=dict)
+    # Of a record that was joined from several: what each of them was, and what a reader has to know of them.
+    merged: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    baseline: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +208,7 @@ class Check:
     latency: Latency | None = None
     localisation: Localisation | None = None
     throughput: tuple[ThroughputFigure, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
 
     @property
     def word(self) -> str:
@@ -264,6 +270,12 @@ class CellRecord:
         """The first wrong operator that a check of it has led to."""
         found = [c.localisation for c in self.checks if c.localisation]
         return next((f for f in found if f.operator), None)
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """What changed: as it was judged among all cells, or else as it stands alone."""
+        found = {c.check: c.comparisons for c in self.checks if c.comparisons}
+        return found.get("regression") or found.get("comparison") or ()
 
     @property
     def word(self) -> str:

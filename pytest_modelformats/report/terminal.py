@@ -9,7 +9,7 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.report import numbers
+from pytest_modelformats.report import comparisons, numbers
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS
@@ -28,15 +28,46 @@ if TYPE_CHECKING:
 _STYLES = {"passed": "green", **{o.value: "red" for o in FAILURES}, **{o.value: "yellow" for o in REMARKS}}
 _NAMED = 6
 _FIGURES = 30
+_CHANGES = 20
+_CHANGE_STYLES = {"regression": "red", "improvement": "green"}
 # One character of padding on the right of a column, and one for the divider that is not drawn.
 _GAP = 2
 
 
 def render(run: Run, width: int, color: bool) -> str:
     """The report, no line of it wider than ``width`` characters; escape sequences only with ``color``."""
+    console = _console(width, color)
+    _say(console, run.summary, "" if run.complete else "bold red")
+    for doubt in run.doubts:
+        _say(console, doubt, "bold red")
+    if run.reused:
+        _say(console, run.reused, "yellow")
+    for name in run.model_names:
+        _model(console, name, [cell for cell in run.cells if cell.model == name])
+    compared = comparisons.table(run)
+    if compared is not None:
+        console.print()
+        _changes(console, compared)
+    _stories(console, "Failures", run.failures, run.folder)
+    _stories(console, "Undecided, and failing as expected", run.remarks, run.folder)
+    for cell in run.contradictions:
+        if cell not in run.failures and cell.parity:  # a failure's sentence says it already
+            _say(console, f"{cell.cell}: {cell.parity.contradiction}", "yellow")
+    _not_run(console, run)
+    return _written(console)
+
+
+def render_changes(compared: comparisons.Table, width: int, color: bool) -> str:
+    """What changed between two runs, and only that."""
+    console = _console(width, color)
+    _changes(console, compared)
+    return _written(console)
+
+
+def _console(width: int, color: bool) -> Console:
     from rich.console import Console
 
-    console = Console(
+    return Console(
         file=StringIO(),
         width=width,
         force_terminal=color,
@@ -46,19 +77,9 @@ def render(run: Run, width: int, color: bool) -> str:
         emoji=False,
         legacy_windows=False,
     )
-    _say(console, run.summary, "" if run.complete else "bold red")
-    for doubt in run.doubts:
-        _say(console, doubt, "bold red")
-    if run.reused:
-        _say(console, run.reused, "yellow")
-    for name in run.model_names:
-        _model(console, name, [cell for cell in run.cells if cell.model == name])
-    _stories(console, "Failures", run.failures, run.folder)
-    _stories(console, "Undecided, and failing as expected", run.remarks, run.folder)
-    for cell in run.contradictions:
-        if cell not in run.failures and cell.parity:  # a failure's sentence says it already
-            _say(console, f"{cell.cell}: {cell.parity.contradiction}", "yellow")
-    _not_run(console, run)
+
+
+def _written(console: Console) -> str:
     written = console.file.getvalue() if isinstance(console.file, StringIO) else ""
     return "\n".join(line.rstrip() for line in written.splitlines()) + "\n"
 
@@ -171,6 +192,22 @@ def _stories(console: Console, title: str, cells: Iterable[CellRecord], folder: 
         if cell.bundle:
             script = os.path.relpath(Path(folder, cell.bundle, "repro.py"))
             _say(console, f"reproduce: python {shlex.quote(script)}", indent=4)
+
+
+def _changes(console: Console, compared: comparisons.Table) -> None:
+    """What changed from the baseline, and only that; then what all of it adds up to."""
+    _say(console, compared.title, "bold")
+    changed = [row for row in compared.rows if row.changed]
+    for row in changed[:_CHANGES]:
+        _say(console, f"{row.word}: {row.cell}", _CHANGE_STYLES.get(row.word, "yellow"), 2)
+        _say(console, f"{row.metric}: {row.before} → {row.after}, {row.ratio} ({row.how})", "", 4)
+    if len(changed) > _CHANGES:
+        _say(console, f"and {len(changed) - _CHANGES:,} more, in the report", "dim", 2)
+    for word, cells in (("appeared", compared.appeared), ("vanished", [cell for cell, _ in compared.vanished])):
+        if cells:
+            more = f" and {len(cells) - _NAMED:,} more" if len(cells) > _NAMED else ""
+            _say(console, f"{word}: {', '.join(cells[:_NAMED])}{more}", "yellow", 2)
+    _say(console, compared.summary, "dim", 2)
 
 
 def _not_run(console: Console, run: Run) -> None:

@@ -68,6 +68,7 @@ class Server:
         self._alone = alone
         self._sessions: dict[int, Session] = {}
         self._first_run_ns: dict[int, int] = {}
+        self._blocks: dict[int, Any] = {}
         self._next = 0
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -270,6 +271,16 @@ class Server:
         files = [[feed, write_arrays(arrays, f"{folder}/{i}")] for i, (feed, arrays) in enumerate(answers)]
         return {"taken": taken, "answers": files}
 
+    def op_block(
+        self, session: int, feed: dict[str, str], seconds: float, at_least: int, threads: int
+    ) -> dict[str, Any]:
+        """Time one block of calls; the first one binds, pins the process for good and warms up."""
+        from pytest_modelformats.workers.blocks import Blocks
+
+        if session not in self._blocks:
+            self._blocks[session] = Blocks(lambda: self._sessions[session].bind(read_feed(feed)), threads)
+        return dict(self._blocks[session].block(seconds, at_least))
+
     def op_call(self, entry: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Answer with what a function of this package says, asked by keyword."""
         return dict(resolve(entry)(**arguments))
@@ -279,6 +290,10 @@ class Server:
         import gc
 
         opened = self._sessions.pop(session, None)
+        blocks = self._blocks.pop(session, None)
+        if blocks is not None:
+            blocks.close()
+        del blocks
         self._first_run_ns.pop(session, None)
         if opened is not None:
             opened.close()

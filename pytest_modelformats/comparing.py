@@ -1,0 +1,234 @@
+"""Comparing two latencies: both measured now, in turns, in two fresh processes on the same cores, and again in others.
+
+A regression is reported only when all of this holds, an improvement by the same rule on the other side:
+
+1. the whole 95 % interval of the ratio over all pairs of processes lies beyond the margin (``ratio.py``);
+2. it *recurred*: in at least two pairs of fresh processes, started in different orders, the pair's own interval lies
+   beyond the margin;
+3. the machine left enough quads undisturbed to say so.
+
+``same`` needs the whole interval within the margin. Everything else is ``inconclusive``: a difference larger than the
+margin is neither shown nor excluded. Measuring goes on until the answer is clear or the budget is spent, and is looked
+at after 6, 9, 13, 19 and 28 quads of a pair only, since every look is a chance to be wrong.
+
+A quad is disturbed where more than a twentieth of a block's calls were interrupted by other work on the core, and more
+than a twentieth of its time was lost to that: only then does its median move. Disturbed quads are set aside, by that
+evidence and never by their ratio, so that the rule favours neither side. A side that is interrupted again and again
+while the other one is not does that to itself (more threads than cores), and counts.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import partial
+from statistics import median
+from typing import TYPE_CHECKING, Protocol
+
+from pytest_modelformats import ratio
+from pytest_modelformats.measured import Measured, beyond, decide, finding
+from pytest_modelformats.schema import Change
+from pytest_modelformats.stored_samples import compare_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from pytest_modelformats.ratio import Quad, Within
+
+__all__ = ["Measured", "Pair", "Side", "compare_latency", "compare_samples", "control", "judge", "undisturbed"]
+
+# Many short blocks narrow the interval faster than few long ones where blocks differ more than calls do (Kalibera &
+# Jones, 2013, section 5): 50 ms are a dozen time slices of the scheduler and the shortest in which a slice lost is
+# less than a tenth.
+BLOCK_S = 0.05
+LOOKS = (6, 9, 13, 19, 28)
+MIN_QUADS = LOOKS[0]
+MAX_PAIRS = 6
+# Alone on its core a process waits for it for less than 1 % of the time; sharing it with another one, for half.
+DELAYED = 0.05
+# Delays that come from elsewhere hit both sides: that all of the first five hit one has a probability of 1 in 16.
+ONE_SIDED = 5
+OTHER_SIDE = 0.1
+
+
+class Side(Protocol):
+    """One of the two sides, in a process of its own that is idle while nobody asks.
+
+    A side may also have ``delay``: the share of its last block that was lost to other work on its core.
+    """
+
+    def block(self, seconds: float) -> list[int]:
+        """Samples of one block, in nanoseconds."""
+        ...
+
+
+Pair = AbstractContextManager[tuple[Side, Side]]
+
+
+def compare_latency(
+    open_pair: Callable[[], Pair],
+    *,
+    margin: float = 0.05,
+    budget_s: float,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Measured:
+    """Both sides are measured in turns, in as many pairs of fresh processes as the answer needs.
+
+    ``budget_s`` is everything, the start of processes included. It is exceeded in two cases: every pair gets its
+    ``MIN_QUADS`` quads, and a suspicion is followed up: once in a second pair, because without that it means nothing,
+    and for a few quads more where too many were disturbed.
+    ``progress`` is told a sentence between quads, never while one is measured.
+
+    Units: seconds; latencies in nanoseconds.
+    Raises: what opening a pair or calling a side raises.
+    """
+    started = clock()
+    deadline = started + budget_s
+    order = random.Random(seed)  # noqa: S311 - which side begins, not a secret
+    heard: list[list[Quad]] = []
+    while True:
+        opened = clock()
+        with open_pair() as pair:
+            ready = clock()
+            # Half of what is left is for the pairs to come.
+            until = ready + max(0.0, deadline - ready) / 2
+            heard.append([])
+            quads = quads_of(pair, heard, mirrored=order.random() < 1 / 2, progress=progress)
+            _gather(quads, heard, margin, seed, partial(_passed, until, clock))
+        found = judge(heard, margin, seed)
+        if found.change is not Change.INCONCLUSIVE or len(heard) == MAX_PAIRS:
+            break
+        to_follow = len(heard) == 1 and found.recurred is False
+        if not to_follow and clock() + (ready - opened) + _shortest(heard) > deadline:
+            break
+    return replace(found, seconds=clock() - started)
+
+
+def _passed(deadline: float, clock: Callable[[], float]) -> bool:
+    return clock() >= deadline
+
+
+def _shortest(heard: Sequence[Sequence[Quad]]) -> float:
+    """Seconds that ``MIN_QUADS`` quads take, by the time that the calls of those so far took."""
+    took = [q.samples / 2 * (q.before_ns + q.after_ns) / 1e9 for quads in heard for q in quads]
+    return MIN_QUADS * median(took)
+
+
+def quads_of(
+    pair: tuple[Side, Side],
+    heard: Sequence[Sequence[Quad]],
+    *,
+    mirrored: bool,
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[Quad]:
+    """Quads of one pair, every second one mirrored; ``heard`` is for ``progress`` alone."""
+    while True:
+        if progress is not None:
+            progress(f"comparing: pair {len(heard)}, quad {len(heard[-1]) + 1}")
+        blocks: tuple[list[list[int]], list[list[int]]] = ([], [])
+        delays: tuple[list[float], list[float]] = ([], [])
+        for which in (1, 0, 0, 1) if mirrored else (0, 1, 1, 0):
+            side = pair[which]
+            blocks[which].append(side.block(BLOCK_S))
+            delays[which].append(float(getattr(side, "delay", 0.0)))
+        mirrored = not mirrored
+        yield ratio.quad(blocks[0], blocks[1], delays)
+
+
+def _gather(
+    quads: Iterator[Quad], heard: Sequence[list[Quad]], margin: float, seed: int, late: Callable[[], bool]
+) -> None:
+    """Add quads to the last of ``heard`` until they are clear, or the time for this pair is over."""
+    looked = 0
+    for one in quads:
+        heard[-1].append(one)
+        usable, over = len(undisturbed(heard[-1])), late()
+        if usable in LOOKS and usable > looked:
+            looked = usable
+            own = _says(heard, seed)[-1].interval()
+            if beyond(own, margin) or judge(heard, margin, seed).change is Change.SAME or usable == LOOKS[-1]:
+                return
+        if over and len(heard[-1]) >= MIN_QUADS and not _waits_for_calm(heard[-1], margin, seed):
+            return
+
+
+def _waits_for_calm(quads: Sequence[Quad], margin: float, seed: int) -> bool:
+    """Whether a suspicion only lacks undisturbed quads; it gets at most twice as many more as it needs at least."""
+    few = len(undisturbed(quads)) < MIN_QUADS and len(quads) < 3 * MIN_QUADS
+    return few and beyond(_says([quads], seed)[0].interval(), margin) != 0
+
+
+def undisturbed(quads: Sequence[Quad]) -> list[Quad]:
+    """The quads in which neither side waited for its core; all, where one side delays itself."""
+    fewer, more = sorted((sum(q.before_delay > DELAYED for q in quads), sum(q.after_delay > DELAYED for q in quads)))
+    if more >= ONE_SIDED and fewer <= OTHER_SIDE * more:
+        return list(quads)
+    return [q for q in quads if max(q.before_delay, q.after_delay) <= DELAYED]
+
+
+def _used(quads: Sequence[Quad]) -> list[Quad]:
+    """The undisturbed quads where they are enough, otherwise every one."""
+    calm = undisturbed(quads)
+    return calm if len(calm) >= MIN_QUADS else list(quads)
+
+
+def _says(heard: Sequence[Sequence[Quad]], seed: int) -> list[Within]:
+    return [ratio.within([q.log_ratio for q in _used(quads)], seed + index) for index, quads in enumerate(heard)]
+
+
+def judge(heard: Sequence[Sequence[Quad]], margin: float, seed: int = 0) -> Measured:
+    """What the quads gathered so far say, by pair of processes; each has at least two.
+
+    Raises: ValueError where a pair has fewer.
+    """
+    said = _says(heard, seed)
+    over = ratio.over_pairs(said)
+    total = sum(len(quads) for quads in heard)
+    calm = [len(undisturbed(quads)) for quads in heard]
+    disturbed = ""
+    if min(calm) < MIN_QUADS <= min(len(quads) for quads in heard):
+        disturbed = f"other work interrupted the calls in {total - sum(calm)} of {total} quads"
+    change, recurred = decide(over, [beyond(one.interval(), margin) for one in said], margin, usable=not disturbed)
+    used = [q for quads in heard for q in _used(quads)]
+    return Measured(
+        ratio=over.ratio,
+        ratio_low=over.low,
+        ratio_high=over.high,
+        p_value=over.p_above(1 + margin),
+        p_value_faster=over.p_below(1 - margin),
+        before_ns=median(q.before_ns for q in used),
+        after_ns=median(q.after_ns for q in used),
+        change=change,
+        recurred=recurred,
+        blocks=4 * total,
+        seconds=0.0,
+        disturbed=disturbed,
+        finding=finding(over, change, margin, recurred),
+        grounds=_grounds(len(used), total, len(said), disturbed),
+        pairs=len(said),
+        pair_ratios=tuple(math.exp(one.centre) for one in said),
+    )
+
+
+def _grounds(used: int, total: int, pairs: int, disturbed: str) -> str:
+    aside = f" ({total - used} more set aside, whose calls other work interrupted)" if used < total else ""
+    processes = f"{pairs} pair{'s' if pairs != 1 else ''} of fresh processes"
+    return f"{used} interleaved quads{aside} in {processes}" + (f"; {disturbed}" if disturbed else "")
+
+
+def control(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
+    """Which of a family of findings stand, so that at most ``level`` of those that stand are expected to be false.
+
+    Source: Benjamini & Hochberg (1995), "Controlling the false discovery rate".
+    """
+    ordered = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    last = max(
+        (rank for rank, index in enumerate(ordered, 1) if p_values[index] <= level * rank / len(p_values)), default=0
+    )
+    stand = set(ordered[:last])
+    return [index in stand for index in range(len(p_values))]

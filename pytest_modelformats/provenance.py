@@ -1,0 +1,85 @@
+"""Which artifact and which code a result is of: what a record says of them, so that a later run finds them again."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats import registry
+from pytest_modelformats.errors import ModelFormatsError
+from pytest_modelformats.source import content_hash
+
+if TYPE_CHECKING:
+    from pytest_modelformats.convert import Artifact
+    from pytest_modelformats.schema import PlannedCell
+    from pytest_modelformats.stages import Stages
+
+# Of this package's own code, what opens, calls and times a session decides what is measured.
+_OWN = ("backends", "workers", "measure.py", "surroundings.py")
+
+
+def stated(stages: Stages, planned: PlannedCell) -> dict[str, Any]:
+    """The keys of a check line that lead back to the artifact and the code; empty where nothing could be made."""
+    try:
+        artifact = stages.artifact(planned)
+        return {"artifact": artifact_facts(stages, planned, artifact), "runtime": {"code": code_of(planned)}}
+    except ModelFormatsError:
+        return {}
+
+
+def artifact_facts(stages: Stages, planned: PlannedCell, artifact: Artifact) -> dict[str, Any]:
+    """Where an artifact is, and what is in it.
+
+    ``where``: ``cache`` (``path`` is relative to the cache folder), ``file`` (a file of the user's) or ``code`` (a
+    callable builds it). ``sha256`` covers its content, ``fingerprint`` the code of its architecture.
+    """
+    fingerprint = stages.models.description(planned.cell.model).fingerprint
+    if planned.chain:
+        path = artifact.path.absolute().relative_to(stages.cache.folder.absolute())
+        return {"where": "cache", "path": path.as_posix(), "key": artifact.path.parent.name, "sha256": artifact.content}
+    source = stages.models.source(planned.cell.model)
+    if planned.candidate_path:
+        source = replace(
+            source, location=planned.candidate_path, format=planned.cell.format, kind=planned.candidate_kind
+        )
+    content = content_hash(source)
+    return {
+        "where": "file" if content else "code",
+        "path": source.location,
+        "format": source.format,
+        "sha256": content,
+        "fingerprint": fingerprint,
+    }
+
+
+@cache
+def _code_of(entry: str) -> str:
+    module = entry.partition(":")[0]
+    top = module.partition(".")[0]
+    found = importlib.util.find_spec(top)
+    if found is None or not found.origin:
+        return ""
+    origin = Path(found.origin)
+    if top == __package__:
+        places = [origin.parent / name for name in _OWN]
+    else:
+        places = [origin.parent] if origin.name == "__init__.py" else [origin]
+    files = sorted(file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place]))
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(origin.parent)}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def is_own(planned: PlannedCell) -> bool:
+    """Whether the cell's backend is of this package: what opens both sides of a comparison is then no part of it."""
+    return registry.backends()[planned.cell.backend].entry.partition(".")[0] == __package__
+
+
+def code_of(planned: PlannedCell) -> str:
+    """A hash of the code that opens and runs a cell: this package's, or that of the package it is from."""
+    return _code_of(registry.backends()[planned.cell.backend].entry)

@@ -1,0 +1,143 @@
+"""Two openings as the two sides of a comparison: each in a fresh worker, on the same cores, one at work at a time.
+
+A worker that is not asked blocks in the receive of its channel and takes no time. What a runtime's thread pool does
+meanwhile is another matter: with one thread (the default) there is no pool; with more, ONNX Runtime's and OpenMP's
+threads spin for up to 0.2 s after a call, on the cores on which the other side is then measured. So the first call of
+every block is not recorded, and a block of a session with several threads begins only after ``SPIN_S`` of silence.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats import registry
+from pytest_modelformats.errors import ModelFormatsError, RunError
+from pytest_modelformats.workers.process import WorkerFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from pytest_modelformats.comparing import Pair
+    from pytest_modelformats.schema import Environment
+    from pytest_modelformats.workers.pool import Asked, Pool
+
+__all__ = ["Opening", "WorkerSide", "pair_of"]
+
+AT_LEAST = 8
+SPIN_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What one side opens and calls.
+
+    ``entry`` is a backend's ``module:function``, ``job`` what it is told to open (``Cells.opening``), ``feed`` the
+    ``.npy`` file of each input by name, ``what`` names it in errors.
+    """
+
+    environment: Environment
+    worker: str
+    entry: str
+    job: dict[str, Any]
+    feed: dict[str, str]
+    threads: int
+    timeout_s: float
+    what: str
+
+
+class WorkerSide:
+    """An opening in its worker (see ``comparing.Side``).
+
+    ``delay`` is the share of the last block in which its calls were held up; 0 where the system does not say.
+    ``facts`` is the worker's last answer but the samples: how the warm-up went, the cores it is pinned to.
+    """
+
+    def __init__(self, asked: Asked, opening: Opening) -> None:
+        """Open it; raises RunError where the backend cannot, and what the worker ended in."""
+        self._asked = asked
+        self._opening = opening
+        self.delay = 0.0
+        self.facts: dict[str, Any] = {}
+        try:
+            answer = asked.request("open", opening.timeout_s, entry=opening.entry, job=opening.job)
+        except WorkerFailure as error:
+            raise RunError(f"{opening.what} could not be opened: {error}") from error
+        self._session = answer["session"]
+        self.load_ns: int = answer["load_ns"]
+
+    def block(self, seconds: float) -> list[int]:
+        """Samples of one block, in nanoseconds; the first block warms up before it."""
+        opening = self._opening
+        if opening.threads > 1:
+            time.sleep(SPIN_S)
+        answer = self._asked.request(
+            "block",
+            opening.timeout_s,
+            session=self._session,
+            feed=opening.feed,
+            seconds=seconds,
+            at_least=AT_LEAST,
+            threads=opening.threads,
+        )
+        samples = array("q")
+        samples.frombytes(answer.pop("samples_ns"))
+        self.facts = answer
+        self.delay = _delay(answer, len(samples))
+        return samples.tolist()
+
+    def close(self) -> None:
+        """Let go of the session, so that its process is as it was, and end the process."""
+        if not self._asked.dead:
+            with suppress(ModelFormatsError):
+                self._asked.request("close", self._opening.timeout_s, session=self._session)
+        self._asked.close()
+
+
+def pair_of(pool: Pool, before: Opening, after: Opening) -> Callable[[], Pair]:
+    """A function that opens both sides in fresh workers; every other time ``after`` is opened first.
+
+    Raises, when it is called: RunError, and what else opening raises; nothing is left running then.
+    """
+    called = 0
+
+    @contextmanager
+    def pair() -> Iterator[tuple[WorkerSide, WorkerSide]]:
+        nonlocal called
+        openings = [before, after] if called % 2 == 0 else [after, before]
+        called += 1
+        with ExitStack() as closed:
+            workers = []
+            for opening in openings:
+                worker = pool.fresh(opening.environment, opening.worker)
+                closed.callback(worker.close)
+                # Both import their runtime at the same time.
+                worker.preload(_modules(opening))
+                workers.append(worker)
+            opened = []
+            for worker, opening in zip(workers, openings, strict=True):
+                side = WorkerSide(worker, opening)
+                closed.callback(side.close)
+                opened.append(side)
+            first, second = opened
+            yield (first, second) if openings[0] is before else (second, first)
+
+    return pair
+
+
+def _delay(answer: Mapping[str, Any], calls: int) -> float:
+    """How far a block was spoilt: by the share of calls that were interrupted, or of time lost, whichever is smaller.
+
+    Lost time in a few of thousands of calls moves no median, nor does an interruption that took no time.
+    """
+    if answer["waited"] is None or answer["interrupted"] is None or not calls:
+        return 0.0
+    return min(1.0, float(answer["waited"]), float(answer["interrupted"]) / calls)
+
+
+def _modules(opening: Opening) -> tuple[str, ...]:
+    """What the backend of an opening imports; () for an entry that is none of a registered backend."""
+    return next((b.requires for b in registry.backends().values() if b.entry == opening.entry), ())

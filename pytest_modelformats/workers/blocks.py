@@ -1,0 +1,91 @@
+"""Blocks of an interleaved comparison, in the worker: warmed up once, pinned once, then timed whenever asked.
+
+Runs in every worker, also under foreign interpreters: standard library only.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytest_modelformats import measure
+from pytest_modelformats.surroundings import pinned_to_cores, without_collector
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A quarter of it at most is spent on warming up (measure.py).
+WARMUP_BUDGET_NS = 2_000_000_000
+# Calls so slow that a block of many would last for ever: after this time three are enough.
+LONGEST_NS = 500_000_000
+FEWEST = 3
+
+
+class Blocks:
+    """A bound call that stays pinned, with the collector off, from its first block until it is closed."""
+
+    def __init__(self, bind: Callable[[], Callable[[], object]], threads: int) -> None:
+        """Bind on the cores that it will be timed on, and warm up."""
+        self._held = ExitStack()
+        try:
+            self._held.enter_context(without_collector())
+            self.pinned = self._held.enter_context(pinned_to_cores(threads))
+            self._call = bind()
+            self._call()
+            warmed = measure._warm_up(self._call, time.perf_counter_ns, WARMUP_BUDGET_NS)  # noqa: SLF001 - the same one
+        except BaseException:
+            self._held.close()
+            raise
+        self.warmup_runs, self.settled = warmed
+
+    def block(self, seconds: float, at_least: int) -> dict[str, Any]:
+        """Time calls for so long, and ``at_least`` so many unless they are slow; the first call is not recorded.
+
+        Another process has used the core since the last block, and what this one keeps in caches is gone. ``waited`` is
+        the share of the time for which this thread was ready to run and waited for a core, ``interrupted`` the number
+        of times it was made to; ``None`` where the system does not say. ``samples_ns`` are 64-bit integers in native
+        byte order.
+        """
+        call, clock = self._call, time.perf_counter_ns
+        call()
+        before = _held_up()
+        taken = array("q")
+        append = taken.append
+        started = ended = clock()
+        enough = started + int(seconds * 1e9)
+        while ended < enough or len(taken) < FEWEST or (len(taken) < at_least and ended < started + LONGEST_NS):
+            began = clock()
+            call()
+            ended = clock()
+            append(ended - began)
+        after = _held_up()
+        known = before is not None and after is not None
+        return {
+            "samples_ns": taken.tobytes(),
+            "waited": (after[0] - before[0]) / (ended - started) if known else None,  # type: ignore[index]
+            "interrupted": after[1] - before[1] if known else None,  # type: ignore[index]
+            "pinned": list(self.pinned),
+            "warmup_runs": self.warmup_runs,
+            "settled": self.settled,
+        }
+
+    def close(self) -> None:
+        """Unpin the process and give it its collector back."""
+        self._held.close()
+
+
+def _held_up() -> tuple[int, int] | None:
+    """For how many ns this thread has been ready to run without running, and how often it was made to stop.
+
+    Source: the kernel's Documentation/scheduler/sched-stats.rst (/proc/<pid>/schedstat, second field), getrusage(2).
+    """
+    try:
+        import resource
+
+        waited = int(Path("/proc/thread-self/schedstat").read_text(encoding="ascii").split()[1])
+        return waited, resource.getrusage(resource.RUSAGE_THREAD).ru_nivcsw
+    except (ImportError, AttributeError, OSError, IndexError, ValueError):
+        return None
