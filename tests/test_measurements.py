@@ -91,7 +91,7 @@ def test_what_no_cell_has_is_no_column(run):
 
 def test_the_terminal_has_the_columns_that_fit(run):
     table = measurements.measurements(run([("latency", EVERYTHING)]).cells, short=True)
-    assert table.titles == ("load", "p50", "p95", "artifact", "memory above idle")
+    assert table.titles == ("load", "p50", "p95", "size", "memory")
     text = terminal.render(run([("latency", EVERYTHING)]), 80, color=False)
     assert max(map(len, text.splitlines())) <= 80
     assert re.search(r"onnx-fp32-runtime0@cpu +40.0 ms +5.00 ms", text)

@@ -46,8 +46,8 @@ def decode_check(data: Mapping[str, Any]) -> Check:
     busy = check.data.get("throughput")
     figures = _each(_noun(ThroughputFigure))("throughput", busy) if busy is not None else ()
     compared = _each(_noun(Comparison))("comparisons", check.data.get("comparisons") or [])
-    held = {"parity": parity, "latency": latency, "localisation": localisation}
-    return replace(check, **held, throughput=figures, comparisons=compared)
+    check = replace(check, throughput=figures, comparisons=compared)
+    return replace(check, parity=parity, latency=latency, localisation=localisation)
 
 
 def _wrong(name: str, value: Any, expected: str) -> MalformedLineError:

@@ -18,27 +18,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A figure by its title; ``name`` is the attribute of a measurement that holds it, ``short`` for the terminal."""
+    """A figure by its title; ``name`` is the attribute of a measurement that holds it.
+
+    ``short`` is its title in a terminal, "" where it is not shown there.
+    """
 
     title: str
     name: str
     write: Callable[[float | None], str]
-    short: bool = False
+    short: str = ""
 
 
 COLUMNS = (
     Column("conversion", "convert_ns", numbers.duration),
-    Column("load", "load_ns", numbers.duration, short=True),
+    Column("load", "load_ns", numbers.duration, short="load"),
     Column("first inference", "first_inference_ns", numbers.duration),
-    Column("p50", "latency_p50_ns", numbers.duration, short=True),
+    Column("p50", "latency_p50_ns", numbers.duration, short="p50"),
     Column("p90", "latency_p90_ns", numbers.duration),
-    Column("p95", "latency_p95_ns", numbers.duration, short=True),
+    Column("p95", "latency_p95_ns", numbers.duration, short="p95"),
     Column("p99", "latency_p99_ns", numbers.duration),
     Column("mean", "latency_mean_ns", numbers.duration),
     Column("std", "latency_std_ns", numbers.duration),
     Column("one at a time", "items_per_s", numbers.rate),
-    Column("artifact", "size_bytes", numbers.size, short=True),
-    Column("memory above idle", "memory_above_idle_bytes", numbers.size, short=True),
+    Column("artifact", "size_bytes", numbers.size, short="size"),
+    Column("memory above idle", "memory_above_idle_bytes", numbers.size, short="memory"),
     Column("grows per call", "memory_growth_bytes", numbers.size),
     Column("device memory", "device_memory_bytes", numbers.size),
     Column("host to device", "host_to_device_ns", numbers.duration),
@@ -92,7 +95,7 @@ def measurements(cells: Iterable[CellRecord], *, short: bool = False) -> Table:
         )
         for name, latency in found
     )
-    return Table(tuple(column.title for column in columns), rows)
+    return Table(tuple(column.short if short else column.title for column in columns), rows)
 
 
 def throughput(cells: Iterable[CellRecord]) -> tuple[tuple[str, ThroughputFigure], ...]:
@@ -100,8 +103,8 @@ def throughput(cells: Iterable[CellRecord]) -> tuple[tuple[str, ThroughputFigure
     return tuple((cell.cell, figure) for cell in cells for figure in cell.throughput)
 
 
-def throughput_table(cells: Iterable[CellRecord]) -> Table:
-    """Items per second as a table with a column per scenario and mode, a row per cell."""
+def throughput_table(cells: Iterable[CellRecord], *, short: bool = False) -> Table:
+    """Items per second as a table with a column per scenario and mode, a row per cell; ``short`` is for a terminal."""
     figures = throughput(cells)
     scenarios = list(dict.fromkeys((f.batch, f.concurrency, f.mode) for _, f in figures))
     scenarios.sort(key=lambda s: (s[1], s[0], list(MODES).index(s[2]) if s[2] in MODES else len(MODES)))
@@ -109,7 +112,7 @@ def throughput_table(cells: Iterable[CellRecord]) -> Table:
     for name, figure in figures:
         by_cell.setdefault(name, {})[figure.batch, figure.concurrency, figure.mode] = figure
     rows = tuple(_throughput_row(name, [found.get(s) for s in scenarios]) for name, found in by_cell.items())
-    return Table(tuple(_scenario(*s) for s in scenarios), rows)
+    return Table(tuple(_scenario(*s, short=short) for s in scenarios), rows)
 
 
 def _throughput_row(name: str, figures: Sequence[ThroughputFigure | None]) -> Row:
@@ -122,7 +125,9 @@ def _throughput_row(name: str, figures: Sequence[ThroughputFigure | None]) -> Ro
     return Row(name, entries, doubt, "; ".join(dict.fromkeys([*said, *why_not])))
 
 
-def _scenario(batch: int, concurrency: int, mode: str) -> str:
+def _scenario(batch: int, concurrency: int, mode: str, *, short: bool) -> str:
     if mode == "sync":
         return f"batch {batch}"
+    if short:
+        return f"{batch} × {concurrency} {mode}"
     return f"batch {batch}, {concurrency} in flight, {mode}"

@@ -108,7 +108,7 @@ def _model(console: Console, name: str, cells: Sequence[CellRecord]) -> None:
             console.print()
         console.print(_table(matrix(cells, columns)))
     _figures(console, "Measurements", measurements(cells, short=True))
-    _figures(console, "Throughput, items per second", throughput_table(cells))
+    _figures(console, "Throughput (batch × in flight)", throughput_table(cells, short=True))
     if idle:
         _say(console, f"Nothing ran on {', '.join(idle)}.", "dim")
 
@@ -167,11 +167,13 @@ def _figures(console: Console, title: str, part: FigureTable) -> None:
         return
     console.print()
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    names = [
+        _plain(row.cell.partition("-")[2] or row.cell) + ("*" if row.doubt else "") for row in part.rows[:_FIGURES]
+    ]
     table.add_column(title, overflow="fold")
     for name in part.titles:
         table.add_column(Text(_plain(name)), justify="right", overflow="fold")
-    for row in part.rows[:_FIGURES]:
-        name = _plain(row.cell.partition("-")[2] or row.cell) + ("*" if row.doubt else "")
+    for name, row in zip(names, part.rows, strict=False):
         table.add_row(Text(name), *(Text(entry.text) for entry in row.entries))
     console.print(table)
     if any(row.doubt for row in part.rows[:_FIGURES]):
