@@ -121,6 +121,7 @@ def test_all_reports_show_both_tables(run):
         assert "energy per call" in rendered
         assert "one session takes one call at a time" in rendered
     assert 'data-v="5e+06"' in page
+    assert "<h3>Measurements</h3>" in page
     assert "<b>Not to be used:</b> off by 67%" in page
     assert "4.10 GHz, 800 MHz" in page  # the machine's state stands with the cell
     assert "| unusable |" in text
@@ -129,7 +130,7 @@ def test_all_reports_show_both_tables(run):
 
 def test_a_run_without_measurements_has_neither(run):
     bare = run([])
-    assert "Measurements" not in html.render(bare)
+    assert "<h3>Measurements</h3>" not in html.render(bare)
     assert "What was measured" not in markdown.render(bare)
     assert "Measurements" not in terminal.render(bare, 80, color=False)
 
