@@ -16,7 +16,7 @@ from pytest_modelformats.measure import COUNTED, FOREIGN_SHARE, statistics
 from pytest_modelformats.metamorphic import shuffled
 from pytest_modelformats.report import numbers
 from pytest_modelformats.schema import Outcome, Verdict
-from pytest_modelformats.uncertainty import UNUSABLE
+from pytest_modelformats.uncertainty import UNUSABLE, mean_uncertainty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -134,22 +134,33 @@ def _sequential(subject: Subject, batch: int, settings: Settings) -> Figure:
 
     def load() -> Figure:
         feed = subject.rows(0, batch)
-        taken, _ = subject.cells.keep_busy(subject.planned, [feed], SYNC, settings.time_budget_s)
-        stated = statistics(taken["samples_ns"], batch, taken)
-        more = {"wall_s": sum(taken["samples_ns"]) / 1e9, "threads": settings.threads, "pinned": taken["pinned"]}
-        return Figure(
-            batch,
-            1,
-            SYNC,
-            stated["items_per_s"],
-            stated["latency_p50_ns"],
-            tuple(taken["samples_ns"]),
-            stated["disturbed"],
-            stated["unusable"],
-            more=more,
-        )
+        figure = _sync_figure(subject, feed, batch, settings)
+        return _sync_figure(subject, feed, batch, settings) if figure.unusable else figure
 
     return subject.cells.once(f"sequential-{batch}", subject.planned, load)
+
+
+def _sync_figure(subject: Subject, feed: Mapping[str, Any], batch: int, settings: Settings) -> Figure:
+    taken, _ = subject.cells.keep_busy(subject.planned, [feed], SYNC, settings.time_budget_s)
+    samples = taken["samples_ns"]
+    stated = statistics(samples, batch, taken)
+    # Items over time are one over the mean: unlike the median it takes in everything that others took.
+    added = mean_uncertainty(samples, taken)
+    found = [f"other work took {added:.0%} of the time"] if added > FOREIGN_SHARE else []
+    said = "; ".join([*found, *([stated["disturbed"]] if stated["disturbed"] else [])])
+    too_much = f"The throughput may be off by {added:.0%}: {said}" if added > UNUSABLE else stated["unusable"]
+    more = {"wall_s": sum(samples) / 1e9, "threads": settings.threads, "pinned": taken["pinned"]}
+    return Figure(
+        batch,
+        1,
+        SYNC,
+        stated["items_per_s"],
+        stated["latency_p50_ns"],
+        tuple(samples),
+        said,
+        too_much,
+        more={**more, "machine_state": stated["machine_state"]},
+    )
 
 
 def _together(subject: Subject, scenario: Scenario, mode: str, settings: Settings) -> tuple[Figure, dict[str, Verdict]]:

@@ -147,6 +147,19 @@ def median_uncertainty(samples: Sequence[int], evidence: Mapping[str, Any]) -> t
     return found[reason], reason
 
 
+def mean_uncertainty(samples: Sequence[int], evidence: Mapping[str, Any]) -> float:
+    """The share of the samples' whole time that other work may have added.
+
+    Every context switch against our will lengthens one sample: at most by what the longest ones exceed the median.
+    """
+    switches = evidence.get("involuntary_switches") or 0
+    total = sum(samples)
+    if not switches or not total:
+        return 0.0
+    middle = median(samples)
+    return sum(max(0.0, value - middle) for value in sorted(samples)[-switches:]) / total
+
+
 def _contamination(ordered: Sequence[int], middle: float, evidence: Mapping[str, Any]) -> float:
     stolen = evidence.get("steal_share") or 0.0
     hit = (evidence.get("involuntary_switches") or 0) / len(ordered) + stolen

@@ -563,8 +563,12 @@ def test_a_histogram_counts_every_sample():
 
 
 def test_the_markdown_table_has_a_row_per_cell_and_even_columns(run):
-    table = [line for line in markdown.render(run).splitlines() if line.startswith("|")]
+    before, _, measured = markdown.render(run).partition("<details><summary>What was measured")
+    table = [line for line in before.splitlines() if line.startswith("|")]
     assert len([line for line in table if line.startswith("| `")]) == len(run.cells)
+    rows = [line for line in measured.partition("</details>")[0].splitlines() if line.startswith("| `")]
+    assert len(rows) == len([cell for cell in run.cells if cell.latency])
+    assert len({line.count("|") for line in rows}) == 1
     assert {len(re.findall(r"(?<!\\)\|", line)) for line in table[:32]} == {8}
 
 

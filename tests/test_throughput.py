@@ -22,7 +22,8 @@ SPECS = (TensorSpec("x", "float32", ("N", 4)),)
 FIXED = (TensorSpec("x", "float32", (2, 4)),)
 SETTINGS = SimpleNamespace(batch=(), concurrency=(), time_budget_s=0.2, threads=1)
 PATIENCE_S = 0.3
-QUIET = {"foreign_share": None, "steal_share": None}
+MS = 1_000_000
+QUIET = {"foreign_share": None, "steal_share": None, "involuntary_switches": 0}
 
 
 @dataclass
@@ -271,6 +272,17 @@ def test_a_figure_that_is_too_disturbed_is_measured_again_and_then_inconclusive(
     assert result.verdict.outcome is Outcome.INCONCLUSIVE
     assert "other work took 60% of the pinned cores" in result.verdict.sentence
     assert all(figure.items_per_s for figure in result.figures)
+
+
+def test_what_others_took_from_calls_one_after_the_other_counts_although_the_median_is_sound():
+    """A quarter of the calls lengthened twentyfold: the median stands, items per second do not."""
+    samples = [MS] * 60 + [20 * MS] * 20
+    hit = {"samples_ns": samples, "involuntary_switches": 20, "foreign_share": None, "steal_share": None}
+    one = subject(mini.Faithful(), taken=hit)
+    result = throughput.measure(one, throughput.Scenario(1), SETTINGS)
+    assert result.verdict.outcome is Outcome.INCONCLUSIVE
+    assert "The throughput may be off by 83%: other work took 83% of the time" in result.verdict.sentence
+    assert one.cells.modes == ["sync", "sync"]
 
 
 # --- memory that is not given back

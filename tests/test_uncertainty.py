@@ -133,6 +133,15 @@ def test_the_undisturbed_median_lies_within_what_other_work_explains(hit):
         assert median(samples) * (1 - share) <= untouched * (1 + 1e-9) <= median(samples) * 1.01
 
 
+def test_the_time_that_others_added_to_the_mean_is_at_most_that_of_the_longest_samples():
+    """Ten calls of 1 ms, two of them lengthened by 4 ms, are 18 ms of which 8 may be others'."""
+    samples = [MS] * 8 + [5 * MS] * 2
+    assert uncertainty.mean_uncertainty(samples, {"involuntary_switches": 2}) == pytest.approx(8 / 18)
+    assert uncertainty.mean_uncertainty(samples, {"involuntary_switches": 1}) == pytest.approx(4 / 18)
+    assert uncertainty.mean_uncertainty(samples, {"involuntary_switches": 0}) == 0
+    assert uncertainty.mean_uncertainty(samples, {}) == 0
+
+
 def test_time_that_the_hypervisor_took_counts():
     """Stolen time is other work, and its share is said."""
     samples = quiet(8, 40, 80 * MS)

@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelformats.packed_samples import unpack
-from pytest_modelformats.report.nouns import RUN, Check, Latency, Localisation, NoiseFloor, Parity
+from pytest_modelformats.report.nouns import RUN, Check, Latency, Localisation, NoiseFloor, Parity, ThroughputFigure
 from pytest_modelformats.schema import Change, Comparison, FailureKind, Outcome, OutputParity
 
 if TYPE_CHECKING:
@@ -43,8 +43,11 @@ def decode_check(data: Mapping[str, Any]) -> Check:
     parity = decode(Parity, check.data) if "outputs" in check.data and "noise_ratio" in check.data else None
     latency = decode(Latency, check.data) if "latency_p50_ns" in check.data else None
     localisation = decode(Localisation, found) if isinstance(found := check.data.get("localisation"), dict) else None
+    busy = check.data.get("throughput")
+    figures = _each(_noun(ThroughputFigure))("throughput", busy) if busy is not None else ()
     compared = _each(_noun(Comparison))("comparisons", check.data.get("comparisons") or [])
-    return replace(check, parity=parity, latency=latency, localisation=localisation, comparisons=compared)
+    check = replace(check, throughput=figures, comparisons=compared)
+    return replace(check, parity=parity, latency=latency, localisation=localisation)
 
 
 def _wrong(name: str, value: Any, expected: str) -> MalformedLineError:

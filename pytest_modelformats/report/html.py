@@ -12,6 +12,7 @@ from urllib.parse import quote
 from pytest_modelformats.report import comparisons, numbers
 from pytest_modelformats.report.executed import executed
 from pytest_modelformats.report.matrix import matrix
+from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS, RUN
 from pytest_modelformats.report.surroundings import environments
 from pytest_modelformats.schema import PRECISIONS, Outcome
@@ -50,7 +51,7 @@ _GROUPS = {
         ("p90", "latency_p90_ns", numbers.duration),
         ("p95", "latency_p95_ns", numbers.duration),
         ("p99", "latency_p99_ns", numbers.duration),
-        ("throughput", "items_per_s", numbers.rate),
+        ("throughput, one at a time", "items_per_s", numbers.rate),
     ),
     "Before the first answer": (
         ("conversion", "convert_ns", numbers.duration),
@@ -61,12 +62,29 @@ _GROUPS = {
         ("artifact", "size_bytes", numbers.size),
         ("memory, idle", "idle_rss_bytes", numbers.size),
         ("memory, peak", "peak_rss_bytes", numbers.size),
+        ("memory, peak above idle", "memory_above_idle_bytes", numbers.size),
     ),
     "How it was measured": (
         ("batch", "batch", numbers.count),
         ("threads", "threads", numbers.count),
         ("warm-up runs", "warmup_runs", numbers.count),
         ("samples", "samples", numbers.count),
+        ("far-out samples", "outliers", numbers.share),
+        ("drift", "drift", numbers.signed_share),
+        ("median may be off by", "median_uncertainty", numbers.share),
+    ),
+}
+# Shown where something was read.
+_WHERE_READABLE = {
+    "Footprint": (
+        ("memory grows per call", "memory_growth_bytes", numbers.size),
+        ("device memory", "device_memory_bytes", numbers.size),
+        ("energy per call, idle share included", "energy_j", numbers.energy),
+    ),
+    "Latency per call": (
+        ("host to device", "host_to_device_ns", numbers.duration),
+        ("compute", "compute_ns", numbers.duration),
+        ("device to host", "device_to_host_ns", numbers.duration),
     ),
 }
 
@@ -92,6 +110,8 @@ def render(run: Run) -> str:
         command=shlex.join(run.header.command),
         histogram=histogram,
         measured=measured,
+        measurements=measurements,
+        throughput_table=throughput_table,
         fact=numbers.fact,
         executed=executed,
         environments=environments(run.header),
@@ -130,6 +150,11 @@ def measured(latency: Latency) -> dict[str, list[tuple[str, str]]]:
         title: [(label, write(getattr(latency, name))) for label, name, write in columns]
         for title, columns in _GROUPS.items()
     }
+    for title, columns in _WHERE_READABLE.items():
+        found = ((label, write, getattr(latency, name)) for label, name, write in columns)
+        groups[title] += [(label, write(value)) for label, write, value in found if value is not None]
+    if latency.machine_state:
+        groups["The machine meanwhile"] = [numbers.fact(name, value) for name, value in latency.machine_state.items()]
     cores = ", ".join(str(core) for core in latency.pinned) or numbers.ABSENT
     groups["How it was measured"].append(("pinned to cores", cores))
     return groups

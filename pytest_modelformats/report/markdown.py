@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelformats.report import comparisons, numbers
 from pytest_modelformats.report.executed import executed
+from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.report.surroundings import environments
 
 if TYPE_CHECKING:
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from pytest_modelformats.report.lines import Run
+    from pytest_modelformats.report.measurements import Table
     from pytest_modelformats.report.nouns import CellRecord
 
 # GitHub refuses a job summary above 1 MiB; 1000 rows and reasons of a sentence stay well below.
 _ROWS = 1000
+# A row of figures is three times as long.
+_FIGURES = 300
 _NAMED = 12
 VERDICTS = (
     "What each outcome means and what to do about it: docs/verdict.md of pytest-modelformats, "
@@ -36,6 +40,7 @@ def render(run: Run) -> str:
     parts += [_text(run.reused), ""] if run.reused else []
     parts += _table(run) + _changes(run) + _stories("Failures", run.failures)
     parts += _stories("Undecided, and failing as expected", run.remarks)
+    parts += _figures("What was measured", measurements(run.cells)) + _throughput(run)
     parts += _contradictions(run) + _execution(run) + _not_run(run) + _environment(run)
     return "\n".join(parts).rstrip() + "\n"
 
@@ -148,6 +153,38 @@ def _execution(run: Run) -> list[str]:
         return []
     head = ["<details><summary>What the runtimes state of what ran</summary>", ""]
     return [*head, "| cell | stated |", "|---|---|", *rows, "", "</details>", ""]
+
+
+def _figures(title: str, table: Table) -> list[str]:
+    """A table of figures, folded: the first one of a report has what most readers look for."""
+    if not table.rows:
+        return []
+    noted = any(row.doubt for row in table.rows)
+    head = ["cell", *table.titles, *(["note"] if noted else [])]
+    rows = [
+        f"| {' | '.join([_code(row.cell), *(entry.text for entry in row.entries), *([row.doubt] if noted else [])])} |"
+        for row in table.rows[:_FIGURES]
+    ]
+    left = len(table.rows) - len(rows)
+    more = [f"{left:,} further cells are in the HTML report.", ""] if left > 0 else []
+    rule = f"|---|{'--:|' * len(table.titles)}{'---|' if noted else ''}"
+    return [
+        f"<details><summary>{title}</summary>",
+        "",
+        f"| {' | '.join(head)} |",
+        rule,
+        *rows,
+        "",
+        *more,
+        "</details>",
+        "",
+    ]
+
+
+def _throughput(run: Run) -> list[str]:
+    table = throughput_table(run.cells)
+    reasons = list(dict.fromkeys(f"- {_code(row.cell)}: {_text(row.detail)}" for row in table.rows if row.detail))
+    return _figures("Throughput, items per second", table) + ([*reasons[:_NAMED], ""] if reasons else [])
 
 
 def _place(cell: CellRecord) -> list[str]:

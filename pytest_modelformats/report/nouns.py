@@ -151,6 +151,21 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class ThroughputFigure:
+    """What a cell delivered in one way of keeping it busy; ``why_not`` where there is no figure."""
+
+    batch: int
+    concurrency: int
+    mode: str
+    items_per_s: float | None = None
+    latency_p50_ns: float | None = None
+    samples: int | None = None
+    disturbed: str = ""
+    unusable: str = ""
+    why_not: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Localisation:
     """Where a cell goes wrong; an empty ``operator`` says that it could not be told.
 
@@ -192,6 +207,7 @@ class Check:
     parity: Parity | None = None
     latency: Latency | None = None
     localisation: Localisation | None = None
+    throughput: tuple[ThroughputFigure, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
 
     @property
@@ -237,6 +253,11 @@ class CellRecord:
         """The latency check's measurement; where there is no such check, the first check's that has one."""
         named = [c for c in self.checks if c.check == "latency"]
         return next((c.latency for c in named or self.checks if c.latency), None)
+
+    @property
+    def throughput(self) -> tuple[ThroughputFigure, ...]:
+        """What it delivered in every way of keeping it busy."""
+        return tuple(figure for check in self.checks for figure in check.throughput)
 
     @property
     def bundle(self) -> str:

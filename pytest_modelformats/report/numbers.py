@@ -11,6 +11,8 @@ ABSENT = "\N{EN DASH}"
 
 _DURATIONS = ((1.0, "ns"), (1e3, "µs"), (1e6, "ms"), (1e9, "s"))
 _SIZES = ((1.0, "B"), (1e3, "KB"), (1e6, "MB"), (1e9, "GB"))
+_FREQUENCIES = ((1.0, "Hz"), (1e3, "kHz"), (1e6, "MHz"), (1e9, "GHz"))
+_ENERGIES = ((1e-9, "nJ"), (1e-6, "µJ"), (1e-3, "mJ"), (1.0, "J"))
 _MINUTES_FROM_NS = 120e9
 _SCIENTIFIC_FROM = 1e5
 _SCIENTIFIC_BELOW = 1e-3
@@ -60,6 +62,18 @@ def size(count: float | None) -> str:
     return ABSENT if count is None else _scaled(count, _SIZES)
 
 
+def energy(joules: float | None) -> str:
+    """An amount of energy in nJ, µJ, mJ or J."""
+    if joules is None:
+        return ABSENT
+    return "0 J" if joules == 0 else _scaled(joules, _ENERGIES)
+
+
+def frequencies(hertz: list[float]) -> str:
+    """Frequencies in Hz, kHz, MHz or GHz, one after the other."""
+    return ", ".join(_scaled(value, _FREQUENCIES) for value in hertz) or "none"
+
+
 def ratio(value: float | None) -> str:
     """A plain number such as the noise ratio: 0.87, 23.1, 561, 3.1e5."""
     if value is None:
@@ -87,6 +101,13 @@ def share(fraction: float | None) -> str:
         return ABSENT
     percent = fraction * 100
     return f"{percent:.1g} %" if 0 < percent < 0.1 else f"{round(percent, 1):g} %"  # noqa: PLR2004 - one digit after the point
+
+
+def signed_share(fraction: float | None) -> str:
+    """A change in percent with its sign."""
+    if fraction is None:
+        return ABSENT
+    return f"{fraction * 100:+.1f} %"
 
 
 def rate(items_per_s: float | None) -> str:
@@ -121,9 +142,11 @@ def moment(iso: str) -> str:
 def fact(name: str, value: Any) -> tuple[str, str]:
     """A key and a value of a record's free part as words: ``memory_bytes`` is "memory" in GB."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    for suffix, write in (("_bytes", size), ("_ns", duration), ("_s", seconds)):
+    for suffix, write in (("_bytes", size), ("_ns", duration), ("_s", seconds), ("_share", share)):
         if number and name.endswith(suffix):
             return name.removesuffix(suffix).replace("_", " "), write(value)
+    if name.endswith("_hz") and isinstance(value, list) and all(isinstance(item, (int, float)) for item in value):
+        return name.removesuffix("_hz").replace("_", " "), frequencies(value)
     return name.replace("_", " "), _plain(value)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelformats.report import comparisons, numbers
 from pytest_modelformats.report.matrix import matrix
+from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS
 
 if TYPE_CHECKING:
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.report.lines import Run
     from pytest_modelformats.report.matrix import Matrix
+    from pytest_modelformats.report.measurements import Table as FigureTable
     from pytest_modelformats.report.nouns import CellRecord
 
 _STYLES = {"passed": "green", **{o.value: "red" for o in FAILURES}, **{o.value: "yellow" for o in REMARKS}}
 _NAMED = 6
+_FIGURES = 30
 _CHANGES = 20
 _CHANGE_STYLES = {"regression": "red", "improvement": "green"}
 # One character of padding on the right of a column, and one for the divider that is not drawn.
@@ -104,6 +107,8 @@ def _model(console: Console, name: str, cells: Sequence[CellRecord]) -> None:
         if number:
             console.print()
         console.print(_table(matrix(cells, columns)))
+    _figures(console, "Measurements", measurements(cells, short=True))
+    _figures(console, "Throughput (batch × in flight)", throughput_table(cells, short=True))
     if idle:
         _say(console, f"Nothing ran on {', '.join(idle)}.", "dim")
 
@@ -150,6 +155,31 @@ def _table(part: Matrix) -> Table:
         entries = [Text(_entry(cell), style=_STYLES.get(cell.word, "dim") if cell else "") for cell in row.cells]
         table.add_row(Text(_plain(row.variant)), row.precision, *entries)
     return table
+
+
+def _figures(console: Console, title: str, part: FigureTable) -> None:
+    """A table of figures by cell, as many of them as a screen holds; the model's name goes without saying."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    if not part.rows:
+        return
+    console.print()
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    names = [
+        _plain(row.cell.partition("-")[2] or row.cell) + ("*" if row.doubt else "") for row in part.rows[:_FIGURES]
+    ]
+    table.add_column(title, overflow="fold")
+    for name in part.titles:
+        table.add_column(Text(_plain(name)), justify="right", overflow="fold")
+    for name, row in zip(names, part.rows, strict=False):
+        table.add_row(Text(name), *(Text(entry.text) for entry in row.entries))
+    console.print(table)
+    if any(row.doubt for row in part.rows[:_FIGURES]):
+        _say(console, "* disturbed while it was measured; the report says by what", "dim")
+    if len(part.rows) > _FIGURES:
+        _say(console, f"{len(part.rows) - _FIGURES:,} further cells are in the report", "dim")
 
 
 def _stories(console: Console, title: str, cells: Iterable[CellRecord], folder: str) -> None:
