@@ -16,7 +16,8 @@ from pytest_modelformats.report.nouns import RUN, Latency, Parity
 from pytest_modelformats.schema import Change, Comparison, Environment, Outcome, PlannedCell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence, Set
+    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
     from pytest_modelformats.baseline import Baseline
     from pytest_modelformats.comparing import Measured
@@ -251,7 +252,7 @@ class Comparisons:
         installed = environments.ready(self._settings, planned.cell.environment).versions
         return {name: installed[name] for name in libraries if name in installed}
 
-    def _facts(self, planned: PlannedCell, wanted: Set[str]) -> Facts:
+    def _facts(self, planned: PlannedCell, wanted: AbstractSet[str]) -> Facts:
         """What this run has found of a cell; of the wanted stages, what is missing is found now."""
         cell = planned.cell.id
         for stage in (s for s in ("parity", "timing") if s in wanted):
