@@ -31,8 +31,8 @@ _OPTIONS = ("threads", "samples", "seed", "time_budget_s", "timeout_s", "isolate
 
 
 def rows(args: Any = None) -> list[dict[str, Any]]:
-    """One row per shape; ``args.measurements`` is how many samples both runs hold together."""
-    total = int(getattr(args, "measurements", 0) or MEASUREMENTS)
+    """One row per shape; ``args.rows`` is how many samples both runs hold together."""
+    total = int(getattr(args, "rows", 0) or MEASUREMENTS)
     found = []
     with tempfile.TemporaryDirectory() as folder:
         idle = _compare(Path(folder), *_pair(Path(folder), 1, 10))
@@ -44,14 +44,14 @@ def rows(args: Any = None) -> list[dict[str, Any]]:
             seconds, peak, status = _compare(Path(folder), *pair)
             found.append(
                 {
-                    "what": "compare two runs",
+                    "what": f"comparing two stored runs: {cells:,} cells, {samples:,} samples each",
                     "cells": cells,
                     "samples_per_cell": samples,
                     "measurements": 2 * cells * samples,
                     "seconds": round(seconds, 2),
-                    "peak_bytes": peak,
+                    "peak_rss_bytes": peak,
                     "peak_above_idle_bytes": max(0, peak - idle[1]),
-                    "record_bytes": sum(path.stat().st_size for path in pair),
+                    "bytes": sum(path.stat().st_size for path in pair),
                     "generated_s": round(generated, 2),
                     "exit_code": status,
                 }
@@ -116,6 +116,6 @@ def _compare(folder: Path, before: Path, after: Path) -> tuple[float, int, int]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--measurements", type=int, default=MEASUREMENTS)
+    parser.add_argument("--rows", type=int, default=MEASUREMENTS)
     for row in rows(parser.parse_args()):
         print(row)

@@ -133,7 +133,7 @@ def counted(counts: Mapping[str, int], family: int, cells: int, known: Mapping[s
     )
     if family:
         level = known.get("level")
-        share = f"{level:.0%}" if isinstance(level, (int, float)) else "5 %"
+        share = numbers.share(level) if isinstance(level, (int, float)) else "5 %"
         said += (
             f" The {numbers.plural(family, 'comparison')} of latency are judged together (Benjamini–Hochberg): of what "
             f"is called a regression, or an improvement, at most {share} is expected to be none."
