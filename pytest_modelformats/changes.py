@@ -130,8 +130,9 @@ def verdict(comparisons: Sequence[Comparison], asked: Sequence[Margin]) -> Verdi
     unclear = [c for c in counted if c.change is Change.INCONCLUSIVE]
     if unclear:
         return Verdict(Outcome.INCONCLUSIVE, None, " ".join(c.sentence for c in unclear))
-    better = [c for c in comparisons if c.change is Change.IMPROVEMENT]
-    return Verdict(Outcome.PASSED, None, " ".join(c.sentence for c in better) or "Nothing got worse.")
+    changed = [c for c in comparisons if c.change in {Change.REGRESSION, Change.IMPROVEMENT}]
+    said = " ".join(f"{c.sentence} ({c.change.value}; it does not fail the run)" for c in changed)
+    return Verdict(Outcome.PASSED, None, said or "Nothing got worse.")
 
 
 def _parity(before: Facts, after: Facts, margin: float, whats: tuple[str, str]) -> Iterator[Comparison]:
