@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 DEMO := .demo
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types bench bench-verdict gpu-check wheel docs constraints clean
+.PHONY: help venv demo test lint types bench bench-verdict bench-speed gpu-check wheel docs constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ gpu-check: ## prove the GPU lanes on this machine: make gpu-check PYTHON=python3
 
 bench-verdict: venv ## put faults into correct models and count which of them the verdict finds
 	$(BIN)/python -m benchmarks.verdict.run
+
+bench-speed: venv ## compare identical and slowed-down cells and count false alarms and misses
+	$(BIN)/python -m benchmarks.speed.run
 
 wheel: venv ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

@@ -165,7 +165,8 @@ def _onnxruntime(artifact: str, array: Any) -> Callable[[], object]:
     session = onnxruntime.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
     binding = session.io_binding()
     binding.bind_ortvalue_input(session.get_inputs()[0].name, onnxruntime.OrtValue.ortvalue_from_numpy(array, "cpu", 0))
-    binding.bind_output(session.get_outputs()[0].name, "cpu")
+    for output in session.get_outputs():
+        binding.bind_output(output.name, "cpu")
     return lambda: session.run_with_iobinding(binding)
 
 

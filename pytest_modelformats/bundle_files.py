@@ -27,6 +27,7 @@ from pytest_modelformats import __version__, bundle_script, machine, registry
 from pytest_modelformats.companions import companions
 from pytest_modelformats.errors import CacheError
 from pytest_modelformats.plain import plain
+from pytest_modelformats.redact import redacted
 from pytest_modelformats.schema import Outcome
 from pytest_modelformats.workers import calls
 
@@ -94,7 +95,7 @@ def write(
     copied = _artifact(target, settings, planned, model)
     told = _case(case, planned, campaign, outputs) | {"settings": {**settings, **copied, "example": example}}
     (target / "case.json").write_text(_json(told), encoding="utf-8")
-    (target / "environment.json").write_text(_json(_environment(campaign, settings)), encoding="utf-8")
+    (target / "environment.json").write_text(_json(_environment(campaign, settings, planned)), encoding="utf-8")
     (target / "repro.py").write_text(_script(planned, case), encoding="utf-8")
     if case.law == "training":
         function = importlib.import_module(registry.formats()[planned.cell.format].module).training_nodes
@@ -235,7 +236,7 @@ def _case(case: Case, planned: PlannedCell, campaign: Campaign, outputs: list[di
         "law": case.law,
         "outcome": case.outcome,
         "sentence": case.sentence,
-        "install": _install(planned, case),
+        "install": _install(planned, case, campaign),
         "timeout_s": campaign.settings.timeout_s,
         "memory_bytes": campaign.settings.memory_bytes if limited else 0,
         "named": {"input": form.named_inputs, "output": form.named_outputs},
@@ -256,24 +257,31 @@ def _alone(planned: PlannedCell, case: Case) -> Sequence[Any]:
     if case.law == "convert":
         return ()
     module = registry.backends()[planned.cell.backend].entry.partition(":")[0]
-    return tuple(getattr(importlib.import_module(module), "ALONE", ()))
+    try:
+        return tuple(getattr(importlib.import_module(module), "ALONE", ()))
+    except ImportError:  # it lives in the environment of the cell alone
+        return ()
 
 
-def _install(planned: PlannedCell, case: Case) -> str:
+def _install(planned: PlannedCell, case: Case, campaign: Campaign) -> str:
     backend = registry.backends()[planned.cell.backend]
     found = machine.versions(("numpy", *backend.libraries))
+    if case.law != "convert":  # what converts is pytest's own environment
+        found |= campaign.stages.cells.environments.required(planned.cell.environment)
     wanted = [f"{name}=={version}" for name, version in found.items()]
     alone = f"pip install {' '.join(wanted)}"
     return alone if _alone(planned, case) else f"{alone} pytest-modelformats=={__version__}"
 
 
-def _environment(campaign: Campaign, settings: Mapping[str, Any]) -> dict[str, Any]:
-    command = ["pytest", *map(str, campaign.config.invocation_params.args)]
+def _environment(campaign: Campaign, settings: Mapping[str, Any], planned: PlannedCell) -> dict[str, Any]:
+    command = ["pytest", *(redacted(str(arg)) for arg in campaign.config.invocation_params.args)]
+    name = planned.cell.environment
     return {
         "tool": __version__,
         "command": command,
         "versions": campaign.versions(),
         "machine": machine.machine(),
+        **({"environment": campaign.stages.cells.environments.stated([name])} if name else {}),
         "session": {k: settings.get(k) for k in ("precision", "device", "threads", "options", "artifact_precision")},
     }
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import configuration, expectations, machine, options, plan, registry, source
-from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -93,7 +94,7 @@ class Campaign:
         """What passed in earlier runs."""
         from pytest_modelformats.reuse import Reuse
 
-        return Reuse(self.settings, self.stages.models)
+        return Reuse(self.settings, self.stages.models, self.stages.cells.environments)
 
     @cached_property
     def baseline(self) -> Baseline | None:
@@ -119,21 +120,27 @@ class Campaign:
     def start_ahead(self, cells: Sequence[str]) -> None:
         """Start the workers that a run will need, so that they import beside one another."""
         from pytest_modelformats.convert import RUNTIME
-        from pytest_modelformats.schema import Environment
 
-        wanted: dict[str, tuple[str, ...]] = {}
+        wanted: dict[tuple[str, str], tuple[str, ...]] = {}
         formats = {s.name: s.format for s in self.sources}
         for cell in cells:
             planned = self.cells[cell]
             if planned.decision.runs:
-                wanted.setdefault(RUNTIME, registry.formats()[formats[planned.cell.model]].requires)
+                wanted.setdefault(("", RUNTIME), registry.formats()[formats[planned.cell.model]].requires)
                 if self.settings.reuse:
                     continue  # most likely there is nothing for the runtimes to do
                 backend = registry.backends()[planned.cell.backend]
-                wanted.setdefault(backend.worker, backend.requires)
+                wanted.setdefault((planned.cell.environment, backend.worker), backend.requires)
         if len(wanted) <= _MOST_AHEAD:
-            for runtime, modules in wanted.items():
-                self.stages.pool.get(Environment(), runtime, modules)
+            for (name, runtime), modules in wanted.items():
+                # One that cannot be made is what its cells tell.
+                with contextlib.suppress(EnvironmentUnavailable):
+                    self.stages.pool.get(self.stages.cells.environments.of(name), runtime, modules)
+
+    def environments(self, cells: Sequence[str]) -> dict[str, Any]:
+        """What the environments of these cells hold, each made here if need be."""
+        names = {self.cells[cell].cell.environment for cell in cells if self.cells[cell].decision.runs}
+        return self.stages.cells.environments.stated(names) if names - {""} else {}
 
     def open_only_source(self, cells: Sequence[str]) -> None:
         """Load the model where there is just one: if that fails, it is one error, not one for every check.

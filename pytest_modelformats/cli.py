@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click  # noqa: TID253 - this module is the command itself: only its entry point imports it
 
 from pytest_modelformats import __version__
+from pytest_modelformats.commands import bisect, env
 from pytest_modelformats.commands.compare import compare
+from pytest_modelformats.commands.history import history
+from pytest_modelformats.commands.matrix import matrix
+from pytest_modelformats.commands.merge import merge
+from pytest_modelformats.commands.selecting import with_options
+from pytest_modelformats.commands.selftest import selftest
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
 from pytest_modelformats.options import OPTIONS
 
@@ -18,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_modelformats.doctor import Diagnosis
-    from pytest_modelformats.options import Option, Settings
+    from pytest_modelformats.options import Settings
     from pytest_modelformats.report.lines import Run
     from pytest_modelformats.schema import Plan, Source
 
@@ -44,18 +50,6 @@ def commands() -> None:
 def selection(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the ``--mf-*`` options that decide which cells there are."""
     return with_options([option for option in OPTIONS if option.selects], command)
-
-
-def with_options(options: Sequence[Option], command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command some of the ``--mf-*`` options."""
-    for option in reversed(options):
-        attributes: dict[str, Any] = {"help": option.full_help, "default": None}
-        if option.kind == "flag":
-            attributes["is_flag"] = True
-        else:
-            attributes |= {"multiple": option.repeatable, "metavar": option.metavar}
-        command = click.option(option.flag, option.key, **attributes)(command)
-    return command
 
 
 @commands.command()
@@ -96,6 +90,9 @@ def plan_lines(sources: Sequence[Source], planned: Plan, settings: Settings) -> 
         for before, afters in converter.precisions.items():
             edge = f"{converter.source} {before} → {converter.target} {'/'.join(afters)}"
             yield f"  {edge}: {converter.route} ({converter.name}{chosen})"
+    if settings.environments:
+        yield "\nEnvironments, made when a run needs them:"
+        yield from (f"  {entry.name}: {', '.join(entry.requirements)}" for entry in settings.environments)
     running = sum(cell.decision.runs for cell in planned.cells)
     yield f"\nCells: {len(planned.cells)}, of which {running} run"
     formats = {source.name: source.format for source in sources}
@@ -126,7 +123,7 @@ def doctor(cache: str | None) -> None:
     # What is piped on is one line per row, however long.
     width = None if sys.stdout.isatty() else 10_000
     console = Console(highlight=False, markup=False, emoji=False, width=width)
-    _table(console, "Machine", list(_machine_facts(found)))
+    _table(console, "Machine", [*_machine_facts(found), ("environments", env.summary(settings))])
     _table(console, "Libraries", list(found.versions.items()))
     states = [
         (f"{p.kind} {p.name}", f"missing {', '.join(p.missing)}: {p.install}" if p.missing else "available")
@@ -249,7 +246,7 @@ def show(file: Path) -> None:
 
 
 # Every further command is a file of its own in commands/, and a line here.
-FURTHER: tuple[click.Command, ...] = (compare,)
+FURTHER: tuple[click.Command, ...] = (selftest, env.env, bisect.bisect, history, merge, matrix, compare)
 for further in FURTHER:
     commands.add_command(further)
 

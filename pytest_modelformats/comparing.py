@@ -79,8 +79,9 @@ def compare_latency(
 ) -> Measured:
     """Both sides are measured in turns, in as many pairs of fresh processes as the answer needs.
 
-    ``budget_s`` is everything, the start of processes included. It is exceeded in two cases: the first pair gets its
-    ``MIN_QUADS`` quads, and a suspicion is followed up once in a second pair, because without that it means nothing.
+    ``budget_s`` is everything, the start of processes included. It is exceeded in two cases: every pair gets its
+    ``MIN_QUADS`` quads, and a suspicion is followed up: once in a second pair, because without that it means nothing,
+    and for a few quads more where too many were disturbed.
     ``progress`` is told a sentence between quads, never while one is measured.
 
     Units: seconds; latencies in nanoseconds.
@@ -97,7 +98,7 @@ def compare_latency(
             # Half of what is left is for the pairs to come.
             until = ready + max(0.0, deadline - ready) / 2
             heard.append([])
-            quads = _quads(pair, heard, mirrored=order.random() < 1 / 2, progress=progress)
+            quads = quads_of(pair, heard, mirrored=order.random() < 1 / 2, progress=progress)
             _gather(quads, heard, margin, seed, partial(_passed, until, clock))
         found = judge(heard, margin, seed)
         if found.change is not Change.INCONCLUSIVE or len(heard) == MAX_PAIRS:
@@ -118,14 +119,14 @@ def _shortest(heard: Sequence[Sequence[Quad]]) -> float:
     return MIN_QUADS * median(took)
 
 
-def _quads(
+def quads_of(
     pair: tuple[Side, Side],
     heard: Sequence[Sequence[Quad]],
     *,
     mirrored: bool,
-    progress: Callable[[str], None] | None,
+    progress: Callable[[str], None] | None = None,
 ) -> Iterator[Quad]:
-    """Quads of one pair, every second one mirrored."""
+    """Quads of one pair, every second one mirrored; ``heard`` is for ``progress`` alone."""
     while True:
         if progress is not None:
             progress(f"comparing: pair {len(heard)}, quad {len(heard[-1]) + 1}")
@@ -152,8 +153,14 @@ def _gather(
             own = _says(heard, seed)[-1].interval()
             if beyond(own, margin) or judge(heard, margin, seed).change is Change.SAME or usable == LOOKS[-1]:
                 return
-        if over and len(heard[-1]) >= MIN_QUADS:
+        if over and len(heard[-1]) >= MIN_QUADS and not _waits_for_calm(heard[-1], margin, seed):
             return
+
+
+def _waits_for_calm(quads: Sequence[Quad], margin: float, seed: int) -> bool:
+    """Whether a suspicion only lacks undisturbed quads; it gets at most twice as many more as it needs at least."""
+    few = len(undisturbed(quads)) < MIN_QUADS and len(quads) < 3 * MIN_QUADS
+    return few and beyond(_says([quads], seed)[0].interval(), margin) != 0
 
 
 def undisturbed(quads: Sequence[Quad]) -> list[Quad]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _BEFORE_COLLECTION = {"lf": "--lf", "stepwise": "--stepwise"}
 _AFTER_IT = {"keyword": "-k", "markexpr": "-m", "deselect": "--deselect"}
 # What makes another plan than the configuration's own.
-_NARROWS = ("model", "candidate", "formats", "precisions", "backends", "devices", "all_routes", "slow")
+_NARROWS = ("model", "candidate", "formats", "precisions", "backends", "devices", "cells", "all_routes", "slow")
 
 
 def partial_because(config: pytest.Config, campaign: Campaign, cells: Sequence[str]) -> str:

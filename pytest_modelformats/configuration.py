@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pytest_modelformats import environment_entries
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.options import BY_KEY, Budget, ModelEntry, Settings, Tolerance
 from pytest_modelformats.references import locate, safe_name
@@ -33,12 +34,13 @@ if TYPE_CHECKING:
 FILE = "modelformats.toml"
 PYPROJECT = "pyproject.toml"
 TABLE = "tool.modelformats"
-TABLES = ("models", "tolerances", "budgets")
+TABLES = ("models", "environments", "tolerances", "budgets")
 # Leaves room for pytest itself and what else the machine is doing.
 _MEMORY_SHARE = 0.8
 # Read here and folded into something else, or named with their unit in Settings.
 _FOLDED = frozenset(
     {"model", "arch", "input", "data", "trust", "golden", "candidate", "config", "memory", "cache", "report_dir"}
+    | {"env"}
 )
 _SECONDS = ("time_budget", "localise_budget", "timeout", "fuzz_budget")
 # What pytest takes for the root of a project; modelformats.toml lies beside it.
@@ -88,6 +90,7 @@ def load(rootdir: Path, cli: Mapping[str, Any]) -> Settings:
         search_path=tuple(dict.fromkeys(str(folder) for folder in (rootdir, base, Path.cwd()))),
         models=_models(found.table, place, own, said),
         candidates=chosen.get("candidate", ()),
+        environments=environment_entries.selected(found.table, place, chosen),
         memory_bytes=chosen.get("memory") or int(machine.memory_bytes() * _MEMORY_SHARE),
         cache=chosen.get("cache") or cache.default_folder(),
         report_dir=chosen.get("report_dir") or rootdir / str(BY_KEY["report_dir"].default),

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats import registry
 from pytest_modelformats.errors import ConvertError, ModelFormatsError
 from pytest_modelformats.localise import INTERMEDIATES, Localised
-from pytest_modelformats.schema import Environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +80,7 @@ def run_in_order(
     """Run a model file once in the cell's backend, as the cell is run: its outputs' names, and their files in order."""
     planned = search.planned
     backend = registry.backends()[planned.cell.backend]
-    worker = search.stages.pool.get(Environment(), backend.worker, backend.requires)
+    worker = search.stages.cells.worker(planned)
     job = search.stages.cells.opening(planned, path)
     job |= {"inputs": list(inputs) or job["inputs"], "outputs": []}
     opened = worker.request("open", search.seconds, None, entry=backend.entry, job=job)

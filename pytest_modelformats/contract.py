@@ -89,6 +89,12 @@ class Session(Protocol):
     A session may also have ``execution(feed) -> dict``: what the runtime states of every
     operator that it executes for a feed, as ``execution.tally`` writes it. It is asked once
     per cell, never while something is timed, and a session without it makes no claim.
+
+    Two more are optional. ``asynchronous(requests: int) -> Asynchronous`` opens the runtime's own way
+    of having so many requests in flight at once, and raises Unsupported where it has none in this
+    configuration. ``phases(feed) -> dict`` times the copy to the device, the computation and the
+    copy back apart: ``host_to_device_ns``, ``compute_ns``, ``device_to_host_ns``, {} where there is
+    no such split.
     """
 
     inputs: Sequence[TensorSpec]
@@ -110,6 +116,36 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free what the session holds."""
+        ...
+
+
+class Request(Protocol):
+    """One of several requests that a runtime has in flight at once."""
+
+    def bind(self, feed: Feed) -> None:
+        """Hand the inputs over; every later start uses them."""
+        ...
+
+    def start(self, done: Callable[[str], None]) -> None:
+        """Return at once; ``done`` is called once, from any thread: "" when the outputs are complete, else why not."""
+        ...
+
+    def outputs(self) -> list[np.ndarray]:
+        """Copies of what the outputs hold now, without waiting; also asked from inside ``done``."""
+        ...
+
+
+class Asynchronous(Protocol):
+    """The runtime's asynchronous mode, opened for a number of requests.
+
+    ``statement`` says what was set for it (streams, threads, hints), plain values only.
+    """
+
+    requests: Sequence[Request]
+    statement: Mapping[str, Any]
+
+    def close(self) -> None:
+        """Free what it holds."""
         ...
 
 

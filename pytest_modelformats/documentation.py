@@ -83,9 +83,14 @@ def suites_table() -> str:
     lines = ["| suite | what it asserts |", "|---|---|"]
     for name, path in suites().items():
         laws = [law for function, law in _functions(path) if function.startswith("test_")]
-        asked = f" Runs only where `--mf-suites {name}` asks for it." if name in OPT_IN else ""
+        asked = f" Runs only where {_either(OPT_IN[name])} asks for it." if name in OPT_IN else ""
         lines.append(f"| `{name}` | {' '.join(laws)}{asked} |")
     return "\n".join(lines) + "\n"
+
+
+def _either(options: Sequence[str]) -> str:
+    *first, last = (f"`{option}`" for option in options)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def fixtures_table() -> str:

@@ -11,6 +11,7 @@ cache                   :class:`CacheError` (folder not writable, disk full)
 run, measure            :class:`Unsupported`, :class:`MissingDependency`, :class:`NoDevice`,
                         :class:`RunError` (the runtime refused the inputs or raised),
                         :class:`NotMeasured` (timing beside other work)
+environments            :class:`EnvironmentUnavailable` (offline, no such version)
 workers                 :class:`WorkerCrashed`, :class:`WorkerTimeout`, :class:`OutOfMemory`
 ======================  =====================================================================
 
@@ -30,6 +31,12 @@ class ModelFormatsError(Exception):
 
 class ConfigurationError(ModelFormatsError):
     """An option or a configuration key has a value that nothing can be done with."""
+
+
+class EnvironmentUnavailable(ConfigurationError):
+    """An environment with other versions cannot be made or used; its cells end so, and not the run."""
+
+    outcome = "missing-dependency"
 
 
 class SourceError(ModelFormatsError):
@@ -101,6 +108,7 @@ BY_NAME: dict[str, type[ModelFormatsError]] = {
     for cls in (
         ModelFormatsError,
         ConfigurationError,
+        EnvironmentUnavailable,
         SourceError,
         TrustError,
         ConvertError,

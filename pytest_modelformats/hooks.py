@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,9 +20,11 @@ from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, No
 from pytest_modelformats.expectations import complaints
 from pytest_modelformats.judging import Watch, refuse_update, update_files
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
+from pytest_modelformats.redact import redacted
 from pytest_modelformats.reproduction import adopt, keep_bundle
 from pytest_modelformats.schema import Outcome, Timing, Verdict
 from pytest_modelformats.shipped import comparing_suites, default_suites, shipped, suites
+from pytest_modelformats.throughput import Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.bundle import Submodel
     from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.conclude import Note
+    from pytest_modelformats.report.lines import Run
     from pytest_modelformats.reuse import Kept
     from pytest_modelformats.schema import PlannedCell
 
@@ -44,14 +48,16 @@ NO_MODEL = "no model is named: add --mf-model FILE, or models in modelformats.to
 class Keeper:
     """Listens to the reports of a run that has cells, and keeps its record."""
 
-    def __init__(self, config: pytest.Config, campaign: Campaign) -> None:
-        """Open the record and write its header."""
+    def __init__(self, config: pytest.Config, campaign: Campaign, cells: Sequence[str]) -> None:
+        """Open the record and write its header; the environments of the cells are there then."""
+        environments = campaign.environments(cells)
         self.campaign = campaign
         self.started = time.monotonic()
         self.recorder = record.Recorder(campaign.settings.report_dir, record.now())
-        command = ["pytest", *map(str, config.invocation_params.args)]
+        command = ["pytest", *(redacted(str(arg)) for arg in config.invocation_params.args)]
         self.recorder.write(
             record.header_line(self.recorder.run, command, machine.machine(), campaign.versions(), campaign.settings)
+            | {"environments": environments}
             | comparison_items.header(config, campaign)
         )
         self.partial = ""
@@ -182,6 +188,11 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         # pytest would show it as an error of every file that is collected, each with a traceback.
         config.stash.setdefault(REFUSAL, error)
     metafunc.parametrize("mf_cell", cells, ids=ids, indirect=True)
+    if "mf_scenario" in metafunc.fixturenames:
+        from pytest_modelformats.throughput import scenarios
+
+        chosen = scenarios(campaign_of(config).settings) if cells else ()
+        metafunc.parametrize("mf_scenario", chosen, ids=map(str, chosen), indirect=True)
 
 
 def _parameters(metafunc: pytest.Metafunc) -> tuple[list[PlannedCell], list[str]]:
@@ -243,7 +254,7 @@ def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> N
     if KEEPER not in config.stash:
         refuse_update(config, campaign, cells)
         try:
-            config.stash[KEEPER] = Keeper(config, campaign)
+            config.stash[KEEPER] = Keeper(config, campaign, cells)
         except OSError as error:
             folder = campaign.settings.report_dir
             raise pytest.UsageError(
@@ -254,8 +265,8 @@ def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> N
     config.stash[KEEPER].watch.items = max(len(of_items), config.stash[KEEPER].watch.items)
 
 
-def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell) -> Any:
-    """A stage of a cell for a fixture; an error ends the test as its outcome asks."""
+def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell, *more: Any) -> Any:
+    """A stage of a cell for a fixture; an error ends the test as its outcome asks. ``more`` goes to the stage."""
     note = note_of(item)
     if not planned.decision.runs:
         _not_run(item, campaign, planned)
@@ -266,13 +277,14 @@ def stage(item: pytest.Item, campaign: Campaign, name: str, planned: PlannedCell
     try:
         stages = campaign.stages
         before = dict(stages.conversions)
-        if name in {"timing", "comparison"} and hasattr(item.config, "workerinput"):
+        if name in {"timing", "throughput", "comparison"} and hasattr(item.config, "workerinput"):
+            suite = "latency" if name == "timing" else name
             raise NotMeasured(
-                "under pytest-xdist the neighbours would be measured too; run the latency suite without -n"
+                f"under pytest-xdist the neighbours would be measured too; run the {suite} suite without -n"
             )
         kept = campaign.reuse.find(name, planned) if campaign.settings.reuse else None
         made = campaign.comparisons.measure if name == "comparison" else getattr(stages, name)
-        result = kept.result if kept else made(planned)
+        result = kept.result if kept else made(planned, *more)
     except ModelFormatsError as error:
         failure = error
     if campaign.started_stages is not None:
@@ -327,8 +339,6 @@ def _with_failing_input(
     generated = stages.fuzzer.failing.pop(planned.cell.id, None) if stages is not None else None
     if generated is None:
         return verdict, failure
-    from dataclasses import replace
-
     from pytest_modelformats import fuzz
 
     keeper = item.config.stash.get(KEEPER, None)  # the controller of pytest-xdist has it, its processes do not
@@ -351,6 +361,10 @@ def _take(note: Note, name: str, result: Any) -> Any:
         note.data.update(record.timing_data(result))
         note.properties["latency_p50_ns"] = result.latency_p50_ns
         note.properties["size_bytes"] = result.size_bytes
+    elif isinstance(result, Throughput):
+        result = replace(result, verdict=advised(result.verdict, name))
+        note.take(result.verdict)
+        note.data = {"throughput": [figure.data() for figure in result.figures]}
     return result
 
 
@@ -382,7 +396,7 @@ def _required(campaign: Campaign, planned: PlannedCell, outcome: Outcome | None)
     cell, settings = planned.cell, campaign.settings
     if outcome is Outcome.NO_DEVICE and cell.device not in {*settings.require, *settings.devices}:
         return ""
-    names = {cell.format, cell.variant, cell.precision, cell.backend, cell.device}
+    names = {cell.format, cell.variant, cell.precision, cell.backend, cell.device, cell.environment}
     return min(names & set(settings.require), default="")
 
 
@@ -432,6 +446,19 @@ def hand_to_benchmark(request: pytest.FixtureRequest, planned: PlannedCell, timi
     hand_over(request, timing.samples_ns, group, extra)
 
 
+def hand_throughput_to_benchmark(request: pytest.FixtureRequest, planned: PlannedCell, throughput: Throughput) -> None:
+    """Show the latencies of a scenario in pytest-benchmark's own table; one that is unclear ends as inconclusive."""
+    from pytest_modelformats.benchmark_bridge import hand_over
+
+    for figure in throughput.measured[:1]:
+        several = f" concurrency {figure.concurrency}" if figure.concurrency > 1 else ""
+        group = f"{planned.cell.model} batch {figure.batch}{several}"
+        extra = {"cell": planned.cell.id, "mode": figure.mode, "items_per_s": figure.items_per_s}
+        hand_over(request, figure.samples_ns, group, extra)
+    if throughput.verdict.outcome is Outcome.INCONCLUSIVE:
+        pytest.skip(f"inconclusive: {throughput.verdict.sentence}")
+
+
 def finish(session: pytest.Session, exitstatus: int) -> None:
     """End the workers; in the main process also write the footer and the reports, and judge the run as a whole."""
     config = session.config
@@ -466,10 +493,13 @@ def finish(session: pytest.Session, exitstatus: int) -> None:
         complete = complete and not refused
     if not complete and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-    _render(keeper)
+    run = _render(keeper)
+    from pytest_modelformats import history
+
+    keeper.remarks += history.keep(campaign.settings, run)
 
 
-def _render(keeper: Keeper) -> None:
+def _render(keeper: Keeper) -> Run:
     from pytest_modelformats.report import html, lines, markdown
 
     folder = keeper.recorder.folder
@@ -477,6 +507,7 @@ def _render(keeper: Keeper) -> None:
     (folder / "index.html").write_text(html.render(run), encoding="utf-8")
     (folder / "report.md").write_text(markdown.render(run), encoding="utf-8")
     record.point_latest(folder)
+    return run
 
 
 def summarise(terminalreporter: Any, keeper: Keeper) -> None:

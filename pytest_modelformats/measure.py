@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 import time
-from functools import lru_cache
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats import machine_state, uncertainty
 from pytest_modelformats.surroundings import (
     difference,
     memory,
@@ -21,16 +21,27 @@ from pytest_modelformats.surroundings import (
     reset_peak,
     without_collector,
 )
+from pytest_modelformats.uncertainty import FEWEST_SAMPLES, median_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["disturbance", "median_interval", "memory", "reset_peak", "sample", "statistics"]
+__all__ = [
+    "FEWEST_SAMPLES",
+    "disturbance",
+    "median_interval",
+    "memory",
+    "reset_peak",
+    "sample",
+    "soundness",
+    "statistics",
+]
 
-# P(the median lies outside the range of n samples) = 2 * 0.5**n is below 5 % from n = 6 on.
-FEWEST_SAMPLES = 6
 # p90 is earned with 64 samples, so a call that is fast enough always gets that column.
 MIN_SAMPLES = 64
+# Five time slices of a scheduler at 250 Hz: 64 calls of 3 us are over in 0.2 ms, and what they then show is how things
+# stood at that moment.
+SHORTEST_SPAN_S = 0.02
 WARMUP_SHARE = 0.25
 WARMUP_WINDOW = 5
 WARMUP_AGREEMENT = 0.02
@@ -39,21 +50,16 @@ WARMUP_AGREEMENT = 0.02
 # confidence, at least two samples lie beyond the percentile p: 1 - n p^(n-1) + (n-1) p^n >= 0.99.
 SAMPLES_FOR_PERCENTILE = {0.90: 64, 0.95: 130, 0.99: 662}
 
-# Pinned and undisturbed, medians of repeated runs of three models varied by 0.4 to 1.3 % (one standard deviation):
-# halves of one run that are 5 % apart are not explained by that.
-DRIFT = 0.05
 VARIATION = 0.2
 # Pinned to one of two cores, a spinning process was switched out 3 times a second; 125 times a second while another
 # process spun on that core.
 SWITCHES_PER_S = 20.0
 FOREIGN_SHARE = 0.05
-# Ashman's D of the best split into two groups; Ashman, Bird & Zepf (1994), "Detecting bimodality", call 2 the least for
-# two given groups. Choosing the split makes it larger: of 500 one-humped sets (uniform, normal, exponential, lognormal)
-# of 20 samples at most 1 % exceeded 6 (26 % exceeded 4), of 64 samples none.
-SEPARATION = 6.0
-SAMPLES_FOR_MODES = 20
-SMALLEST_SHARE = 0.1
-SMALLEST_MODE = 5
+# What the counters of the system say of the time in which the samples were taken.
+COUNTED = (
+    *("sampling_s", "load_before", "load_after", "involuntary_switches"),
+    *("foreign_share", "steal_share", "throttled"),
+)
 
 
 def sample(
@@ -68,6 +74,7 @@ def sample(
 ) -> dict[str, Any]:
     """Time single calls until the median is known to ±``target``, or the budget or ``max_samples`` ends.
 
+    Short calls are sampled for ``SHORTEST_SPAN_S`` or up to ``max_samples`` in any case.
     The process is pinned and its garbage collector off meanwhile; both are as before
     afterwards. The interval is looked at only at 64, 96, 144 … samples, and the call after
     a look is not recorded, because the look has evicted what the call keeps in caches.
@@ -81,18 +88,28 @@ def sample(
     deadline = started + int(budget_s * 1e9)
     with without_collector(), pinned_to_cores(threads) as pinned:
         warmup_runs, settled = _warm_up(call, clock, int(budget_s * 1e9))
+        looks = 0
         before = readings(pinned)
+        span_ends = clock() + int(SHORTEST_SPAN_S * 1e9)
         samples = _take(call, clock, min(min_samples, max_samples), deadline, FEWEST_SAMPLES)
-        while len(samples) < max_samples and clock() < deadline and not _narrow(samples, target):
+        while (
+            len(samples) < max_samples
+            and clock() < deadline
+            and not (clock() >= span_ends and _narrow(samples, target))
+        ):
+            looks += 1
             call()
             samples += _take(call, clock, min(max(1, len(samples) // 2), max_samples - len(samples)), deadline, 1)
         after = readings(pinned)
+        state = machine_state.state(pinned)
     return {
         "samples_ns": samples,
+        "calls": len(samples) + looks,
         "warmup_runs": warmup_runs,
         "settled": settled,
         "threads": threads,
         "pinned": list(pinned),
+        "state": state,
         **difference(before, after, len(pinned)),
     }
 
@@ -128,14 +145,22 @@ def statistics(samples_ns: Sequence[int], batch: int, evidence: Mapping[str, Any
         "variation": deviation / mean if mean else 0.0,
         **percentiles,
         "items_per_s": batch * 1e9 / mean if mean else 0.0,
-        "disturbed": disturbance(samples_ns, evidence or {}),
+        **soundness(samples_ns, evidence or {}),
     }
 
 
-def median_interval(ordered: Sequence[int]) -> tuple[float, float]:
-    """The 95 % confidence interval of the median from sorted samples; their range when there are fewer than six."""
-    rank = _interval_rank(len(ordered))
-    return float(ordered[rank]), float(ordered[-1 - rank])
+def soundness(samples_ns: Sequence[int], evidence: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ``schema.Timing`` that say how far the median can be trusted, and the machine's state with them."""
+    found = disturbance(samples_ns, evidence)
+    state = {**evidence.get("state", {}), **{name: evidence.get(name) for name in COUNTED}}
+    return {
+        "disturbed": found,
+        "unusable": uncertainty.unusable(samples_ns, evidence, found),
+        "outliers": uncertainty.outliers(samples_ns),
+        "drift": uncertainty.drift(samples_ns),
+        "median_uncertainty": uncertainty.median_uncertainty(samples_ns, evidence)[0],
+        "machine_state": {name: value for name, value in state.items() if value is not None},
+    }
 
 
 def disturbance(samples_ns: Sequence[int], evidence: Mapping[str, Any]) -> str:
@@ -151,6 +176,8 @@ def disturbance(samples_ns: Sequence[int], evidence: Mapping[str, Any]) -> str:
         found.append(f"variation {variation:.2f} with {switches} involuntary context switches in {seconds:.1f} s")
     if (evidence.get("foreign_share") or 0.0) > FOREIGN_SHARE:
         found.append(f"other work took {evidence['foreign_share']:.0%} of the pinned cores")
+    if (evidence.get("steal_share") or 0.0) > FOREIGN_SHARE:
+        found.append(f"the hypervisor took {evidence['steal_share']:.0%} of the pinned cores")
     if evidence.get("throttled"):
         found.append(f"the processor throttled {evidence['throttled']} times")
     found += [text for text in (_drift(samples_ns), _two_modes(samples_ns)) if text]
@@ -198,58 +225,19 @@ def _narrow(samples: Sequence[int], target: float) -> bool:
     return low >= middle * (1 - target) and high <= middle * (1 + target)
 
 
-@lru_cache(maxsize=256)
-def _interval_rank(count: int) -> int:
-    """The rank r, from 0, for which [x_r, x_(n-1-r)] covers the median with at least 95 %.
-
-    Exact: the number of samples below the median is binomial (n, 1/2), so the interval
-    misses it with twice the probability of at most r of them.
-    """
-    rank, term, below = 0, 1, 1
-    while True:
-        term = term * (count - rank) // (rank + 1)
-        below += term
-        # 2 * below / 2**count <= 0.05, in whole numbers
-        if 40 * below > 1 << count or 2 * (rank + 1) >= count:
-            return rank
-        rank += 1
-
-
 def _nearest_rank(ordered: Sequence[int], share: float) -> float:
     return float(ordered[math.ceil(round(share * len(ordered), 9)) - 1])
 
 
 def _drift(samples: Sequence[int]) -> str:
-    half = len(samples) // 2
-    if half < FEWEST_SAMPLES:
+    if not uncertainty.drifted(samples):
         return ""
-    first, second = sorted(samples[:half]), sorted(samples[half:])
-    change = median(second) / median(first) - 1 if median(first) else 0.0
-    (low_1, high_1), (low_2, high_2) = median_interval(first), median_interval(second)
-    if abs(change) <= DRIFT or (low_1 <= high_2 and low_2 <= high_1):
-        return ""
-    return f"the median drifted by {change:+.0%} from the first half to the second"
+    return f"the median drifted by {uncertainty.drift(samples):+.0%} from the first half to the second"
 
 
 def _two_modes(samples: Sequence[int]) -> str:
-    """Say so when the samples fall into two groups that stand clearly apart, split where Otsu's method splits."""
-    ordered = [float(value) for value in sorted(samples)]
-    count = len(ordered)
-    if count < SAMPLES_FOR_MODES:
+    found = uncertainty.modes(samples)
+    if found is None:
         return ""
-    fewest = max(SMALLEST_MODE, math.ceil(SMALLEST_SHARE * count))  # fewer are outliers, not a mode
-    total, left, best, cut = math.fsum(ordered), 0.0, -1.0, 0
-    for index, value in enumerate(ordered[:-1], start=1):
-        left += value
-        between = index * (count - index) * (left / index - (total - left) / (count - index)) ** 2
-        if between > best:
-            best, cut = between, index
-    if not fewest <= cut <= count - fewest:
-        return ""
-    low, high = ordered[:cut], ordered[cut:]
-    distance = fmean(high) - fmean(low)
-    spread = math.sqrt((stdev(low) ** 2 + stdev(high) ** 2) / 2)
-    if distance <= max(SEPARATION * spread, DRIFT * fmean(low)):
-        return ""
-    low_ms, high_ms = median(low) / 1e6, median(high) / 1e6
-    return f"two modes: {len(low) / count:.0%} of the samples near {low_ms:.3g} ms, the others near {high_ms:.3g} ms"
+    share, low, high = found
+    return f"two modes: {share:.0%} of the samples near {low / 1e6:.3g} ms, the others near {high / 1e6:.3g} ms"

@@ -28,7 +28,8 @@ class Option:
     """One option: on the command line ``--mf-<key>`` (with dashes), in TOML ``key``.
 
     ``kind`` is ``text``, ``texts`` (repeatable), ``names`` (comma list), ``flag``, ``integer``,
-    ``seconds``, ``size`` (such as 8GB), ``folder``, ``file``, ``files`` (repeatable), ``choice`` or ``margins``.
+    ``integers`` (comma list), ``seconds``, ``size`` (such as 8GB), ``folder``, ``file``, ``files``
+    (repeatable), ``database``, ``choice`` or ``margins``.
     ``default_text`` says the default in words where the value alone would not.
     ``off``: 0 is a value too, and switches it off.
     ``selects``: the option decides which cells there are, so ``modelformats plan`` has it too.
@@ -163,12 +164,32 @@ OPTIONS: tuple[Option, ...] = (
         selects=True,
     ),
     Option(
+        "env",
+        "texts",
+        "An environment with other versions, made on request: cells of the backends that its requirements name run "
+        "there too, as CELL+NAME. A name alone selects one of the configuration, 'none' runs none. Repeatable. "
+        "Example: --mf-env 'ort-1.26=onnxruntime==1.26.0'.",
+        "NAME[=REQUIREMENTS]",
+        default_text="the environments of the configuration file",
+        selects=True,
+    ),
+    Option(
+        "cells",
+        "names",
+        "Only the cells whose ids one of these globs matches; each has to match one. "
+        "Example: --mf-cells '*-onnx-*@cpu,*-fp32-torch@cpu'.",
+        "GLOBS",
+        default=(),
+        default_text="all",
+        selects=True,
+    ),
+    Option(
         "suites",
         "names",
         "Only these suites. Example: --mf-suites parity,latency.",
         "NAMES",
         default=(),
-        default_text="all but threads",
+        default_text="all but threads, and throughput only with --mf-batch or --mf-concurrency",
     ),
     Option(
         "all_routes",
@@ -181,8 +202,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "require",
         "names",
-        "Names (formats, precisions, backends, devices) that must run: 'not run' becomes a failure for them. "
-        "Example: --mf-require onnx,openvino.",
+        "Names (formats, precisions, backends, devices, environments) that must run: 'not run' becomes a failure for "
+        "them. Example: --mf-require onnx,openvino.",
         "NAMES",
         default=(),
         default_text="none",
@@ -213,6 +234,25 @@ OPTIONS: tuple[Option, ...] = (
         "Seconds that generating, judging and shrinking inputs may take per cell.",
         "SECONDS",
         default=60.0,
+    ),
+    Option(
+        "batch",
+        "integers",
+        "Batch sizes whose throughput is measured. Example: --mf-batch 1,8,32.",
+        "SIZES",
+        default=(),
+        default_text="none; 1,8 where the throughput suite is named",
+        minimum=1,
+    ),
+    Option(
+        "concurrency",
+        "integers",
+        "Numbers of requests in flight on one session whose throughput is measured, by a thread per request and by "
+        "the runtime's own asynchronous mode. Example: --mf-concurrency 1,2,4.",
+        "COUNTS",
+        default=(),
+        default_text="none; 1,2 where the throughput suite is named",
+        minimum=1,
     ),
     Option("time_budget", "seconds", "Seconds spent on timing one cell.", "SECONDS", default=2.0),
     Option(
@@ -253,6 +293,15 @@ OPTIONS: tuple[Option, ...] = (
         "model, samples, options, libraries, machine, and this tool. What did not pass runs again.",
         default=False,
         default_text="off",
+    ),
+    Option(
+        "history",
+        "database",
+        "The database that every run is appended to: a file (SQLite), postgresql://user@host/database, or none. "
+        "'modelformats history' shows what is in it. Example: --mf-history ci.sqlite.",
+        "FILE|URL|none",
+        default="",
+        default_text="history.sqlite in the cache folder",
     ),
     Option("report_dir", "folder", "Folder that the records and reports are written to.", "DIR", default="reports"),
     Option(
@@ -366,6 +415,20 @@ class CandidateEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class EnvironmentEntry:
+    """An environment as it was asked for.
+
+    ``python`` is the interpreter that it is based on ("" for pytest's own), ``interpreter`` the one of an environment
+    that is there already and is used as it is ("" where one is made).
+    """
+
+    name: str
+    requirements: tuple[str, ...] = ()
+    python: str = ""
+    interpreter: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Tolerance:
     """A fixed tolerance that the user chose for the cells that ``glob`` matches; no ``outputs``: for all of them."""
 
@@ -389,7 +452,7 @@ class Budget:
 class Settings:
     """What the command line and the configuration file come to.
 
-    An empty ``formats``, ``precisions``, ``backends``, ``devices`` or ``suites`` means all of them.
+    An empty ``formats``, ``precisions``, ``backends``, ``devices``, ``cells`` or ``suites`` means all of them.
     """
 
     rootdir: Path
@@ -400,10 +463,12 @@ class Settings:
     search_path: tuple[str, ...] = ()
     models: tuple[ModelEntry, ...] = ()
     candidates: tuple[CandidateEntry, ...] = ()
+    environments: tuple[EnvironmentEntry, ...] = ()
     formats: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
+    cells: tuple[str, ...] = ()
     suites: tuple[str, ...] = ()
     all_routes: bool = False
     require: tuple[str, ...] = ()
@@ -414,6 +479,8 @@ class Settings:
     seed: int = 0
     fuzz: int | None = None
     fuzz_budget_s: float = 60.0
+    batch: tuple[int, ...] = ()
+    concurrency: tuple[int, ...] = ()
     time_budget_s: float = 2.0
     localise_budget_s: float = 20.0
     slow: bool = False
@@ -421,6 +488,7 @@ class Settings:
     isolate: str = "process"
     ort_optimization: str = "all"
     reuse: bool = False
+    history: str = ""
     bundles: int = 10
     expectations: tuple[Path, ...] = ()
     update_expectations: bool = False

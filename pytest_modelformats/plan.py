@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fnmatch
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_modelformats import registry
+from pytest_modelformats import environment_entries, registry
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.graph import Path, artifacts
 from pytest_modelformats.machine import installed
@@ -26,6 +28,7 @@ class _Lane(NamedTuple):
     backend: str
     device: str
     decision: Decision
+    environment: str = ""
 
 
 def build_plan(
@@ -46,14 +49,33 @@ def build_plan(
         if source.format not in lanes:
             lanes[source.format] = list(_lanes(source.format, settings, machine, is_installed))
         for lane in lanes[source.format]:
-            cell = Cell(source.name, lane.path.node[0], lane.precision, lane.backend, lane.device, "", lane.path.route)
+            where = lane.backend, lane.device, lane.environment
+            cell = Cell(source.name, lane.path.node[0], lane.precision, *where, lane.path.route)
             cells.append(PlannedCell(cell, lane.path.steps, lane.path.node[1], lane.decision))
         for candidate in candidates:
             if source.name in candidate.sources:
                 cells.extend(_candidate_cells(source, candidate, settings, machine, is_installed))
     if sources and not cells:
         raise ConfigurationError(_nothing_left(settings, sources))
-    return Plan(tuple(cells))
+    return Plan(selected(cells, settings.cells) if settings.cells else tuple(cells))
+
+
+def selected(cells: Sequence[PlannedCell], globs: Sequence[str]) -> tuple[PlannedCell, ...]:
+    """The cells whose ids one of the globs matches.
+
+    Raises: ConfigurationError for a glob that matches none.
+    """
+    ids = {planned.cell.id for planned in cells}
+    matched = set(globs) & ids
+    for glob in globs:
+        found = {glob} if glob in ids else set(fnmatch.filter(ids, glob))
+        if not found:
+            near = registry.suggest(glob, ids)
+            hint = near if "did you mean" in near else "; 'modelformats plan MODEL' shows their ids"
+            msg = f"--mf-cells: '{glob}' matches none of the {len(ids)} planned cells{hint}"
+            raise ConfigurationError(msg)
+        matched |= found
+    return tuple(planned for planned in cells if planned.cell.id in matched)
 
 
 def absent(source_format: str) -> list[tuple[str, str]]:
@@ -85,12 +107,27 @@ def _check_names(settings: Settings) -> None:
         ("precision", settings.precisions, set(PRECISIONS)),
         ("backend", settings.backends, set(backends)),
         ("device", settings.devices, devices),
-        ("name to require", settings.require, {*formats, *routes, *PRECISIONS, *backends, *devices}),
+        (
+            "name to require",
+            settings.require,
+            {*formats, *routes, *PRECISIONS, *backends, *devices, *(e.name for e in settings.environments)},
+        ),
     ):
         for name in names:
             if name not in known:
                 msg = f"unknown {kind} '{name}'{registry.suggest(name, known)}"
                 raise ConfigurationError(msg)
+    environment_entries.check_met(settings.environments, tuple(backends.values()))
+
+
+def _environments(settings: Settings, backend: Backend) -> Iterator[tuple[str, Backend]]:
+    """Where a backend runs: in pytest's own environment, then in each that has other versions of what it stands on.
+
+    What such an environment lacks is not known before it is made: its cells then say so.
+    """
+    yield "", backend
+    for name in environment_entries.meeting(settings.environments, backend):
+        yield name, replace(backend, requires=())
 
 
 def _lanes(
@@ -106,14 +143,16 @@ def _lanes(
         for backend in registry.backends().values():
             for precision in _runnable(backend, path, settings):
                 for device in _devices(backend, precision, settings):
-                    decision = _decide(backend, path, path.node[0], precision, device, settings, machine, is_installed)
-                    found.append(_Lane(path, precision, backend.name, device, decision))
+                    for name, there in _environments(settings, backend):
+                        form = path.node[0]
+                        decision = _decide(there, path, form, precision, device, settings, machine, is_installed)
+                        found.append(_Lane(path, precision, backend.name, device, decision, name))
     found.sort(
         key=lambda n: (order[n.path.node[0]], n.path.route, steps[n.precision], backends[n.backend], n.device != "cpu")
     )
     seen = set()
     for lane in found:
-        key = (lane.path.node[0], lane.path.route, lane.precision, lane.backend, lane.device)
+        key = (lane.path.node[0], lane.path.route, lane.precision, lane.backend, lane.device, lane.environment)
         if key not in seen:
             seen.add(key)
             yield lane
@@ -205,9 +244,10 @@ def _candidate_cells(
                 continue
             path = Path(node, ())
             # A file that is there needs its runtime; the model that it is judged against needs its framework.
-            decision = _decide(backend, path, source.format, wanted, device, settings, machine, is_installed)
-            cell = Cell(source.name, candidate.format, wanted, backend.name, device, candidate=candidate.stem)
-            yield PlannedCell(cell, (), node[1], decision, str(candidate.path), candidate.kind)
+            for name, there in _environments(settings, backend):
+                decision = _decide(there, path, source.format, wanted, device, settings, machine, is_installed)
+                cell = Cell(source.name, candidate.format, wanted, backend.name, device, name, candidate=candidate.stem)
+                yield PlannedCell(cell, (), node[1], decision, str(candidate.path), candidate.kind)
 
 
 def _nothing_left(settings: Settings, sources: Sequence[Source]) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.hooks import Keeper
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import PlannedCell, Timing, Verdict
+    from pytest_modelformats.throughput import Scenario, Throughput
 
 CAMPAIGN: pytest.StashKey[Campaign] = pytest.StashKey()
 KEEPER: pytest.StashKey[Keeper] = pytest.StashKey()
@@ -62,10 +63,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Let ``--benchmark-only`` and ``--benchmark-skip`` see the tests that time a cell."""
-    if "mf_timing" in getattr(item, "fixturenames", ()):
-        from pytest_modelformats.benchmark_bridge import advertise
+    for name in ("mf_timing", "mf_throughput"):
+        if name in getattr(item, "fixturenames", ()):
+            from pytest_modelformats.benchmark_bridge import advertise
 
-        advertise(item, "mf_timing")
+            advertise(item, name)
 
 
 @pytest.hookimpl(trylast=True)
@@ -164,10 +166,10 @@ def campaign_of(config: pytest.Config) -> Campaign:
     return config.stash[CAMPAIGN]
 
 
-def _stage(request: pytest.FixtureRequest, stage: str, planned: PlannedCell) -> Any:
+def _stage(request: pytest.FixtureRequest, stage: str, planned: PlannedCell, *more: Any) -> Any:
     from pytest_modelformats import hooks
 
-    return hooks.stage(request.node, campaign_of(request.config), stage, planned)
+    return hooks.stage(request.node, campaign_of(request.config), stage, planned, *more)
 
 
 @pytest.fixture
@@ -276,6 +278,23 @@ def mf_timing(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Timing:
     timing: Timing = _stage(request, "timing", mf_cell)
     hooks.hand_to_benchmark(request, mf_cell, timing)
     return timing
+
+
+@pytest.fixture
+def mf_scenario(request: pytest.FixtureRequest) -> Scenario:
+    """One way of loading a cell: a batch size of ``--mf-batch``, or a number of requests of ``--mf-concurrency``."""
+    scenario: Scenario = request.param
+    return scenario
+
+
+@pytest.fixture
+def mf_throughput(request: pytest.FixtureRequest, mf_cell: PlannedCell, mf_scenario: Scenario) -> Throughput:
+    """What the cell delivers per second in one scenario; the latencies also go to pytest-benchmark."""
+    from pytest_modelformats import hooks
+
+    throughput: Throughput = _stage(request, "throughput", mf_cell, mf_scenario)
+    hooks.hand_throughput_to_benchmark(request, mf_cell, throughput)
+    return throughput
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__
 from pytest_modelformats.noise_methods import word
+from pytest_modelformats.packed_samples import pack
 from pytest_modelformats.plain import plain
 from pytest_modelformats.report.lines import cell_outcome
 from pytest_modelformats.schema import SCHEMA_VERSION, Outcome
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from pytest_modelformats.options import Settings
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import Description, PlannedCell, Source, Timing, Verdict
+
+TIMED_WHERE_READABLE = (
+    *("device_memory_bytes", "device_memory_source", "host_to_device_ns", "compute_ns", "device_to_host_ns"),
+    *("energy_j", "energy_source", "memory_growth_bytes"),
+)
 
 
 def dumps(line: Mapping[str, Any]) -> str:
@@ -134,7 +140,10 @@ def verdict_data(verdict: Verdict) -> dict[str, Any]:
 def timing_data(timing: Timing) -> dict[str, Any]:
     """What a check line carries of a measurement."""
     data = asdict(timing)
-    return {**data, "samples": len(timing.samples_ns), "samples_ns": list(timing.samples_ns)}
+    # What could not be read is not there: a record never says null or "" for it.
+    absent = {name for name in TIMED_WHERE_READABLE if data[name] is None or data[name] == ""}
+    data = {name: value for name, value in data.items() if name not in absent}
+    return {**data, "samples": len(timing.samples_ns), "samples_ns": pack(timing.samples_ns)}
 
 
 class Recorder:

@@ -28,6 +28,7 @@ from pytest_modelformats.source import content_hash
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from pytest_modelformats.environments import Environments
     from pytest_modelformats.models import Models
     from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import PlannedCell
@@ -45,7 +46,7 @@ _INDEPENDENT = frozenset(
     {
         *("rootdir", "cache", "report_dir", "config_file", "search_path", "expectations", "budgets", "reuse"),
         *("models", "candidates", "formats", "precisions", "backends", "devices", "suites", "all_routes", "slow"),
-        *("require", "timeout_s", "memory_bytes"),
+        *("cells", "require", "timeout_s", "memory_bytes", "environments", "history", "batch", "concurrency"),
         *("baseline", "save_baseline", "fail_on", "remeasure"),
     }
 )
@@ -81,8 +82,9 @@ class Kept:
 class Reuse:
     """The folder of what passed, and the key under which a stage of a cell is kept there."""
 
-    def __init__(self, settings: Settings, models: Models) -> None:
+    def __init__(self, settings: Settings, models: Models, environments: Environments) -> None:
         """Nothing is read before a stage is asked for."""
+        self._environments = environments
         self._settings = settings
         self._models = models
         self._folder = settings.cache / "passes"
@@ -124,6 +126,8 @@ class Reuse:
             "candidate": self._candidate(planned),
             "stage": stage,
         }
+        if cell.environment:
+            parts["environment"] = self._environments.ready(cell.environment).stated()
         key = key_of(parts)
         return self._folder / key[:2] / f"{key}.json"
 

@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelformats import registry
 from pytest_modelformats.convert import RUNTIME, Artifact, Origin, convert
-from pytest_modelformats.errors import ModelFormatsError, OutOfMemory, RunError, WorkerCrashed, WorkerTimeout
+from pytest_modelformats.environments import Environments
+from pytest_modelformats.errors import (
+    MissingDependency,
+    ModelFormatsError,
+    OutOfMemory,
+    RunError,
+    WorkerCrashed,
+    WorkerTimeout,
+)
 from pytest_modelformats.remember import remember
-from pytest_modelformats.schema import Environment, PlannedCell, Source, TensorSpec
+from pytest_modelformats.schema import PlannedCell, Source, TensorSpec
 from pytest_modelformats.workers.asking import read_arrays, write_feed
 from pytest_modelformats.workers.process import WorkerFailure
 
@@ -56,9 +64,12 @@ class Cells:
         self._models = models
         self._asker = asker
         self._cache = cache
+        self.environments = Environments(settings, asker.watched)
         self._memo: dict[str, Any] = {}
         self._current: PlannedCell | None = None
         self._sessions: dict[str, Opened] = {}
+        # Workers that have one session of the current cell and nothing else, by the session's name.
+        self._apart: dict[str, Asked] = {}
         self._broken: ModelFormatsError | None = None
         # What the current cell's session was last opened with, also where that did not go well.
         self.job: dict[str, Any] = {}
@@ -105,15 +116,19 @@ class Cells:
 
         return convert(planned, origin, self._cache, ask)
 
-    def session(self, planned: PlannedCell, which: str = "first", threads: int | None = None) -> Opened:
+    def session(self, planned: PlannedCell, which: str = "first", threads: int | None = None, cores: int = 0) -> Opened:
         """The cell's artifact, opened in its backend's worker; ``which`` names one of several sessions.
 
-        ``threads`` counts where the session is opened here; ``None`` is what ``--mf-threads`` says.
+        ``threads`` counts where the session is opened here; ``None`` is what ``--mf-threads`` says. With ``cores``
+        it is opened in a worker of its own that sees so many: a runtime that has once looked at its cores
+        (OpenVINO) keeps what it found for as long as its process lives.
         """
         self._raise_if_broken(planned)
         opened = self._sessions.get(which)
         if opened is None or opened.worker.dead:
-            opened = self.once(f"session-{which}", planned, lambda: self._open(planned, threads), keep=False)
+            opened = self.once(
+                f"session-{which}", planned, lambda: self._open(planned, threads, which, cores), keep=False
+            )
             self._sessions[which] = opened
         return opened
 
@@ -173,6 +188,37 @@ class Cells:
 
         return self.once("run", planned, load, keep=False)
 
+    def keep_busy(
+        self,
+        planned: PlannedCell,
+        feeds: Sequence[Mapping[str, np.ndarray]],
+        mode: str,
+        budget_s: float,
+        which: str = "busy",
+    ) -> tuple[dict[str, Any], list[tuple[int, list[np.ndarray]]]]:
+        """What a worker measures when it keeps a session busy in one mode, and (number of the feed, its outputs)."""
+
+        def load() -> tuple[dict[str, Any], list[tuple[int, list[np.ndarray]]]]:
+            opened = self.session(planned, which)
+            folder = self._asker.folder("cell")
+            paths = [write_feed(feed, folder / f"in-{i}") for i, feed in enumerate(feeds)]
+            self._asker.pool.settle(self._settings.timeout_s)
+            answer = self._asker.worker(
+                opened.worker,
+                "",
+                "keep_busy",
+                session=opened.number,
+                feeds=paths,
+                mode=mode,
+                budget_s=budget_s,
+                threads=self._settings.threads,
+                folder=str(folder / "out"),
+            )
+            outputs = [(n, self._in_order(planned, opened, read_arrays(files))) for n, files in answer["answers"]]
+            return answer["taken"], outputs
+
+        return self.once("run", planned, load, keep=False)
+
     def execution(self, planned: PlannedCell, feed: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """What the runtime states of what it executes; a runtime that fails to say it does not fail the cell."""
         opened = self.session(planned)
@@ -198,6 +244,9 @@ class Cells:
                 opened.worker.request("close", self._settings.timeout_s, session=opened.number)
             except ModelFormatsError:
                 opened.worker.close()
+        apart = self._apart.pop(which, None)
+        if apart is not None:
+            apart.close()
 
     def once(self, stage: str, planned: PlannedCell, make: Callable[[], _T], *, keep: bool = True) -> _T:
         """A stage of the current cell; after its worker died, every further stage ends the same way."""
@@ -214,17 +263,26 @@ class Cells:
         if self._broken is not None:
             raise self._broken
 
-    def _open(self, planned: PlannedCell, threads: int | None = None) -> Opened:
+    def _open(self, planned: PlannedCell, threads: int | None = None, which: str = "", cores: int = 0) -> Opened:
         artifact = self.artifact(planned)
         backend = registry.backends()[planned.cell.backend]
-        worker = self._asker.pool.get(Environment(), backend.worker, backend.requires)
+        if cores:
+            where = self.environments.of(planned.cell.environment)
+            worker = self._apart[which] = self._asker.pool.fresh(where, backend.worker)
+        else:
+            worker = self.worker(planned)
         job = self.opening(planned, artifact.path)
         if threads is not None:
             job["threads"] = threads
         what = f"opening {planned.cell.id}"
         self.job = job
         try:
-            answer = self._asker.worker(worker, what, "open", entry=backend.entry, job=job)
+            answer = self._asker.worker(worker, what, "open", entry=backend.entry, job=job, cores=cores)
+        except MissingDependency as error:
+            if not planned.cell.environment:
+                raise
+            msg = f"the environment '{planned.cell.environment}' lacks something ({error}); add it to its requirements"
+            raise MissingDependency(msg) from error
         except WorkerFailure as error:
             raise RunError(f"{backend.name} could not open the artifact: {error}") from error
         return Opened(
@@ -236,6 +294,12 @@ class Cells:
             load_ns=answer["load_ns"],
             idle_rss_bytes=answer["idle_rss_bytes"],
         )
+
+    def worker(self, planned: PlannedCell) -> Asked:
+        """The worker of the cell's backend in the cell's environment; raises ConfigurationError where it has none."""
+        backend = registry.backends()[planned.cell.backend]
+        environment = self.environments.of(planned.cell.environment)
+        return self._asker.pool.get(environment, backend.worker, backend.requires)
 
     def opening(self, planned: PlannedCell, path: Path) -> dict[str, Any]:
         """What a backend is told to open a file as it opens the cell's artifact."""

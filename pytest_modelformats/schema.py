@@ -498,6 +498,25 @@ class Timing:
     peak_rss_bytes: int | None
     disturbed: str = ""
     pinned: tuple[int, ...] = ()
+    # Why the median is not to be used, "" where it is; how far it may be off; far-out samples; the second half's
+    # median over the first's, less one (uncertainty.py).
+    unusable: str = ""
+    median_uncertainty: float | None = None
+    outliers: float | None = None
+    drift: float | None = None
+    remeasured: int = 0
+    machine_state: Mapping[str, Any] = field(default_factory=dict)
+    # By every call, where resident memory keeps growing.
+    memory_growth_bytes: float | None = None
+    # Where there is a device, and where it can be asked.
+    device_memory_bytes: int | None = None
+    device_memory_source: str = ""
+    host_to_device_ns: float | None = None
+    compute_ns: float | None = None
+    device_to_host_ns: float | None = None
+    # Per inference; what the machine takes when idle is not subtracted.
+    energy_j: float | None = None
+    energy_source: str = ""
 
 
 class Change(str, Enum):

@@ -32,13 +32,18 @@ ORDER = (
     "latency",
     "determinism",
     "threads",
+    "throughput",
     "comparison",
     "regression",
 )
 # Part of a run only where there is something to compare with.
 COMPARING = frozenset({"comparison", "regression"})
-# Run only where --mf-suites names them: threads opens two sessions more, which torch.compile needs seconds for.
-OPT_IN = ("threads",)
+# Run only where they are asked for, and by what: threads opens two sessions more, which torch.compile needs seconds
+# for; throughput measures for seconds per batch size and number of requests.
+OPT_IN = {
+    "threads": ("--mf-suites threads",),
+    "throughput": ("--mf-batch", "--mf-concurrency", "--mf-suites throughput"),
+}
 
 
 def suites() -> dict[str, Path]:
@@ -53,9 +58,10 @@ def default_suites(settings: Settings) -> set[str]:
     from pytest_modelformats import fuzz
 
     without = {*OPT_IN, *(() if fuzz.budget(settings) else ("fuzz",)), *COMPARING}
-    return (set(suites()) - without) | comparing_suites(settings)
+    asked = {"throughput"} if settings.batch or settings.concurrency else set()
+    return (set(suites()) - (without - asked)) | comparing_suites(settings)
 
 
 def comparing_suites(settings: Settings) -> frozenset[str]:
     """The suites that compare: with a baseline, or between environments; none where there is neither."""
-    return COMPARING if settings.baseline or bool(getattr(settings, "environments", None)) else frozenset()
+    return COMPARING if settings.baseline or settings.environments else frozenset()

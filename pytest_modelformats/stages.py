@@ -19,6 +19,7 @@ from pytest_modelformats.models import Models
 from pytest_modelformats.run import Cells
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, PlannedCell, Precision, Timing, Verdict
 from pytest_modelformats.stress import judge_stress, truth_rms
+from pytest_modelformats.throughput import measure as measure_throughput
 from pytest_modelformats.workers.asking import Asker, write_feed
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.options import Settings
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import Source
+    from pytest_modelformats.throughput import Scenario, Throughput
     from pytest_modelformats.workers.pool import Pool
 
 
@@ -214,7 +216,7 @@ class Stages:
         """Latency, load, first inference and memory, measured in a session of its own."""
 
         def load() -> Timing:
-            from pytest_modelformats.measure import statistics
+            from pytest_modelformats.timing import measure
 
             artifact = self.cells.artifact(planned)
             feed = self.models.rows(planned.cell.model, 0, 1)
@@ -225,31 +227,28 @@ class Stages:
             opened = self.cells.session(planned, "fresh")
             paths = write_feed(feed, self._asker.folder("cell") / "in")
             self.pool.settle(self._settings.timeout_s)
-            answer = self._asker.worker(
-                opened.worker,
-                "",
-                "measure",
-                session=opened.number,
-                feed=paths,
-                budget_s=self._settings.time_budget_s,
-                max_samples=2000,
-                threads=self._settings.threads,
-            )
-            sampled, memory = answer["sampled"], answer["memory"]
-            return Timing(
-                **statistics(sampled["samples_ns"], batch, sampled),
-                threads=self._settings.threads,
-                warmup_runs=sampled["warmup_runs"],
-                load_ns=opened.load_ns,
-                first_inference_ns=answer["first_run_ns"],
-                convert_ns=artifact.convert_ns,
-                size_bytes=artifact.size_bytes,
-                idle_rss_bytes=opened.idle_rss_bytes,
-                peak_rss_bytes=memory.get("peak_bytes"),
-                pinned=tuple(sampled["pinned"]),
+            return measure(
+                lambda: self._asker.worker(
+                    opened.worker,
+                    "",
+                    "measure",
+                    session=opened.number,
+                    feed=paths,
+                    budget_s=self._settings.time_budget_s,
+                    max_samples=2000,
+                    threads=self._settings.threads,
+                    device=planned.cell.device,
+                ),
+                opened,
+                artifact,
+                batch,
             )
 
         return self.cells.once("timing", planned, load)
+
+    def throughput(self, planned: PlannedCell, scenario: Scenario) -> Throughput:
+        """What the cell delivers per second in one scenario, in a session of its own."""
+        return measure_throughput(self._subject(planned), scenario, self._settings)
 
     def _repeats(self, planned: PlannedCell) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The outputs for one row, twice in the first session."""

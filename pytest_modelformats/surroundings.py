@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.machine_state import energy, energy_between
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -32,11 +34,15 @@ def without_collector() -> Iterator[None]:
 
 
 def _cores(threads: int) -> tuple[int, ...]:
-    """As many allowed cores as threads, different physical cores before their second hardware threads."""
+    """As many allowed cores as threads, different physical cores before their second hardware threads.
+
+    Allowed is what any thread of the process may use: after an inference OpenVINO leaves the thread that called it
+    on the cores that it saw when the model was compiled.
+    """
     first: list[int] = []
     second: list[int] = []
     seen: set[str] = set()
-    for core in sorted(os.sched_getaffinity(0)):
+    for core in sorted(os.sched_getaffinity(0).union(*map(_affinity, _thread_ids()))):
         siblings = _read(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list") or str(core)
         (second if siblings in seen else first).append(core)
         seen.add(siblings)
@@ -98,43 +104,53 @@ def readings(pinned: Sequence[int]) -> dict[str, Any]:
         switches: int | None = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
     except ImportError:
         switches = None
-    busy = None
+    busy = stolen = None
     wanted = {f"cpu{core}" for core in pinned}
     for line in _read("/proc/stat").splitlines():
         name, *ticks = line.split()
         if name in wanted and len(ticks) >= 8:  # noqa: PLR2004 - user nice system idle iowait irq softirq steal
-            busy = (busy or 0) + sum(int(t) for t in ticks[:8]) - int(ticks[3]) - int(ticks[4])
+            busy = (busy or 0) + sum(int(t) for t in ticks[:7]) - int(ticks[3]) - int(ticks[4])
+            stolen = (stolen or 0) + int(ticks[7])
     throttle = [_read(f"/sys/devices/system/cpu/cpu{c}/thermal_throttle/core_throttle_count") for c in pinned]
     return {
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "switches": switches,
         "busy_s": None if busy is None else busy / os.sysconf("SC_CLK_TCK"),
+        "stolen_s": None if stolen is None else stolen / os.sysconf("SC_CLK_TCK"),
         "own_s": time.process_time(),
         "wall_s": time.perf_counter(),
         "throttled": sum(int(t) for t in throttle if t) if any(throttle) else None,
+        "energy": energy(),
+        "rss_bytes": _resident(),
     }
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any], cores: int) -> dict[str, Any]:
     """What happened between two :func:`readings`.
 
-    ``foreign_share`` is the share of the pinned cores' time that was spent on anything but
-    this process, the hypervisor's other guests included; ``None`` where it cannot be told.
+    ``foreign_share`` is the share of the pinned cores' time that this machine spent on anything
+    but this process, ``steal_share`` the one in which the hypervisor let others run; ``None``
+    where it cannot be told. ``energy_j`` is what the processor's packages took, everything that
+    ran on them and their idle share included.
     """
 
     def change(name: str) -> Any:
-        return None if before[name] is None or after[name] is None else after[name] - before[name]
+        return None if before.get(name) is None or after.get(name) is None else after[name] - before[name]
 
-    wall, busy = change("wall_s"), change("busy_s")
+    wall, busy, stolen = change("wall_s"), change("busy_s"), change("stolen_s")
     # /proc/stat counts in ticks of 10 ms: a share is worth stating from half a second on.
-    foreign = None if busy is None or wall < 0.5 else max(0.0, (busy - change("own_s")) / (wall * cores))  # noqa: PLR2004
+    told = wall >= 0.5 and cores > 0  # noqa: PLR2004
+    foreign = max(0.0, (busy - change("own_s")) / (wall * cores)) if told and busy is not None else None
     return {
         "sampling_s": wall,
         "load_before": before["load"],
         "load_after": after["load"],
         "involuntary_switches": change("switches"),
         "foreign_share": foreign,
+        "steal_share": max(0.0, stolen / (wall * cores)) if told and stolen is not None else None,
         "throttled": change("throttled"),
+        "rss_growth_bytes": change("rss_bytes"),
+        "energy_j": energy_between(before.get("energy") or {}, after.get("energy") or {}),
     }
 
 
@@ -171,6 +187,12 @@ def memory() -> dict[str, int | None]:
         "peak_bytes": kilobytes["VmHWM"] * 1024 if _peak["since_reset"] and "VmHWM" in kilobytes else None,
         "lifetime_peak_bytes": None if _peak["since_reset"] else _lifetime_peak(),
     }
+
+
+def _resident() -> int | None:
+    """Resident memory by the cheapest reading there is."""
+    pages = _read("/proc/self/statm").split()
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if len(pages) > 1 else None
 
 
 def _lifetime_peak() -> int | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats import margins
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.options import CandidateEntry, Option
+from pytest_modelformats.redact import redacted
 from pytest_modelformats.references import locate
 from pytest_modelformats.registry import suggest
 from pytest_modelformats.schema import PRECISIONS, TensorSpec
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 CANDIDATE_KEYS = ("precision", "device", "model")
 _LOCATIONS = frozenset({"model", "arch", "data"})
+DATABASES = ("postgresql", "postgres", "sqlite")
 _SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?P<unit>[KMGT])(?P<binary>i?)B", re.IGNORECASE)
 _NUMBER = re.compile(r"\d*\.?\d+(e[+-]?\d+)?", re.IGNORECASE)
 _KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number", list: "a list", dict: "a table"}
@@ -149,6 +151,10 @@ def _read_texts(option: Option, value: object, place: Place) -> tuple[Any, ...]:
         return tuple(read_spec(text, place) for text in texts)
     if option.key == "candidate":
         return tuple(read_candidate(text, place) for text in texts)
+    if option.key == "env":
+        from pytest_modelformats.environment_entries import read_entry
+
+        return tuple(read_entry(text, place) for text in texts)
     return tuple(locate(text, place.base) for text in texts)
 
 
@@ -171,6 +177,21 @@ def _read_integer(option: Option, value: object, place: Place) -> int:
     return number
 
 
+def _read_integers(option: Option, value: object, place: Place) -> tuple[int, ...]:
+    """Whole numbers, each once, in rising order."""
+    items = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    expected = f"whole numbers of at least {option.minimum}, such as 1,8,32"
+    try:
+        # The numbers of a list that is one text are text too, also in a file.
+        loose = Place(place.where, place.base, typed=place.typed and not isinstance(value, str))
+        found = {_read_integer(option, item, loose) for item in items}
+    except ConfigurationError:
+        raise refusal(place, value, expected) from None
+    if not found:
+        raise refusal(place, value, expected)
+    return tuple(sorted(found))
+
+
 def _read_seconds(option: Option, value: object, place: Place) -> float:
     expected = "a number of seconds, 0 for none" if option.off else "a number of seconds above 0, such as 2.5"
     return read_number(value, place, expected, zero=option.off)
@@ -189,6 +210,20 @@ def _read_folder(_option: Option, value: object, place: Place) -> Path:
     if path.exists() and not path.is_dir():
         raise refusal(place, value, "a folder, and this is a file")
     return path
+
+
+def _read_database(_option: Option, value: object, place: Place) -> str:
+    text = read_text(value, place, "a file, postgresql://user@host/database, or none")
+    if text == "none":
+        return text
+    if "://" in text:
+        if text.partition("://")[0].partition("+")[0] not in DATABASES:
+            raise refusal(place, redacted(text), "a file, postgresql://user@host/database, or none")
+        return text
+    path = _path(text, place)
+    if path.is_dir():
+        raise refusal(place, value, f"a file, and this is a folder; write {text.rstrip('/')}/history.sqlite")
+    return str(path)
 
 
 def _read_paths(_option: Option, value: object, place: Place) -> tuple[Path, ...]:
@@ -219,6 +254,7 @@ _READERS: dict[str, Callable[[Option, object, Place], Any]] = {
     "names": _read_names,
     "flag": lambda _, value, place: read_flag(value, place),
     "integer": _read_integer,
+    "integers": _read_integers,
     "seconds": _read_seconds,
     "size": _read_size,
     "folder": _read_folder,
@@ -226,5 +262,6 @@ _READERS: dict[str, Callable[[Option, object, Place], Any]] = {
     "files": _read_files,
     "paths": _read_paths,
     "choice": _read_choice,
+    "database": _read_database,
     "margins": _read_margins,
 }

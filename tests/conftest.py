@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from dummy_index import write_index
 from inner_run import ended, one_sentence, two_layers
 
 import pytest_modelformats
@@ -58,6 +60,32 @@ def state_dict(shelf):
     code = "import torch, tiny_nets; torch.save(tiny_nets.build().state_dict(), 'weights.pth')"
     subprocess.run([sys.executable, "-c", code], cwd=shelf, check=True)
     return shelf / "weights.pth"
+
+
+@pytest.fixture(scope="session")
+def foreign(shelf):
+    """An environment that has numpy and onnxruntime 1.26.0, and nothing of ours; inner runs find it in their cache."""
+    from pytest_modelformats import configuration, environments
+
+    asked = {"cache": str(shelf / "cache"), "env": ["ort-1.26=onnxruntime==1.26.0"]}
+    return environments.ready(configuration.load(shelf, asked), "ort-1.26").environment
+
+
+@pytest.fixture(scope="session")
+def index(tmp_path_factory):
+    """The folder of a package index that needs no network."""
+    return write_index(tmp_path_factory.mktemp("index") / "wheels")
+
+
+@pytest.fixture
+def offline(index, monkeypatch):
+    """Packages come from ``index`` alone, for pip and so for uv."""
+    for name in [name for name in os.environ if name.startswith(("PIP_", "UV_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    return index
 
 
 @pytest.fixture

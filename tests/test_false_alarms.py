@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from inner_run import two_at_a_time
 
 from pytest_modelformats.compare import FAITHFUL_LOW, POINT_LIMIT
 from pytest_modelformats.schema import PRECISIONS
@@ -36,6 +37,8 @@ LANES = (
     "pt2-fp32-torch-export@cpu",
     "pytorch-bf16-torch@cpu",
 )
+LAWFUL = [*(f"{family}_0" for family in FAMILIES), "cnn_6"]
+LAWS = ("contract", "batch", "permutation", "unmodified", "concurrency", "history", "determinism", "fuzz")
 CELLS = frozenset(f"{model}-{lane}" for model in MODELS for lane in LANES)
 FEWEST = 200
 
@@ -60,14 +63,18 @@ def run(folder, models, suites, *more):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Holds both runs and the cache that they share."""
-    return tmp_path_factory.mktemp("alarms")
+def both(tmp_path_factory):
+    """The run of parity and that of the other laws, side by side; the cache is one."""
+    folder = tmp_path_factory.mktemp("alarms")
+    return two_at_a_time(
+        lambda: run(folder / "parity", MODELS, "parity"),
+        lambda: run(folder / "laws", LAWFUL, ",".join(LAWS), "--mf-fuzz", "20"),
+    )
 
 
 @pytest.fixture(scope="module")
-def parity(folder):
-    return run(folder / "parity", MODELS, "parity")
+def parity(both):
+    return both[0]
 
 
 def ratios(lines):
@@ -146,13 +153,11 @@ def test_ratios_are_measured(parity):
             assert point_ratio <= wide * point, cell
 
 
-def test_other_laws_accuse_no_faithful_cell(parity, folder):
+def test_other_laws_accuse_no_faithful_cell(both):
     """The laws hold for a network of every family in every lane, and so does parity on generated inputs."""
-    models = [*(f"{family}_0" for family in FAMILIES), "cnn_6"]
-    suites = ["contract", "batch", "permutation", "unmodified", "concurrency", "history", "determinism", "fuzz"]
-    ended, lines = run(folder / "laws", models, ",".join(suites), "--mf-fuzz", "20")
+    ended, lines = both[1]
     checks = [line for line in lines if line["kind"] == "check"]
     accused = {(line["cell"], line["check"]): line["sentence"] for line in checks if line["outcome"] != "passed"}
     assert not accused
-    assert len(checks) == len(suites) * len(models) * len(LANES)
+    assert len(checks) == len(LAWS) * len(LAWFUL) * len(LANES)
     assert ended.returncode == 0, ended.stdout[-4000:]

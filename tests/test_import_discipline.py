@@ -20,7 +20,7 @@ OURS = {
 HEAVY = {
     "numpy", "torch", "onnx", "onnxruntime", "onnxscript", "openvino", "tensorflow", "sklearn", "safetensors",
     "execnet", "jinja2", "rich", "click", "psutil", "filelock", "platformdirs", "archspec", "jsonschema",
-    "hypothesis",
+    "hypothesis", "sqlalchemy", "ruptures", "scipy", "psycopg",
 }  # fmt: skip
 
 # Looks at the very end, after every summary, at what the process has become.

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import measure, surroundings
+from pytest_modelformats import measure, surroundings, uncertainty
 from pytest_modelformats.schema import Timing
 
 MS = 1_000_000
@@ -54,6 +54,13 @@ def test_identical_calls_stop_at_the_fewest_samples():
     taken = FakeWorld(lambda _: 2 * MS).sample(budget_s=10)
     assert taken["samples_ns"] == [2 * MS] * measure.MIN_SAMPLES
     assert taken["settled"]
+
+
+@pytest.mark.parametrize(("duration", "expected"), [(100_000, 216), (3_000, 2000)])
+def test_short_calls_are_sampled_for_a_while(duration, expected):
+    """64 calls of microseconds are over before anything can have happened: they go on for 20 ms, or to the most."""
+    taken = FakeWorld(lambda _: duration).sample(budget_s=10)
+    assert len(taken["samples_ns"]) == expected
 
 
 def test_sampling_ends_when_the_interval_is_narrow():
@@ -287,7 +294,7 @@ def test_interval_is_the_narrowest_that_covers(count):
     def coverage(rank):
         return 1 - 2 * sum(math.comb(count, k) for k in range(rank + 1)) / 2**count
 
-    rank = measure._interval_rank(count)
+    rank = uncertainty._interval_rank(count)
     if count < measure.FEWEST_SAMPLES:
         assert rank == 0
     else:
@@ -349,7 +356,7 @@ ONE_HUMP = {
 }
 
 
-@pytest.mark.parametrize("count", [measure.SAMPLES_FOR_MODES, 200])
+@pytest.mark.parametrize("count", [uncertainty.SAMPLES_FOR_MODES, 200])
 @pytest.mark.parametrize("shape", ONE_HUMP)
 def test_one_hump_is_not_two_modes(shape, count):
     """Ordinary shapes of latency are rarely called bimodal or drifting: 5 % of small sets, 1 % of larger ones."""

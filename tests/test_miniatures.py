@@ -14,9 +14,11 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
+from inner_run import two_at_a_time
 from miniatures import declarations, minimap, network
 
 PACKAGE = Path(__file__).parent / "miniatures"
@@ -206,16 +208,26 @@ def run(folder, site, *selection):
 
 
 @pytest.fixture(scope="module")
-def everything(site, tmp_path_factory):
-    """The run with every miniature."""
-    return run(tmp_path_factory.mktemp("everything"), site, "--mf-all-routes", "--mf-bundles", "100")
+def both(site, tmp_path_factory):
+    """The run with every miniature, and one with the faithful backends alone and a cache of its own."""
+    names = [f"beside-{fault.replace('_', '-')}" for fault in BACKENDS]
+    everything, faithful = tmp_path_factory.mktemp("everything"), tmp_path_factory.mktemp("faithful")
+    return two_at_a_time(
+        lambda: run(everything, site, "--mf-all-routes", "--mf-bundles", "100"),
+        lambda: run(faithful, site, "--mf-backends", ",".join(["faithful", *names])),
+    )
 
 
 @pytest.fixture(scope="module")
-def faithful(site, tmp_path_factory):
-    """The run with the faithful backends alone, and a cache of its own."""
-    names = [f"beside-{fault.replace('_', '-')}" for fault in BACKENDS]
-    return run(tmp_path_factory.mktemp("faithful"), site, "--mf-backends", ",".join(["faithful", *names]))
+def everything(both):
+    """The run with every miniature."""
+    return both[0]
+
+
+@pytest.fixture(scope="module")
+def faithful(both):
+    """The run with the faithful backends alone."""
+    return both[1]
 
 
 MAP_ENDS = {
@@ -417,7 +429,9 @@ def test_every_failing_miniature_is_reproduced_by_its_bundle(everything, site):
     failing = {cell for cell, end in EXPECTED.items() if end.outcome not in skipped}
     assert set(bundles(everything)) == failing
     assert not [line for line in everything.of("check") if "bundle_error" in line["data"]]
-    ended = {cell: repro(site, everything, bundle) for cell, bundle in bundles(everything).items()}
+    found = bundles(everything)
+    done = two_at_a_time(*(partial(repro, site, everything, bundle) for bundle in found.values()))
+    ended = dict(zip(found, done, strict=True))
     assert {cell: done.returncode for cell, done in ended.items()} == dict.fromkeys(failing, 1)
     assert "ended by signal 11" in ended[cell_of_backend("segfaults")].stdout
     assert "it hangs" in ended[cell_of_backend("hangs")].stdout

@@ -18,6 +18,7 @@ import pytest
 from inner_run import ONE_CELL, PARITY, two_layers
 
 import pytest_modelformats
+from pytest_modelformats.packed_samples import unpack
 from pytest_modelformats.plain import plain
 from pytest_modelformats.schema import Outcome, OutputParity
 
@@ -101,7 +102,7 @@ def test_benchmark_json_holds_the_samples_of_the_cells(run, tiny, pytester):
     (entry,) = json.loads((pytester.path / "benchmark.json").read_text())["benchmarks"]
     timing = ran.checks[CELL, "latency"]["data"]
     assert entry["extra_info"]["cell"] == CELL
-    assert entry["stats"]["data"] == pytest.approx([ns / 1e9 for ns in timing["samples_ns"]], rel=1e-12)
+    assert entry["stats"]["data"] == pytest.approx([ns / 1e9 for ns in unpack(timing["samples_ns"])], rel=1e-12)
     assert entry["stats"]["median"] == pytest.approx(timing["latency_p50_ns"] / 1e9, rel=1e-9)
 
 

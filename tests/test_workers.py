@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 import sys
 import time
 from contextlib import closing
@@ -464,19 +463,6 @@ def test_object_arrays_do_not_cross(pool, tmp_path):
 # --- another interpreter
 
 FOREIGN_VERSION = "1.26.0"
-
-
-@pytest.fixture(scope="module")
-def foreign(tmp_path_factory):
-    """An environment that has numpy and another onnxruntime, and nothing of ours."""
-    folder = tmp_path_factory.mktemp("foreign") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    python = str(folder / "bin" / "python")
-    install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", f"onnxruntime=={FOREIGN_VERSION}"]
-    done = subprocess.run(install, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.fail(f"onnxruntime {FOREIGN_VERSION} cannot be installed here: {done.stderr.strip()[-300:]}")
-    return Environment("ort-1.26", python)
 
 
 @pytest.fixture

@@ -68,15 +68,29 @@ def open_session(job: SessionJob) -> OnnxRuntimeSession:
         "threads": job.threads,
         "version": str(onnxruntime.__version__),
     }
-    return OnnxRuntimeSession(session, job, statement, lambda prefix: _session(job, providers, prefix))
+    return OnnxRuntimeSession(
+        session,
+        job,
+        statement,
+        lambda prefix: _session(job, providers, prefix),
+        lambda requests: _session(job, providers, requests=requests),
+    )
 
 
-def _session(job: SessionJob, providers: Sequence[Any], profile: str = "") -> Any:
-    """An InferenceSession; with ``profile`` it writes what it runs to a file whose name begins so."""
+def _session(job: SessionJob, providers: Sequence[Any], profile: str = "", requests: int = 0) -> Any:
+    """An InferenceSession; with ``profile`` it writes what it runs to a file whose name begins so.
+
+    With ``requests`` its pool has the threads of so many: ``run_async`` runs on the pool alone,
+    which has one thread less than is asked for, because the caller of ``run`` counts as one.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = job.threads, 1
+    if requests:
+        options.intra_op_num_threads = job.threads * requests + 1
+        # Idle threads of the pool would spin on the cores that the busy ones are pinned to.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     level = LEVELS[str(job.options.get("optimization", "all"))]
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.log_severity_level = NOTHING
@@ -154,9 +168,17 @@ class OnnxRuntimeSession:
     """An InferenceSession."""
 
     def __init__(
-        self, session: Any, job: SessionJob, statement: Mapping[str, Any], again: Callable[[str], Any]
+        self,
+        session: Any,
+        job: SessionJob,
+        statement: Mapping[str, Any],
+        again: Callable[[str], Any],
+        several: Callable[[int], Any] | None = None,
     ) -> None:
-        """Take over an open InferenceSession; ``again(prefix)`` opens another one that profiles."""
+        """Take over an open InferenceSession.
+
+        ``again(prefix)`` opens another one that profiles, ``several(n)`` one whose pool has threads for n requests.
+        """
         self.inputs = [_spec(port) for port in session.get_inputs()]
         self.outputs = [_spec(port) for port in session.get_outputs()]
         self.statement = statement
@@ -164,6 +186,8 @@ class OnnxRuntimeSession:
         self._device = job.device
         self._artifact = job.artifact
         self._again = again
+        self._several = several
+        self._threads = job.threads
 
     def run(self, feed: Feed) -> list[np.ndarray]:
         """Run once; raises RunError with what ONNX Runtime says."""
@@ -195,6 +219,15 @@ class OnnxRuntimeSession:
 
         return run_and_wait
 
+    def asynchronous(self, requests: int) -> OnnxRuntimeAsynchronous:
+        """``run_async`` on a session of its own, whose pool has threads for so many requests.
+
+        Raises: Unsupported on a GPU, where inputs and outputs would cross the bus inside of what is timed.
+        """
+        if self._several is None or self._device != "cpu":
+            raise Unsupported("run_async takes numpy arrays, so on a device it would time the copies too")
+        return OnnxRuntimeAsynchronous(self._several(requests), requests, self._threads)
+
     def execution(self, feed: Feed) -> dict[str, Any]:
         """What ONNX Runtime ran for a feed, where and at which precision: from a profile of a session of its own."""
         from pytest_modelformats.backends.onnxruntime_profile import profiled
@@ -207,6 +240,46 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         """Drop the session; ONNX Runtime frees it with the last reference."""
         self._session = None
+
+
+class OnnxRuntimeAsynchronous:
+    """Calls of ``run_async`` (see ``contract.Asynchronous``)."""
+
+    def __init__(self, session: Any, requests: int, threads: int) -> None:
+        """Take over a session whose pool has the threads of so many requests."""
+        self.requests = [_AsynchronousCall(session) for _ in range(requests)]
+        self.statement = {
+            "requests": requests,
+            "intra_op_threads": threads * requests + 1,
+            "pool_threads": threads * requests,
+            "allow_spinning": False,
+        }
+
+    def close(self) -> None:
+        """Drop the session with the requests that hold it."""
+        self.requests = []
+
+
+class _AsynchronousCall:
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._feed: dict[str, Any] = {}
+        self._outputs: list[Any] = []
+
+    def bind(self, feed: Feed) -> None:
+        self._feed, self._outputs = dict(feed), []
+
+    def start(self, done: Callable[[str], None]) -> None:
+        def finished(results: Any, _: Any, error: str) -> None:
+            self._outputs = [] if error else list(results)
+            done(error)
+
+        self._session.run_async(None, self._feed, finished, None)
+
+    def outputs(self) -> list[np.ndarray]:
+        import numpy as np
+
+        return [np.array(output) for output in self._outputs]
 
 
 def _spec(port: Any) -> TensorSpec:

@@ -64,18 +64,31 @@ def open_session(job: SessionJob) -> OpenVinoSession:
         "threads": int(compiled.get_property("INFERENCE_NUM_THREADS")),
         "version": str(openvino.__version__),
     }
-    return OpenVinoSession(compiled, statement)
+
+    def streams(requests: int) -> Any:
+        """The same model compiled for a number of requests at once, each with the threads of one."""
+        several = {
+            "INFERENCE_NUM_THREADS": job.threads * requests,
+            "NUM_STREAMS": requests,
+            "PERFORMANCE_HINT": "THROUGHPUT",
+        }
+        return core.compile_model(core.read_model(str(job.artifact)), "CPU", {**settings, **several})
+
+    return OpenVinoSession(compiled, statement, streams)
 
 
 class OpenVinoSession:
     """A compiled model."""
 
-    def __init__(self, compiled: Any, statement: Mapping[str, Any]) -> None:
-        """Take over a compiled model."""
+    def __init__(
+        self, compiled: Any, statement: Mapping[str, Any], streams: Callable[[int], Any] | None = None
+    ) -> None:
+        """Take over a compiled model; ``streams(n)`` compiles it again, for n requests at once."""
         self.inputs = openvino_ir.specs(compiled.inputs)
         self.outputs = openvino_ir.specs(compiled.outputs)
         self.statement = statement
         self._compiled = compiled
+        self._streams = streams
 
     def run(self, feed: Feed) -> list[np.ndarray]:
         """Run once on a fresh request (a used one may refuse a larger shape); raises RunError."""
@@ -92,6 +105,12 @@ class OpenVinoSession:
         infer: Callable[[], object] = self._request(feed).infer
         return infer
 
+    def asynchronous(self, requests: int) -> OpenVinoAsynchronous:
+        """The model compiled for throughput, a stream per request, with requests that are started asynchronously."""
+        if self._streams is None:
+            raise Unsupported("the model was not opened from a file, so it cannot be compiled for several streams")
+        return OpenVinoAsynchronous(OpenVinoSession(self._streams(requests), self.statement), requests)
+
     def execution(self, feed: Feed) -> dict[str, Any]:
         """What the plugin's execution graph and its properties state; nothing is run for it."""
         from pytest_modelformats.execution import TYPES, Node, tally
@@ -106,7 +125,12 @@ class OpenVinoSession:
 
     def close(self) -> None:
         """Drop the compiled model; OpenVINO frees it with the last reference."""
-        self._compiled = None
+        self._compiled = self._streams = None
+
+    def stated(self) -> dict[str, Any]:
+        """What the plugin says is set for running several requests at once."""
+        names = ("NUM_STREAMS", "INFERENCE_NUM_THREADS", "PERFORMANCE_HINT")
+        return {name.lower(): _plain(self._compiled.get_property(name)) for name in names}
 
     def _request(self, feed: Feed) -> Any:
         """A request that owns copies of the inputs; other dtypes are refused, OpenVINO would cast them silently."""
@@ -129,6 +153,52 @@ class OpenVinoSession:
                 msg = f"OpenVINO refuses the shape {array.shape} for {spec}: {openvino_ir.reason(error)}"
                 raise RunError(msg) from error
         return request
+
+
+class OpenVinoAsynchronous:
+    """Requests of one compiled model (see ``contract.Asynchronous``)."""
+
+    def __init__(self, session: OpenVinoSession, requests: int) -> None:
+        """Take over a session that was compiled for so many streams."""
+        self._session = session
+        self.requests = [_OpenVinoRequest(session) for _ in range(requests)]
+        self.statement = {"requests": requests, **session.stated()}
+
+    def close(self) -> None:
+        """Drop the requests and the model."""
+        self.requests = []
+        self._session.close()
+
+
+class _OpenVinoRequest:
+    def __init__(self, session: OpenVinoSession) -> None:
+        self._session = session
+        self._request: Any = None
+
+    def bind(self, feed: Feed) -> None:
+        # A request of its own: one that has run may refuse another shape.
+        self._request = self._session._request(feed)  # noqa: SLF001 - the other half of the session
+        self._request.set_callback(_say, None)
+
+    def start(self, done: Callable[[str], None]) -> None:
+        self._request.set_callback(_say, done)
+        self._request.start_async()
+
+    def outputs(self) -> list[np.ndarray]:
+        count = len(self._session.outputs)
+        return [self._request.get_output_tensor(i).data.copy() for i in range(count)]
+
+
+def _say(done: Callable[[str], None] | None) -> None:
+    if done is not None:
+        done("")
+
+
+def _plain(value: Any) -> int | str:
+    """A property as a number or a word: hints are enumerations."""
+    if isinstance(value, (int, str)):
+        return value
+    return str(getattr(value, "name", value))
 
 
 def _fact(facts: Any, name: str) -> str:

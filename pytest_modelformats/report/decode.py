@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import MISSING, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_modelformats.packed_samples import unpack
 from pytest_modelformats.report.nouns import RUN, Check, Latency, Localisation, NoiseFloor, Parity
 from pytest_modelformats.schema import Change, Comparison, FailureKind, Outcome, OutputParity
 
@@ -105,6 +106,16 @@ def _decision(name: str, value: Any) -> str:
     return RUN if value == RUN else _outcome(name, value).value
 
 
+def _samples(name: str, value: Any) -> tuple[float, ...]:
+    if not isinstance(value, (list, dict)):
+        raise _wrong(name, value, "a list, or packed samples")
+    try:
+        unpacked = unpack(value)
+    except ValueError as error:
+        raise _wrong(name, value, f"readable: {error}") from None
+    return tuple(_number(name, item) for item in unpacked)
+
+
 _text = _typed("a text", str)
 _number = _typed("a number", int, float)
 
@@ -122,7 +133,7 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "float | None": _typed("a number or null", int, float, type(None)),
     "tuple[str, ...]": _each(_text),
     "tuple[int, ...]": _each(_typed("a whole number", int)),
-    "tuple[float, ...]": _each(_number),
+    "SamplesNs": _samples,
     "Mapping[str, Any]": _typed("an object", dict),
     "Outcome": _outcome,
     "FailureKind | None": _failure_kind,

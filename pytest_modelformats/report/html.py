@@ -13,6 +13,7 @@ from pytest_modelformats.report import comparisons, numbers
 from pytest_modelformats.report.executed import executed
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS, RUN
+from pytest_modelformats.report.surroundings import environments
 from pytest_modelformats.schema import PRECISIONS, Outcome
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def render(run: Run) -> str:
         measured=measured,
         fact=numbers.fact,
         executed=executed,
+        environments=environments(run.header),
         plural=numbers.plural,
         compared=comparisons.table(run),
         change_tones={"regression": "bad", "improvement": "good", "inconclusive": "unsure"},

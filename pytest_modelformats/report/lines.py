@@ -123,6 +123,7 @@ class Run:
                 f"The footer and the lines disagree about {plural(len(different), 'cell')}, "
                 f"the first of them {different[0]}; the lines are shown."
             )
+        found += self.header.notes
         return tuple(found)
 
     @property

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelformats.report import comparisons, numbers
 from pytest_modelformats.report.executed import executed
+from pytest_modelformats.report.surroundings import environments
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -176,7 +177,14 @@ def _environment(run: Run) -> list[str]:
     about = {"run": header.run, "started": numbers.moment(header.started), "pytest-modelformats": header.tool}
     if header.command:
         about["command"] = shlex.join(header.command)
-    groups = (("Run", about), ("Machine", header.machine), ("Versions", header.versions), ("Options", header.options))
+    groups = (
+        ("Run", about),
+        ("Machine", header.machine),
+        ("Versions", header.versions),
+        ("Environments", environments(header)),
+        ("Options", header.options),
+        ("Joined from", header.merged),
+    )
     lines = [line for title, facts in groups if facts for line in (f"**{title}**", "", *_facts(facts), "")]
     return ["<details><summary>Environment and versions</summary>", "", *lines, "</details>"]
 

@@ -17,6 +17,9 @@ RUN = "run"
 # RUN, or the outcome of a cell that the plan does not run.
 Decision = str
 
+# What a record stores packed (packed_samples.py).
+SamplesNs = tuple[float, ...]
+
 FAILURES = (
     Outcome.CRASHED,
     Outcome.OUT_OF_MEMORY,
@@ -40,6 +43,10 @@ class Header:
     machine: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    environments: Mapping[str, Any] = field(default_factory=dict)
+    # Of a record that was joined from several: what each of them was, and what a reader has to know of them.
+    merged: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     baseline: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -117,9 +124,30 @@ class Latency:
     threads: int | None = None
     warmup_runs: int | None = None
     samples: int | None = None
-    samples_ns: tuple[float, ...] = ()
+    samples_ns: SamplesNs = ()
     disturbed: str = ""
     pinned: tuple[int, ...] = ()
+    unusable: str = ""
+    median_uncertainty: float | None = None
+    outliers: float | None = None
+    drift: float | None = None
+    remeasured: int | None = None
+    machine_state: Mapping[str, Any] = field(default_factory=dict)
+    memory_growth_bytes: float | None = None
+    device_memory_bytes: float | None = None
+    device_memory_source: str = ""
+    host_to_device_ns: float | None = None
+    compute_ns: float | None = None
+    device_to_host_ns: float | None = None
+    energy_j: float | None = None
+    energy_source: str = ""
+
+    @property
+    def memory_above_idle_bytes(self) -> float | None:
+        """The worker's peak resident memory above what it held before the artifact was opened."""
+        if self.peak_rss_bytes is None or self.idle_rss_bytes is None:
+            return None
+        return max(0.0, self.peak_rss_bytes - self.idle_rss_bytes)
 
 
 @dataclass(frozen=True, slots=True)

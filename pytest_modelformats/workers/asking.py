@@ -37,6 +37,10 @@ class Asker:
         progress = self._progress(what) if what else None
         return worker.request(op, self.timeout_s, progress, **arguments)
 
+    def watched(self, what: str) -> Callable[[float], None] | None:
+        """What shows a person the elapsed seconds of ``what``, ``None`` when nobody watches."""
+        return self._progress(what)
+
     def folder(self, name: str) -> Path:
         """A folder of its own in the run's private one; it is made by whoever writes to it."""
         self._folders += 1

@@ -143,8 +143,11 @@ class Server:
         importlib.import_module(job["checker"]).check(conversion.output)
         return {"facts": facts or {}, "convert_ns": convert_ns}
 
-    def op_open(self, entry: str, job: dict[str, Any]) -> dict[str, Any]:
-        """Open an artifact; say what the runtime states of it and what opening cost."""
+    def op_open(self, entry: str, job: dict[str, Any], cores: int = 0) -> dict[str, Any]:
+        """Open an artifact; say what the runtime states of it and what opening cost.
+
+        ``cores`` says how many the runtime is to see, where they are more than its threads.
+        """
         from pytest_modelformats.measure import memory
         from pytest_modelformats.surroundings import pinned_to_cores
 
@@ -165,7 +168,7 @@ class Server:
         )
         open_session = resolve(entry)
         # On the cores that it will be timed on: a runtime (OpenVINO) looks at them when it sets up its threads.
-        with pinned_to_cores(session_job.threads):
+        with pinned_to_cores(max(session_job.threads, cores)):
             started = time.perf_counter_ns()
             session = open_session(session_job)
             load_ns = time.perf_counter_ns() - started
@@ -234,21 +237,39 @@ class Server:
         return {"execution": {} if state is None else dict(state(read_feed(feed)))}
 
     def op_measure(
-        self, session: int, feed: dict[str, str], budget_s: float, max_samples: int, threads: int
+        self, session: int, feed: dict[str, str], budget_s: float, max_samples: int, threads: int, device: str = "cpu"
     ) -> dict[str, Any]:
         """Sample the latency of a session that is open; nothing else runs meanwhile."""
-        from pytest_modelformats.measure import memory, reset_peak, sample
-        from pytest_modelformats.surroundings import pinned_to_cores
+        from pytest_modelformats.workers.measuring import measure
 
-        reset_peak()
-        # Pinned before the first call: a runtime that looks at its cores then (OpenVINO) keeps what it found.
-        with pinned_to_cores(threads):
-            call = self._sessions[session].bind(read_feed(feed))
-            started = time.perf_counter_ns()
-            call()
-            first_ns = self._first_run_ns.setdefault(session, time.perf_counter_ns() - started)
-            measured = sample(call, budget_s=budget_s, max_samples=max_samples, threads=threads)
-        return {"sampled": measured, "memory": memory(), "first_run_ns": first_ns}
+        answer = measure(
+            self._sessions[session],
+            read_feed(feed),
+            budget_s=budget_s,
+            max_samples=max_samples,
+            threads=threads,
+            device=device,
+        )
+        return {**answer, "first_run_ns": self._first_run_ns.setdefault(session, answer["first_run_ns"])}
+
+    def op_keep_busy(
+        self, session: int, feeds: list[dict[str, str]], mode: str, budget_s: float, threads: int, folder: str
+    ) -> dict[str, Any]:
+        """Keep a session busy in one mode: the samples, and outputs by number of the feed, as files."""
+        from pytest_modelformats.workers import busy
+
+        arrays, opened = [read_feed(feed) for feed in feeds], self._sessions[session]
+        try:
+            if mode == "sync":
+                return {"taken": busy.sequential(opened, arrays[0], budget_s=budget_s, threads=threads), "answers": []}
+            run = busy.by_threads if mode == "threads" else busy.asynchronous
+            taken, answers = run(opened, arrays, budget_s=budget_s, threads=threads)
+        except (ModelFormatsError, MemoryError):
+            raise
+        except Exception as error:
+            raise _run_failure(error) from error
+        files = [[feed, write_arrays(arrays, f"{folder}/{i}")] for i, (feed, arrays) in enumerate(answers)]
+        return {"taken": taken, "answers": files}
 
     def op_block(
         self, session: int, feed: dict[str, str], seconds: float, at_least: int, threads: int

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from inner_run import ONE_CELL, two_layers
+from inner_run import ONE_CELL, ended, two_layers
 
 from pytest_modelformats.schema import Timing
 
@@ -15,13 +16,25 @@ CHECKS = ("--mf-suites", "contract,parity", *ONE_CELL)
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A folder for what first runs leave, and how each ended: they do not differ from test to test."""
+    return tmp_path_factory.mktemp("kept"), {}
+
+
 @pytest.fixture
-def twice(run, tiny):
-    """Runs once, does something, runs again with --mf-reuse: (first, second)."""
+def twice(run, tiny, pytester, kept):
+    """Runs once, or takes what another test's first run left, does something, runs again with --mf-reuse."""
+    folder, first_runs = kept
 
     def runs(between=lambda: None, after=("--mf-reuse",), *, inprocess=False, suites="contract,parity"):
         options = ("--mf-model", tiny, "--mf-suites", suites, *ONE_CELL, "--mf-cache=passes-here")
-        first = run(*options, cache=False)
+        if suites not in first_runs:
+            first_runs[suites] = run(*options, cache=False).result
+            shutil.copytree(pytester.path, folder / suites, symlinks=True)
+        else:
+            shutil.copytree(folder / suites, pytester.path, symlinks=True, dirs_exist_ok=True)
+        first = ended(first_runs[suites], pytester.path / "reports")
         between()
         return first, run(*options, *after, cache=False, inprocess=inprocess)
 

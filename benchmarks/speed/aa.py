@@ -1,0 +1,83 @@
+"""Identical cells compared with themselves, under a load that comes and goes: what is found is a false alarm."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.speed import cells, rules
+from benchmarks.speed.load import load
+from benchmarks.speed.recording import Recorder, replay
+
+if TYPE_CHECKING:
+    from benchmarks.speed.run import Kept
+    from pytest_modelformats.sides import Opening
+
+# The narrower margin needs more; at the wider one the same blocks are judged again, as far as they would have gone.
+MARGIN, WIDER = 0.02, 0.05
+
+
+def rows(arguments: Kept) -> list[dict[str, Any]]:
+    """One row per comparison; those of an earlier run are kept."""
+    done = len(arguments.kept("aa"))
+    if done >= arguments.count:
+        return arguments.kept("aa")
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-speed-") as folder,
+        cells.ready(Path(folder)) as ready,
+        load(arguments.seed * 1000 + done, wanted=not arguments.no_load),
+    ):
+        names = sorted(ready.openings)
+        for number in range(done, arguments.count):
+            opening = ready.openings[names[number % len(names)]]
+            row = compared(ready, (opening, opening), MARGIN, arguments.budget, arguments.seed + number)
+            arguments.keep("aa", row)
+            tell("aa", number, arguments.count, row)
+    return arguments.kept("aa")
+
+
+def compared(
+    ready: cells.Ready, sides: tuple[Opening, Opening], margin: float, budget_s: float, seed: int
+) -> dict[str, Any]:
+    """One comparison as a row: what ours says at both margins, and what the other rules say of the same samples."""
+    from pytest_modelformats.comparing import compare_latency
+    from pytest_modelformats.sides import pair_of
+
+    recorder = Recorder(pair_of(ready.pool, *sides))
+    found = compare_latency(recorder.open, margin=margin, budget_s=budget_s, seed=seed)
+    wider = replay(recorder.pairs, WIDER, budget_s, seed)
+    return {
+        "cell": sides[0].what,
+        "margin": margin,
+        "seed": seed,
+        "change": found.change.value,
+        "ratio": found.ratio,
+        "low": found.ratio_low,
+        "high": found.ratio_high,
+        "recurred": found.recurred,
+        "disturbed": found.disturbed,
+        "pairs": found.pairs,
+        "pair_ratios": list(found.pair_ratios),
+        "blocks": found.blocks,
+        # The sequential runs are the others': their time is not part of ours.
+        "seconds": found.seconds - recorder.sequential_s,
+        "before_ns": found.before_ns,
+        "wider": {"change": wider.change.value, "seconds": wider.seconds},
+        "rules": {
+            **rules.said(*recorder.sequential, "one run after the other"),
+            **rules.said(*recorder.interleaved, "interleaved"),
+        },
+        "record": recorder.pairs,
+    }
+
+
+def tell(part: str, number: int, count: int, row: dict[str, Any]) -> None:
+    """One line of progress."""
+    others = ", ".join(name for name, alarm in row["rules"].items() if alarm)
+    print(
+        f"{part} {number + 1}/{count} {row['cell']}: {row['change']} {row['ratio']:.3f} "
+        f"[{row['low']:.3f}, {row['high']:.3f}] {row['pairs']} pairs {row['seconds']:.1f} s"
+        + (f"; slower by {others}" if others else ""),
+        flush=True,
+    )

@@ -1,0 +1,197 @@
+"""The tables of the benchmark, as printed and as docs/speed.md holds them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Rows = Sequence[Mapping[str, Any]]
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "speed.md"
+OURS = "pytest-modelformats"
+ALARMS_AT_MOST = 0.01
+COMPARISONS = 200
+FOUND = {0.05: 0.95, 0.10: 0.99}
+FOREWORD = """# Does a reported slow-down exist, and is an existing one reported?
+
+Made by `make bench-speed`.
+
+## How two latencies are compared
+
+Both sides are measured now, on this machine, in processes that were started for it and pinned to the same cores; only
+one of them works at a time. They take turns in short blocks: A B B A, then B A A B, and so on. Four blocks, a *quad*,
+give one ratio, in which a machine that gets slower or faster meanwhile cancels out. The quads of a pair of processes
+are summed up by their Hodges-Lehmann estimate, and whole quads are resampled for its interval, so that what varies
+from block to block is in it. One process may be faster than another of the same code for as long as it lives, by half
+a percent or so; the interval allows for that too, and the longer the measuring goes on, the more pairs of fresh
+processes it is spread over.
+
+A regression is reported when the whole 95 % interval is beyond the margin **and** it recurred: in two pairs of fresh
+processes, started in different orders, each pair's own interval lies beyond the margin. An improvement is reported by
+the same rule. Where the whole interval lies within the margin the verdict is `same`. Everything else is
+`inconclusive`: more time (or a quieter machine) is needed, and nothing is claimed. A quad whose calls were interrupted
+by other work is set aside, by the kernel's own count of interruptions and never by its ratio.
+
+Over many cells, the false ones among the reported are kept below 5 % in expectation (Benjamini & Hochberg, 1995). The
+tables below count single comparisons, before that.
+"""
+RULES_NOTE = """
+The other rules were given two kinds of samples: those of the interleaved blocks that ours judged, and one run of each
+side after the other in the same processes, as two runs of a benchmark would have taken them, only seconds instead of
+days apart. pytest-benchmark's rule is `--benchmark-compare-fail=mean:5%`. asv calls a difference real where
+Mann-Whitney's U gives p < 0.002 (`is_different` in `asv/_stats.py`), and a regression where the ratio also exceeds its
+factor, 1.1 by default; samples are means over 10 ms, at most 20 of each side, as asv takes them. By construction
+that factor finds no slow-down of 5 %.
+"""
+
+
+def show(found: Mapping[str, Any], *, write: bool) -> int:
+    """Print every table, write the page where that is asked, and say by the status whether a target is missed."""
+    targets = list(_targets(found["rows"]))
+    body = _body(found, targets)
+    print(f"\n{body}")
+    if write:
+        PAGE.write_text(f"{FOREWORD}\n{body}", encoding="utf-8")
+        print(f"written: {PAGE}")
+    return int(any(not met for *_, met in targets))
+
+
+def _body(found: Mapping[str, Any], targets: Sequence[tuple[str, str, bool]]) -> str:
+    rows, machine = found["rows"], found["machine"]
+    facts = machine["facts"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    minutes = sum(found["seconds"].values()) / 60
+    parts = [
+        (
+            f"{found['date']}, {facts['cpu']}, {facts['cores']} cores, one thread, {facts['os']}. {versions}. "
+            f"{minutes:.0f} minutes.\n"
+        ),
+        "## Targets\n",
+        markdown(("target", "found", "met"), [(t, f, "yes" if met else "no") for t, f, met in targets]),
+    ]
+    if rows.get("aa"):
+        parts += ["## False alarms: identical cells\n", _aa(rows["aa"]), RULES_NOTE, _by_cell(rows["aa"])]
+    if rows.get("power"):
+        parts += ["## Found: a slow-down planted inside the backend\n", _power(rows["power"])]
+    parts += [_others(name, of) for name, of in rows.items() if name not in {"aa", "power"} and of]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _targets(rows: Mapping[str, Rows]) -> Any:
+    aa, power = rows.get("aa", ()), rows.get("power", ())
+    if aa:
+        yield f"at least {COMPARISONS} comparisons of identical cells", str(len(aa)), len(aa) >= COMPARISONS
+        for margin, alarms, of in _alarms(aa):
+            ok = bool(of) and alarms <= ALARMS_AT_MOST * of
+            yield f"at most {ALARMS_AT_MOST:.0%} false alarms at a margin of {margin}", share(alarms, of), ok
+    for planted, least in FOUND.items():
+        of = [row for row in power if row["planted"] == planted]
+        if of:
+            hits = sum(row["change"] == "regression" for row in of)
+            what = f"at least {least:.0%} of slow-downs by {planted:.0%} found, at a margin of {of[0]['margin']:.0%}"
+            yield what, share(hits, len(of)), hits >= least * len(of)
+
+
+def _alarms(aa: Rows) -> list[tuple[str, int, int]]:
+    wider = [row["wider"] for row in aa]
+    return [
+        (f"{aa[0]['margin']:.0%}", sum(_alarm(row) for row in aa), len(aa)),
+        ("5%", sum(_alarm(row) for row in wider), len(wider)),
+    ]
+
+
+def _alarm(row: Mapping[str, Any]) -> bool:
+    return row["change"] in {"regression", "improvement"}
+
+
+def _aa(aa: Rows) -> str:
+    lines = []
+    for (margin, alarms, of), changes, seconds in zip(
+        _alarms(aa),
+        ([row["change"] for row in aa], [row["wider"]["change"] for row in aa]),
+        ([row["seconds"] for row in aa], [row["wider"]["seconds"] for row in aa]),
+        strict=True,
+    ):
+        undecided = changes.count("inconclusive")
+        lines.append((f"{OURS}, margin {margin}", share(alarms, of), share(undecided, of), middle(seconds)))
+    lines += [(rule, share(sum(row["rules"][rule] for row in aa), len(aa)), "", "") for rule in aa[0]["rules"]]
+    return markdown(("rule", "false alarms (95 % interval)", "inconclusive", "median time, s"), lines)
+
+
+def _by_cell(aa: Rows) -> str:
+    of: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in aa:
+        of[row["cell"]].append(row)
+    lines = [
+        (
+            f"`{cell}`",
+            f"{median(r['before_ns'] for r in rows) / 1e6:.3g}",
+            str(len(rows)),
+            str(sum(_alarm(r) for r in rows)),
+            f"±{median(r['high'] - r['low'] for r in rows) / 2:.1%}",
+            middle([r["seconds"] for r in rows]),
+        )
+        for cell, rows in sorted(of.items())
+    ]
+    names = ("cell", "median latency, ms", "comparisons", "false alarms", "interval (median)", "median time, s")
+    return markdown(names, lines)
+
+
+def _power(power: Rows) -> str:
+    lines = []
+    for planted in sorted({row["planted"] for row in power}):
+        rows = [row for row in power if row["planted"] == planted]
+        hits = sum(row["change"] == "regression" for row in rows)
+        what = f"{planted:.0%}, margin {rows[0]['margin']:.0%}"
+        undecided = sum(row["change"] == "inconclusive" for row in rows)
+        measured = f"{median(row['ratio'] for row in rows) - 1:.1%}"
+        took = middle([row["seconds"] for row in rows])
+        lines.append((what, OURS, share(hits, len(rows)), share(undecided, len(rows)), measured, took))
+        lines += [
+            (what, rule, share(sum(row["rules"][rule] for row in rows), len(rows)), "", "", "")
+            for rule in rows[0]["rules"]
+        ]
+    return markdown(
+        ("planted", "rule", "found (95 % interval)", "inconclusive", "measured slow-down", "median time, s"), lines
+    )
+
+
+def _others(name: str, rows: Rows) -> str:
+    """A part's own table, or every key of its rows as a column."""
+    from benchmarks.speed.run import PARTS
+
+    own: Callable[[Rows], str] | None = None
+    with contextlib.suppress(ModuleNotFoundError):
+        own = getattr(importlib.import_module(PARTS[name].partition(":")[0]), "table", None)
+    if own is not None:
+        return own(rows)
+    columns = list(rows[0])
+    return f"## {name}\n\n{markdown(columns, [[str(row.get(c, '')) for c in columns] for row in rows])}"
+
+
+def share(part: int, of: int) -> str:
+    """``3 of 200 (1.5 %, 0.3 to 4.3 %)``: Clopper & Pearson's exact 95 % interval."""
+    from scipy import stats
+
+    if not of:
+        return "none"
+    low, high = stats.binomtest(part, of).proportion_ci(0.95, "exact")
+    return f"{part} of {of} ({part / of:.1%}, {low:.1%} to {high:.1%})"
+
+
+def middle(seconds: Sequence[float]) -> str:
+    """The median of some seconds."""
+    return f"{median(seconds):.1f}" if seconds else ""
+
+
+def markdown(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    rows = [names, ["---"] * len(names), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)

@@ -1,0 +1,141 @@
+"""What a comparison can detect, from how quads and pairs of processes varied: the rule itself, run on drawn quads.
+
+No formula stands for the rule, which looks several times and asks for recurrence: it is executed, many times, on quads
+that are drawn from those measured, with a slow-down of known size added.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import fmean, variance
+from typing import TYPE_CHECKING
+
+from pytest_modelformats import ratio
+from pytest_modelformats.comparing import compare_latency
+from pytest_modelformats.schema import Change
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from pytest_modelformats.ratio import Quad
+
+__all__ = ["Variation", "found_share", "smallest_slowdown", "variation"]
+
+POWER = 0.95
+TRIALS = 60
+# What is tried beyond the margin; twice as slow is where the search ends.
+STEPS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.2, 0.4, 1.0)
+_BEFORE_NS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """How the same code varied against itself: each quad about its pair, pairs about one, and what they took."""
+
+    residuals: tuple[float, ...]
+    delays: tuple[tuple[float, float], ...]
+    pair_spread: float
+    start_s: float
+    quad_s: float
+
+
+def variation(pairs: Sequence[Sequence[Quad]], start_s: float, quad_s: float) -> Variation:
+    """What pairs of processes of the same code showed; each has at least two quads.
+
+    Raises: ValueError where there is no pair.
+    """
+    if not pairs:
+        raise ValueError("no pair of processes was measured; measure at least one")
+    said = [ratio.within([q.log_ratio for q in quads], seed) for seed, quads in enumerate(pairs)]
+    centres = [one.centre for one in said]
+    shown = max(0.0, variance(centres) - fmean(one.variance for one in said)) if len(said) > 1 else 0.0
+    # Residuals about an estimate from n quads are too small by the square root of (n - 1) / n.
+    residuals = [
+        (q.log_ratio - one.centre) * math.sqrt(len(quads) / (len(quads) - 1))
+        for one, quads in zip(said, pairs, strict=True)
+        for q in quads
+    ]
+    delays = [(q.before_delay, q.after_delay) for quads in pairs for q in quads]
+    return Variation(tuple(residuals), tuple(delays), math.sqrt(shown), start_s, quad_s)
+
+
+def found_share(
+    seen: Variation, slowdown: float, *, margin: float, budget_s: float, trials: int = TRIALS, enough: float = 0.0
+) -> float:
+    """The share of drawn comparisons that report a change where ``after`` is slower by ``slowdown``.
+
+    It is not drawn to its end, and too small, as soon as ``enough`` cannot be reached any more.
+    """
+    found = 0
+    for trial in range(trials):
+        if found + trials - trial < enough * trials:
+            break
+        drawn = _Drawn(seen, slowdown, random.Random(f"{trial}-{slowdown}"))  # noqa: S311 - no secret
+        told = compare_latency(drawn.pair, margin=margin, budget_s=budget_s, seed=trial, clock=drawn.clock)
+        wanted = (Change.REGRESSION,) if slowdown else (Change.REGRESSION, Change.IMPROVEMENT)
+        found += told.change in wanted
+    return found / trials
+
+
+def smallest_slowdown(seen: Variation, *, margin: float, budget_s: float, trials: int = TRIALS) -> float | None:
+    """The least slow-down that is found with 95 % power within the budget; ``None`` where twice as slow is not."""
+    low, high = -1, len(STEPS)
+    while high - low > 1:
+        middle = (low + high) // 2
+        slowdown = margin + STEPS[middle]
+        share = found_share(seen, slowdown, margin=margin, budget_s=budget_s, trials=trials, enough=POWER)
+        low, high = (low, middle) if share >= POWER else (middle, high)
+    return None if high == len(STEPS) else margin + STEPS[high]
+
+
+class _Drawn:
+    """Pairs whose quads are drawn with replacement from those that were measured."""
+
+    def __init__(self, seen: Variation, slowdown: float, draw: random.Random) -> None:
+        self._seen, self._shift, self._draw = seen, math.log1p(slowdown), draw
+        self._now = 0.0
+
+    def clock(self) -> float:
+        return self._now
+
+    @contextmanager
+    def pair(self) -> Iterator[tuple[_Side, _Side]]:
+        self._now += self._seen.start_s
+        quads = _Quads(self, self._draw.gauss(0, self._seen.pair_spread))
+        yield _Side(quads, after=False), _Side(quads, after=True)
+
+    def quad(self) -> tuple[float, tuple[float, float]]:
+        self._now += self._seen.quad_s
+        # The one and the other side are the same code: the sign of a residual is arbitrary.
+        index = self._draw.randrange(len(self._seen.residuals))
+        sign = self._draw.choice((-1, 1))
+        delays = self._seen.delays[index]
+        return self._shift + sign * self._seen.residuals[index], delays if sign > 0 else delays[::-1]
+
+
+class _Quads:
+    def __init__(self, drawn: _Drawn, bias: float) -> None:
+        self._drawn, self._bias = drawn, bias
+        self._asked = 0
+        self._log, self._delays = 0.0, (0.0, 0.0)
+
+    def block(self, *, after: bool) -> tuple[list[int], float]:
+        if self._asked % 4 == 0:
+            self._log, self._delays = self._drawn.quad()
+        self._asked += 1
+        latency = _BEFORE_NS * math.exp(self._log + self._bias) if after else _BEFORE_NS
+        return [round(latency)], self._delays[after]
+
+
+class _Side:
+    def __init__(self, quads: _Quads, *, after: bool) -> None:
+        self._quads, self._after = quads, after
+        self.delay = 0.0
+
+    def block(self, seconds: float) -> list[int]:
+        del seconds
+        samples, self.delay = self._quads.block(after=self._after)
+        return samples

@@ -1,0 +1,1 @@
+"""The history: runs in a database, trends and their steps."""
