@@ -159,7 +159,9 @@ class Campaign:
                 return  # a worker that died, say: its cells tell
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers, and let go of the baseline's record."""
+        if self.__dict__.get("recorded") is not None:
+            self.__dict__["recorded"].close()
         if self.started_stages is not None:
             self.started_stages.leave()
             self.started_stages.pool.close()

@@ -115,7 +115,7 @@ def in_family(comparison: Comparison, discovered: tuple[bool, bool] | None, size
         return comparison
     alone = (
         f"{comparison.sentence} Alone it would count as {comparison.change.value}; among {size:,} comparisons one such "
-        f"is expected by chance (Benjamini–Hochberg, {LEVEL:.0%})."
+        f"is expected by chance (Benjamini–Hochberg, {numbers.share(LEVEL)})."
     )
     return replace(comparison, change=Change.INCONCLUSIVE, sentence=alone)
 
@@ -130,8 +130,9 @@ def verdict(comparisons: Sequence[Comparison], asked: Sequence[Margin]) -> Verdi
     unclear = [c for c in counted if c.change is Change.INCONCLUSIVE]
     if unclear:
         return Verdict(Outcome.INCONCLUSIVE, None, " ".join(c.sentence for c in unclear))
-    better = [c for c in comparisons if c.change is Change.IMPROVEMENT]
-    return Verdict(Outcome.PASSED, None, " ".join(c.sentence for c in better) or "Nothing got worse.")
+    changed = [c for c in comparisons if c.change in {Change.REGRESSION, Change.IMPROVEMENT}]
+    said = " ".join(f"{c.sentence} ({c.change.value}; it does not fail the run)" for c in changed)
+    return Verdict(Outcome.PASSED, None, said or "Nothing got worse.")
 
 
 def _parity(before: Facts, after: Facts, margin: float, whats: tuple[str, str]) -> Iterator[Comparison]:
@@ -158,7 +159,7 @@ def _exactness(was: Outcome, now: Outcome, old: float | None, new: float | None,
         return Change.SAME, f"Parity was {was.value} and is {now.value}; there is no noise ratio to compare."
     said = f"The noise ratio went from {numbers.ratio(old)} to {numbers.ratio(new)}"
     if new > LEAST_RATIO and new > old * (1 + margin):
-        return Change.REGRESSION, f"{said}, more than {margin:.0%} up: less exact."
+        return Change.REGRESSION, f"{said}, more than {numbers.share(margin)} up: less exact."
     if old > LEAST_RATIO and old > new * (1 + margin):
         return Change.IMPROVEMENT, f"{said}: more exact."
     return Change.SAME, f"{said}."
@@ -238,8 +239,8 @@ def _reading(
     if abs(new - old) <= SMALLEST.get(metric.name, 0.0):
         worse = 1.0
     change = _beyond(worse, margin, metric.allowance)
-    granted = f"; reruns differ by up to {metric.allowance:.1%}, granted on top" if metric.allowance else ""
-    return replace(comparison, change=change, sentence=f"{said} (margin {margin:.0%}{granted}).")
+    granted = f"; reruns differ by up to {numbers.share(metric.allowance)}, granted on top" if metric.allowance else ""
+    return replace(comparison, change=change, sentence=f"{said} (margin {numbers.share(margin)}{granted}).")
 
 
 def _beyond(worse: float, margin: float, allowance: float) -> Change:

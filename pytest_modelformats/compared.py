@@ -58,7 +58,9 @@ class Comparisons:
     ) -> None:
         """Nothing is measured yet; ``recorded`` is the record of the baseline where that is a run."""
         self.baseline = baseline
-        self.asked = margins.DEFAULT if settings.fail_on is None else settings.fail_on
+        # Between environments alone the question is what an upgrade would change: nothing fails unless it is asked to.
+        unasked = margins.DEFAULT if baseline is not None else ()
+        self.asked = unasked if settings.fail_on is None else settings.fail_on
         self.recorded = recorded
         self.family: tuple[str, ...] = ()
         self._settings = settings

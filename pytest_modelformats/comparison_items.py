@@ -16,7 +16,7 @@ from pytest_modelformats.schema import Outcome
 from pytest_modelformats.shipped import comparing_suites
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pytest_modelformats.campaign import Campaign
@@ -42,6 +42,25 @@ def check(campaign: Campaign) -> None:
 def compares(campaign: Campaign) -> bool:
     """Whether there is anything to compare with."""
     return bool(comparing_suites(campaign.settings))
+
+
+def concerned(
+    campaign: Campaign, chosen: tuple[list[PlannedCell], list[str]], fixtures: Sequence[str]
+) -> tuple[list[PlannedCell], list[str]]:
+    """Of the cells that a test is to get, those that have a counterpart, where the test compares; else all."""
+    if not compares(campaign) or not any(name in fixtures for name in _COMPARING):
+        return chosen
+    cells = [planned for planned in chosen[0] if _has_counterpart(campaign, planned)]
+    return cells, [planned.cell.id for planned in cells]
+
+
+def _has_counterpart(campaign: Campaign, planned: PlannedCell) -> bool:
+    named = campaign.baseline
+    if planned.cell.environment:
+        return named is None or planned.cell.environment != named.environment
+    if named is None:
+        return False
+    return not named.environment or f"{planned.cell.id}+{named.environment}" in campaign.cells
 
 
 def before_loop(session: pytest.Session, campaign: Campaign) -> None:
@@ -153,7 +172,7 @@ def _vanished(config: pytest.Config, campaign: Campaign) -> Iterator[dict[str, s
         planned = campaign.cells.get(cell)
         if (planned is not None and planned.decision.runs) or (planned is None and narrowed):
             continue
-        facts = recorded.facts(cell)
+        facts = recorded.planned(cell)
         if facts.ran and not facts.environment and any(cell.startswith((f"{m}-", f"{m}~")) for m in models):
             yield {"cell": cell, "reason": planned.decision.reason if planned else "it is not in the plan"}
 

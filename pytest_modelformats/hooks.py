@@ -200,7 +200,8 @@ def _parameters(metafunc: pytest.Metafunc) -> tuple[list[PlannedCell], list[str]
     if not campaign.plan:
         raise pytest.UsageError(f"{metafunc.definition.nodeid} takes a cell, and {NO_MODEL}")
     marker = metafunc.definition.get_closest_marker("modelformats")
-    return campaign.parameters[marker is None or marker.kwargs.get("cells", "run") == "run"]
+    chosen = campaign.parameters[marker is None or marker.kwargs.get("cells", "run") == "run"]
+    return comparison_items.concerned(campaign, chosen, metafunc.fixturenames)
 
 
 def order(campaign: Campaign, items: list[pytest.Item]) -> None:

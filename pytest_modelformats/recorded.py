@@ -107,6 +107,12 @@ class Recorded:
                 raise self._refusal(0, f"of the cell {cell} {error}") from None
         return _facts(cell, decision, reason, environment, checks)
 
+    def planned(self, cell: str) -> Facts:
+        """Whether a cell is there and was to run; nothing else of it is decoded."""
+        line = next((found for found in self._lines_of(cell) if found["kind"] == "cell"), {})
+        names = ("decision", "reason", "environment")
+        return Facts(cell, *(str(line.get(name) or "") for name in names))
+
     def versions(self, environment: str = "") -> dict[str, str]:
         """The versions that were installed in an environment of the run."""
         if not environment:

@@ -66,8 +66,8 @@ class TwoRuns:
         for cell in self._after.cells():
             self._compare(self._before.facts(cell), self._after.facts(cell))
         for cell in self._before.cells():
-            gone = self._after.facts(cell)
-            if not gone.ran and self._before.facts(cell).ran:
+            gone = self._after.planned(cell)
+            if not gone.ran and self._before.planned(cell).ran:
                 self._only("vanished", cell, gone.reason if gone.decision else "it is not in the plan")
         self._judge()
         return self.tally

@@ -30,6 +30,7 @@ _FIRST = (Change.REGRESSION, Change.IMPROVEMENT, Change.INCONCLUSIVE, Change.SAM
 _WRITE = {"ns": numbers.duration, "bytes": numbers.size, "/s": numbers.rate, "": numbers.ratio}
 _ORDER = list(METRICS)
 _TEN_FOLD = 1000
+_PAIRS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,11 @@ def summed(found: Sequence[Comparison], known: Mapping[str, Any], *, plain: int 
     """How many comparisons there are of each kind, how they were judged, and what fails the run."""
     counts = Counter(NOT_JUDGED if c.how == NOT_JUDGED else c.change.value for c in found)
     family = sum(1 for c in found if c.p_value is not None)
-    return counted(counts, family, len({c.cell for c in found}), known, plain=plain)
+    said = counted(counts, family, len({c.cell for c in found}), known, plain=plain)
+    pairs = list(dict.fromkeys((c.before_what, c.after_what) for c in found))
+    told = "; ".join(f"{before} → {after}" for before, after in pairs[:_PAIRS])
+    more = f"; and {len(pairs) - _PAIRS:,} more" if len(pairs) > _PAIRS else ""
+    return f"{told}{more}. {said}" if told else said
 
 
 def counted(counts: Mapping[str, int], family: int, cells: int, known: Mapping[str, Any], *, plain: int = 0) -> str:
@@ -133,10 +138,10 @@ def counted(counts: Mapping[str, int], family: int, cells: int, known: Mapping[s
     )
     if family:
         level = known.get("level")
-        share = f"{level:.0%}" if isinstance(level, (int, float)) else "5 %"
+        share = numbers.share(level) if isinstance(level, (int, float)) else "5 %"
         said += (
-            f" The {numbers.plural(family, 'comparison')} of latency are judged together (Benjamini–Hochberg): of what "
-            f"is called a regression, or an improvement, at most {share} is expected to be none."
+            f" {numbers.plural(family, 'comparison')} of latency, judged together (Benjamini–Hochberg): of what is "
+            f"called a regression, or an improvement, at most {share} is expected to be none."
         )
     asked = known.get("fail_on")
     if isinstance(asked, (list, tuple)):

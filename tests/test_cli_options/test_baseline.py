@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from inner_run import ONE_CELL
+
+from pytest_modelformats import baseline
 
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 PARITY = ("--mf-suites", "parity", *ONE_CELL)
@@ -14,8 +18,11 @@ def first(run, tiny):
     return run("--mf-model", tiny, *PARITY, "--mf-save-baseline", "release-1.2")
 
 
-def test_every_way_of_naming_a_run(run, tiny, first):
-    for ref in ("release-1.2", first.folder.name, first.folder, first.folder / "results.jsonl", "latest"):
+def test_every_way_of_naming_a_run(run, tiny, first, shelf):
+    settings = SimpleNamespace(cache=shelf / "cache", report_dir=first.reports, rootdir=first.reports.parent)
+    for ref in (first.folder.name, first.folder, first.folder / "results.jsonl", "latest"):
+        assert baseline.find(str(ref), settings).path == first.folder / "results.jsonl"
+    for ref in ("release-1.2", "latest"):
         ran = run("--mf-model", tiny, *PARITY, "--mf-baseline", ref, inprocess=True)
         assert ran.status == 0, ran.text
         stated = ran.lines[0]["baseline"]
@@ -51,6 +58,7 @@ def test_a_file_that_is_no_record_is_refused(refusal, tiny, pytester):
     assert "notes.jsonl, line 1" in said
 
 
+@pytest.mark.slow
 def test_under_xdist_nothing_is_compared(run, tiny, first):
     ran = run("--mf-model", tiny, *PARITY, "--mf-baseline", "release-1.2", "-n", "1", plugins=("xdist",))
     assert ran.outcomes[CELL, "comparison"] == ran.outcomes[CELL, "regression"] == "not-measured"

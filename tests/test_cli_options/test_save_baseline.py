@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from inner_run import ONE_CELL, two_layers
 
 PARITY = ("--mf-suites", "parity", *ONE_CELL)
@@ -47,3 +48,35 @@ def test_a_name_that_means_something_else_is_refused(refusal, tiny):
     assert "'latest' cannot be a baseline's name" in refusal(
         "--mf-model", tiny, *PARITY, "--mf-save-baseline", "latest"
     )
+
+
+@pytest.mark.slow
+def test_the_files_of_then_are_measured_beside_those_of_now(run, tiny, pytester):
+    """The candidate and the source are overwritten by the next release; what runs beside them is the copy."""
+    import onnx
+
+    two_layers(pytester.path / "ours.onnx")
+    options = ("--mf-model", tiny, "--mf-candidate", "ours.onnx", *ONE_CELL, "--mf-cache=cache-here")
+    suites = ("--mf-suites", "latency", "--mf-time-budget", "0.05")
+    run(*options, *suites, "--mf-save-baseline", "release", cache=False, inprocess=True)
+    for path in (tiny, pytester.path / "ours.onnx"):
+        model = onnx.load(str(path))
+        model.doc_string = "another release"
+        onnx.save(model, str(path))
+    ran = run(*options, *suites, "--mf-baseline", "release", cache=False, inprocess=True)
+    for cell in ("tiny-onnx-fp32-onnxruntime@cpu", "tiny~ours-onnx-fp32-onnxruntime@cpu"):
+        found = ran.checks[cell, "comparison"]["data"]["comparisons"]
+        (latency,) = (c for c in found if c["metric"] == "latency")
+        assert latency["how"] == "interleaved", latency["sentence"]
+        assert latency["blocks"] > 0
+
+
+def test_without_a_copy_the_stored_samples_are_what_is_left(run, tiny, pytester):
+    options = ("--mf-model", tiny, *ONE_CELL, "--mf-suites", "latency", "--mf-time-budget", "0.05")
+    run(*options, inprocess=True)
+    two_layers(tiny, seed=1)
+    ran = run(*options, "--mf-baseline", "latest", inprocess=True)
+    found = ran.checks["tiny-onnx-fp32-onnxruntime@cpu", "comparison"]["data"]["comparisons"]
+    (latency,) = (c for c in found if c["metric"] == "latency")
+    assert latency["how"] == "stored"
+    assert "its file is another one since" in latency["sentence"]
