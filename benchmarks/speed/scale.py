@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_modelformats.history_rows import Entry
 
@@ -203,6 +203,22 @@ def _compared(args: argparse.Namespace) -> list[dict[str, Any]]:
     return list(compare.rows(args))
 
 
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as a section of Markdown."""
+    lines = [
+        "## What many measurements cost",
+        "",
+        "| what | database | seconds | peak memory | size on disk |",
+        "|---|---|--:|--:|--:|",
+    ]
+    for row in found:
+        sizes = [f"{row[key] / 1e6:.0f} MB" if row.get(key) else "" for key in ("peak_rss_bytes", "bytes")]
+        seconds = f"{row['seconds']:.3g}" if row.get("seconds") is not None else ""
+        where = row.get("database") or row.get("note") or ""
+        lines.append(f"| {row.get('what', '')} | {where} | {seconds} | {' | '.join(sizes)} |")
+    return "\n".join(lines) + "\n"
+
+
 def child(action: str, where: str, number: int) -> None:
     """One action in this process; prints its seconds and the peak memory as JSON."""
     seconds = ACTIONS[action](where, number)
@@ -219,13 +235,7 @@ def main() -> None:
     if args.child:
         child(args.child[0], args.child[1], int(args.child[2]))
         return
-    print("| what | database | seconds | peak memory | size on disk |\n|---|---|--:|--:|--:|")
-    for row in rows(args):
-        if "note" in row:
-            print(f"| {row['what']} | {row['note']} | | | |")
-        else:
-            sizes = [f"{row[key] / 1e6:.0f} MB" if row.get(key) else "" for key in ("peak_rss_bytes", "bytes")]
-            print(f"| {row['what']} | {row.get('database', '')} | {row['seconds']:.3f} | {' | '.join(sizes)} |")
+    print(table(rows(args)))
 
 
 if __name__ == "__main__":
