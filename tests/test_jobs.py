@@ -57,10 +57,11 @@ GIVEN = (
     ("--mf-all-routes", "--mf-slow"),
     ("--mf-formats", "onnx,onnx.legacy,openvino", "--mf-precisions", "fp32,fp16,bf16", "--mf-require", "onnx"),
     ("--mf-cells", "*-fp32-*,net~*", "--mf-devices", "cpu"),
+    ("--mf-env", "old=onnxruntime==1.26.0", "--mf-devices", "cpu"),
 )
 
 
-@pytest.mark.parametrize("words", GIVEN, ids=["all", "routes", "axes", "globs"])
+@pytest.mark.parametrize("words", GIVEN, ids=["all", "routes", "axes", "globs", "environment"])
 @pytest.mark.parametrize("how", [*({"by": by} for by in jobs.BY), {"shards": 2}, {"shards": 7}], ids=str)
 def test_every_cell_is_in_exactly_one_job_and_its_selection_selects_it(words, how, tmp_path):
     if how.get("shards") == 2 and not words:
