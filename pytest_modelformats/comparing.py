@@ -98,8 +98,9 @@ def compare_latency(
         opened = clock()
         with open_pair() as pair:
             ready = clock()
-            # Half of what is left is for the pairs to come.
-            until = ready + max(0.0, deadline - ready) / 2
+            # Half of what is left is for the pairs to come, where that is enough to open one and measure it.
+            left, another = max(0.0, deadline - ready), ready - opened + MIN_QUADS * 4 * BLOCK_S
+            until = ready + (left / 2 if left / 2 >= another else left)
             heard.append([])
             quads = quads_of(pair, heard, mirrored=order.random() < 1 / 2, progress=progress)
             _gather(quads, heard, margin, seed, partial(_passed, until, clock))
