@@ -108,7 +108,7 @@ def kept_file(record: Path, artifact: Mapping[str, Any]) -> Path | None:
 
 
 def _environment(ref: str, settings: Settings, what: str) -> Baseline:
-    declared = [entry.name for entry in getattr(settings, "environments", ())]
+    declared = [entry.name for entry in settings.environments]
     name = ref[1:]
     if name not in declared:
         known = f"declared are {', '.join(declared)}" if declared else "none is; see [environments.NAME] and --mf-env"

@@ -167,9 +167,7 @@ def _file(stages: Stages, planned: PlannedCell, recorded: Recorded, said: Mappin
 
 def _environment(settings: Settings, versions: Mapping[str, str]) -> Environment | None:
     """An environment in which the runtime has the versions of then, if there is one."""
-    try:
-        from pytest_modelformats import environments
-    except ImportError:
-        return None
+    from pytest_modelformats import environments
+
     ready = environments.having(settings, versions)
     return None if ready is None else ready.environment

@@ -110,8 +110,8 @@ class Recorded:
     def planned(self, cell: str) -> Facts:
         """Whether a cell is there and was to run; nothing else of it is decoded."""
         line = next((found for found in self._lines_of(cell) if found["kind"] == "cell"), {})
-        names = ("decision", "reason", "environment")
-        return Facts(cell, *(str(line.get(name) or "") for name in names))
+        decision, reason, environment = (str(line.get(name) or "") for name in ("decision", "reason", "environment"))
+        return Facts(cell, decision, reason, environment)
 
     def versions(self, environment: str = "") -> dict[str, str]:
         """The versions that were installed in an environment of the run."""
