@@ -91,7 +91,7 @@ def keep(name: str, record: Path, settings: Settings) -> str:
     try:
         aside.mkdir(parents=True)
         shutil.copyfile(record, aside / RECORD)
-        _keep_files(record, aside / KEPT)
+        _keep_files(record, aside / KEPT, settings.rootdir)
         if target.exists():
             shutil.rmtree(target)
         aside.rename(target)
@@ -132,7 +132,7 @@ def _started(path: Path) -> str:
         return ""
 
 
-def _keep_files(record: Path, folder: Path) -> None:
+def _keep_files(record: Path, folder: Path, root: Path) -> None:
     """Copy the artifacts that lie outside of the cache: candidates, and sources that run as they are."""
     from pytest_modelformats.companions import companions
 
@@ -142,7 +142,7 @@ def _keep_files(record: Path, folder: Path) -> None:
             data = line.get("data") or {}
             artifact = data.get("artifact") or {}
             place = folder / str(artifact.get("sha256"))
-            path = Path(str(artifact.get("path")))
+            path = root / str(artifact.get("path"))
             if artifact.get("where") != "file" or (place / path.name).exists() or not path.is_file():
                 continue
             place.mkdir(parents=True, exist_ok=True)

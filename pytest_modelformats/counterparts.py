@@ -156,7 +156,7 @@ def _file(stages: Stages, planned: PlannedCell, recorded: Recorded, said: Mappin
     if planned.candidate_path:
         source = replace(source, kind=planned.candidate_kind)
     copy = baseline.kept_file(recorded.path, said)
-    for path in (copy, Path(str(said.get("path")))):
+    for path in (copy, stages.rootdir / str(said.get("path"))):
         with contextlib.suppress(ModelFormatsError, OSError):
             there = path is not None and path.is_file()
             located = replace(source, location=str(path), format=planned.cell.format)

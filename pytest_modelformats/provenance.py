@@ -34,8 +34,8 @@ def stated(stages: Stages, planned: PlannedCell) -> dict[str, Any]:
 def artifact_facts(stages: Stages, planned: PlannedCell, artifact: Artifact) -> dict[str, Any]:
     """Where an artifact is, and what is in it.
 
-    ``where``: ``cache`` (``path`` is relative to the cache folder), ``file`` (a file of the user's) or ``code`` (a
-    callable builds it). ``sha256`` covers its content, ``fingerprint`` the code of its architecture.
+    ``where``: ``cache`` (``path`` is relative to the cache folder), ``file`` (a file of the user's, ``path`` relative
+    to the project's root where it lies in there) or ``code`` (a callable builds it). ``sha256`` covers its content, ``fingerprint`` the code of its architecture.
     """
     fingerprint = stages.models.description(planned.cell.model).fingerprint
     if planned.chain:
@@ -49,11 +49,16 @@ def artifact_facts(stages: Stages, planned: PlannedCell, artifact: Artifact) -> 
     content = content_hash(source)
     return {
         "where": "file" if content else "code",
-        "path": source.location,
+        "path": _from_root(source.location, stages.rootdir) if content else source.location,
         "format": source.format,
         "sha256": content,
         "fingerprint": fingerprint,
     }
+
+
+def _from_root(location: str, root: Path) -> str:
+    path = Path(location)
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else location
 
 
 @cache

@@ -51,6 +51,7 @@ class Stages:
         """``progress(what)`` returns a function that shows the elapsed seconds, or ``None`` when nobody watches."""
         self.pool = pool
         self.cache = cache
+        self.rootdir = settings.rootdir
         self._settings = settings
         self._asker = self.asker = Asker(pool, settings.timeout_s, progress)
         self.models = Models(settings, sources, data, self._asker, cache)
