@@ -47,6 +47,9 @@ BLOCK_S = 0.05
 LOOKS = (6, 9, 13, 19, 28)
 MIN_QUADS = LOOKS[0]
 MAX_PAIRS = 6
+# Half of what processes differ by: more quads of the same pair would narrow the whole interval by a tenth at most, and
+# the time is better spent on another pair (Kalibera & Jones, 2013: repeat at the level that varies most for its cost).
+NARROW = ratio.PAIR_SPREAD / 2
 # An unclear suspicion gets the budget twice: identical code hardly ever needs it, and is none the worse for it.
 FOLLOW_UP = 2
 # Alone on its core a process waits for it for less than 1 % of the time; sharing it with another one, for half.
@@ -157,7 +160,8 @@ def _gather(
         if usable in LOOKS and usable > looked:
             looked = usable
             own = _says(heard, seed)[-1].interval()
-            if beyond(own, margin) or judge(heard, margin, seed).change is Change.SAME or usable == LOOKS[-1]:
+            known = own.error < NARROW or usable == LOOKS[-1]
+            if known or beyond(own, margin) or judge(heard, margin, seed).change is Change.SAME:
                 return
         if over and len(heard[-1]) >= MIN_QUADS and not _waits_for_calm(heard[-1], margin, seed):
             return

@@ -13,7 +13,7 @@ log of the ratio of its medians. Quads are gathered in *pairs* of processes, bot
 Coverage of the 95 % interval, of 300 synthetic comparisons each (``tests/test_ratio.py`` repeats a part of them), with
 noise between quads that is normal, heavy-tailed (Student's t, 3 degrees of freedom), bimodal, or spoilt by half in one
 quad of ten: 93 to 99 % for one pair of 6 to 28 quads; 94 to 100 % over one, two and four pairs whose processes differ
-as expected (0.57 %). Where they differ by 1.3 % it falls to 73 to 95 %: therefore a difference must also recur, pair by
+as expected (0.57 %). Where they differ by 1.3 % it falls to 73 to 99 %: therefore a difference must also recur, pair by
 pair, and of 300 comparisons of such identical code none was reported at a margin of 2 %.
 
 Source: Kalibera & Jones (2013), "Rigorous benchmarking in reasonable time" (levels of repetition; ratios with

@@ -93,6 +93,14 @@ def test_difference_is_found_in_two_pairs(slower, change):
     assert min(found.p_value, found.p_value_faster) < 0.01 < max(found.p_value, found.p_value_faster)
 
 
+def test_time_goes_to_another_pair_where_quads_agree():
+    """Where the quads of a pair vary less than processes do, six of them are enough, and a second pair is opened."""
+    world = World(steady(1.012, base=1.0))
+    found = world.compare(margin=0.02)
+    assert world.pairs >= 2
+    assert found.blocks == 4 * comparing.MIN_QUADS * world.pairs
+
+
 def test_blocks_alternate():
     """Every four blocks are A B B A or B A A B, by turns."""
     world = World(steady())
