@@ -35,7 +35,8 @@ def artifact_facts(stages: Stages, planned: PlannedCell, artifact: Artifact) -> 
     """Where an artifact is, and what is in it.
 
     ``where``: ``cache`` (``path`` is relative to the cache folder), ``file`` (a file of the user's, ``path`` relative
-    to the project's root where it lies in there) or ``code`` (a callable builds it). ``sha256`` covers its content, ``fingerprint`` the code of its architecture.
+    to the project's root where it lies in there) or ``code`` (a callable builds it). ``sha256`` covers its content,
+    ``fingerprint`` the code of its architecture.
     """
     fingerprint = stages.models.description(planned.cell.model).fingerprint
     if planned.chain:
