@@ -43,6 +43,9 @@ def build():
 for _module in pkgutil.walk_packages(pytest_modelformats.__path__, "pytest_modelformats."):
     if not _module.name.endswith(".bootstrap"):  # a script for execnet
         importlib.import_module(_module.name)
+# So must SQLAlchemy: the tables that our package remembers are of the SQLAlchemy that it met first.
+for _name in ("sqlalchemy", "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql"):
+    importlib.import_module(_name)
 
 
 @pytest.fixture(scope="session")
