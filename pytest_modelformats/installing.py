@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -262,7 +263,8 @@ def released(package: str, timeout_s: float) -> list[str]:
     Raises: Failed, with the last words of what was asked.
     """
     installer, own = find_installer(), pip_settings(os.environ)
-    if importlib.util.find_spec("pip") is not None:
+    # Not through sys.meta_path: setuptools takes that for the start of pip, and gives up its distutils in this process.
+    if PathFinder.find_spec("pip") is not None:
         command, variables = [sys.executable, "-m", "pip"], pip_variables(own, os.environ)
     elif installer.uv:
         command, variables = [installer.uv, "tool", "run", "--quiet", "pip"], uv_variables(own, os.environ)

@@ -258,7 +258,8 @@ def test_a_release_that_is_wrong_fails_beside_one_that_is_right(run, tiny, dummi
     assert ran.cells == [DUMMY, f"{DUMMY}+right", f"{DUMMY}+wrong", f"{DUMMY}+refuses", f"{DUMMY}+empty"]
     assert ran.outcomes[DUMMY, "availability"] == "missing-dependency"
     checks = {check: ran.checks[f"{DUMMY}+right", check] for check in ("contract", "parity", "determinism", "latency")}
-    assert {line["outcome"] for line in checks.values()} == {"passed"}, ran.text
+    assert {line["outcome"] for check, line in checks.items() if check != "latency"} == {"passed"}, ran.text
+    assert checks["latency"]["outcome"] in {"passed", "inconclusive"}, ran.text  # a neighbour may disturb
     assert checks["parity"]["data"]["statement"]["version"] == "1.2"
     assert checks["latency"]["data"]["latency_p50_ns"] > 0
     wrong = ran.checks[f"{DUMMY}+wrong", "parity"]

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from inner_run import two_layers
 
-from pytest_modelformats.shipped import OPT_IN, ORDER
+from pytest_modelformats.shipped import COMPARING, OPT_IN, ORDER
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "outside_backend"
 CELLS = {"tiny-onnx-fp32-onnx-reference@cpu", "tiny-onnx-fp32-onnxruntime@cpu"}
@@ -62,9 +62,10 @@ def test_every_check_of_the_outside_backends_cells_runs_and_passes(installed, fo
     record = folder / "reports" / "latest" / "results.jsonl"
     lines = [json.loads(line) for line in record.read_text().splitlines()]
     checks = {(line["cell"], line["check"]): line for line in lines if line["kind"] == "check"}
-    suites = {*ORDER} - {"availability", *OPT_IN}
+    suites = {*ORDER} - {"availability", *OPT_IN, *COMPARING}
     assert set(checks) == {(cell, suite) for cell in CELLS for suite in suites}
-    assert {line["outcome"] for line in checks.values()} == {"passed"}
+    assert {line["outcome"] for (_, suite), line in checks.items() if suite != "latency"} == {"passed"}
+    assert {line["outcome"] for line in checks.values()} <= {"passed", "inconclusive"}  # a neighbour may disturb
     mine = checks["tiny-onnx-fp32-onnx-reference@cpu", "parity"]["data"]
     assert mine["statement"]["evaluator"] == "onnx.reference"
     assert 0 < mine["noise_ratio"] < 4

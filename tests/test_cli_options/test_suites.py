@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inner_run import ONE_CELL
 
-from pytest_modelformats.shipped import OPT_IN, ORDER
+from pytest_modelformats.shipped import COMPARING, OPT_IN, ORDER
 
 
 def test_only_the_named_suites_are_collected(collected, tiny):
@@ -14,7 +14,9 @@ def test_only_the_named_suites_are_collected(collected, tiny):
 
 def test_all_but_the_opt_in_ones_are_collected_where_none_is_named(collected, tiny):
     found = collected("--mf-model", tiny, *ONE_CELL)
-    assert [item.split("::")[1] for item in found] == [name for name in ORDER if name not in {"availability", *OPT_IN}]
+    assert [item.split("::")[1] for item in found] == [
+        name for name in ORDER if name not in {"availability", *OPT_IN, *COMPARING}
+    ]
 
 
 def test_an_opt_in_suite_is_collected_where_it_is_named(collected, tiny):
