@@ -5,15 +5,20 @@ A regression is reported only when all of this holds, an improvement by the same
 1. the whole 95 % interval of the ratio over all pairs of processes lies beyond the margin (``ratio.py``);
 2. it *recurred*: in at least two pairs of fresh processes, started in different orders, the pair's own interval lies
    beyond the margin;
-3. the machine left enough quads undisturbed to say so.
+3. the machine left enough rounds undisturbed to say so.
 
 ``same`` needs the whole interval within the margin. Everything else is ``inconclusive``: a difference larger than the
 margin is neither shown nor excluded. Measuring goes on until the answer is clear or the budget is spent, and is looked
-at after 6, 9, 13, 19 and 28 quads of a pair only, since every look is a chance to be wrong.
+at after 6, 9, 13, 19 and 28 rounds of a pair only, since every look is a chance to be wrong.
 
-A quad is disturbed where more than a twentieth of a block's calls were interrupted by other work on the core, and more
-than a twentieth of its time was lost to that: only then does its median move. Disturbed quads are set aside, by that
-evidence and never by their ratio, so that the rule favours neither side. A side that is interrupted again and again
+The sides change places every few milliseconds. What a virtual machine's neighbours do to its core (a shared cache, the
+other half of the core, the clock) doubles latencies for tens of milliseconds at a time, and nothing in here says so:
+only sides that change places faster than that meet the same of it.
+
+A quad (four blocks) is disturbed where more than a twentieth of a block's calls were interrupted by other work on the
+core, and more than a twentieth of its time was lost to that: only then does its median move. Disturbed quads are set
+aside, and rounds of which less than half is left, by that evidence and never by their ratio, so that the rule favours
+neither side. A side that is interrupted again and again
 while the other one is not does that to itself (more threads than cores), and counts.
 """
 
@@ -30,24 +35,29 @@ from typing import TYPE_CHECKING, Protocol
 
 from pytest_modelformats import ratio
 from pytest_modelformats.measured import Measured, beyond, decide, finding
+from pytest_modelformats.ratio import Round
 from pytest_modelformats.schema import Change
 from pytest_modelformats.stored_samples import compare_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_modelformats.ratio import Quad, Within
+    from pytest_modelformats.ratio import Within
 
 __all__ = ["Measured", "Pair", "Side", "compare_latency", "compare_samples", "control", "judge", "undisturbed"]
 
 # Many short blocks narrow the interval faster than few long ones where blocks differ more than calls do (Kalibera &
-# Jones, 2013, section 5): 50 ms are a dozen time slices of the scheduler and the shortest in which a slice lost is
-# less than a tenth.
-BLOCK_S = 0.05
+# Jones, 2013, section 5). On a virtual machine whose neighbours doubled latencies at times, 12 pairs of processes of
+# four models, measured for 4 s: standard error of the ratio 0.5 to 3.7 % (median 1.9 %) with blocks of 50 ms, 0.3 to
+# 1.9 % (0.9 %) with 10 ms, 0.25 to 1.6 % (0.5 %) with 3 ms. Shorter still is mostly changing places.
+BLOCK_S = 0.003
+# The median of so many calls at least.
+CALLS = 3
+ROUND_S = 0.12
 LOOKS = (6, 9, 13, 19, 28)
-MIN_QUADS = LOOKS[0]
+MIN_ROUNDS = LOOKS[0]
 MAX_PAIRS = 6
-# Half of what processes differ by: more quads of the same pair would narrow the whole interval by a tenth at most, and
+# Half of what processes differ by: more rounds of the same pair would narrow the whole interval by a tenth at most, and
 # the time is better spent on another pair (Kalibera & Jones, 2013: repeat at the level that varies most for its cost).
 NARROW = ratio.PAIR_SPREAD / 2
 # An unclear suspicion gets the budget twice: identical code hardly ever needs it, and is none the worse for it.
@@ -57,12 +67,15 @@ DELAYED = 0.05
 # Delays that come from elsewhere hit both sides: that all of the first five hit one has a probability of 1 in 16.
 ONE_SIDED = 5
 OTHER_SIDE = 0.1
+# So much of a round must be left when disturbed quads are set aside.
+LEFT = 0.5
 
 
 class Side(Protocol):
     """One of the two sides, in a process of its own that is idle while nobody asks.
 
-    A side may also have ``delay``: the share of its last block that was lost to other work on its core.
+    A side may also have ``delay``, the share of its last block that was lost to other work on its core, and
+    ``least_s``, the shortest block that is worth changing places for, in seconds.
     """
 
     def block(self, seconds: float) -> list[int]:
@@ -85,10 +98,10 @@ def compare_latency(
     """Both sides are measured in turns, in as many pairs of fresh processes as the answer needs.
 
     ``budget_s`` is everything, the start of processes included. It is exceeded in two cases: every pair gets its
-    ``MIN_QUADS`` quads, and a suspicion is followed up: in a second pair at any rate, because without that it means
-    nothing, for a few quads more where too many were disturbed, and for as long again where the estimate is beyond the
+    ``MIN_ROUNDS`` rounds, and a suspicion is followed up: in a second pair at any rate, because without that it means
+    nothing, for a few rounds more where too many were disturbed, and for as long again where the estimate is beyond the
     margin and its interval is not.
-    ``progress`` is told a sentence between quads, never while one is measured.
+    ``progress`` is told a sentence between rounds, never while one is measured.
 
     Units: seconds; latencies in nanoseconds.
     Raises: what opening a pair or calling a side raises.
@@ -96,17 +109,17 @@ def compare_latency(
     started = clock()
     deadline = started + budget_s
     order = random.Random(seed)  # noqa: S311 - which side begins, not a secret
-    heard: list[list[Quad]] = []
+    heard: list[list[Round]] = []
     while True:
         opened = clock()
         with open_pair() as pair:
             ready = clock()
             # Half of what is left is for the pairs to come, where that is enough to open one and measure it.
-            left, another = max(0.0, deadline - ready), ready - opened + MIN_QUADS * 4 * BLOCK_S
+            left, another = max(0.0, deadline - ready), ready - opened + MIN_ROUNDS * ROUND_S
             until = ready + (left / 2 if left / 2 >= another else left)
             heard.append([])
-            quads = quads_of(pair, heard, mirrored=order.random() < 1 / 2, progress=progress)
-            _gather(quads, heard, margin, seed, partial(_passed, until, clock))
+            rounds = rounds_of(pair, heard, mirrored=order.random() < 1 / 2, progress=progress)
+            _gather(rounds, heard, margin, seed, partial(_passed, until, clock))
         found = judge(heard, margin, seed)
         if found.change is not Change.INCONCLUSIVE or len(heard) == MAX_PAIRS:
             break
@@ -122,39 +135,58 @@ def _passed(deadline: float, clock: Callable[[], float]) -> bool:
     return clock() >= deadline
 
 
-def _shortest(heard: Sequence[Sequence[Quad]]) -> float:
-    """Seconds that ``MIN_QUADS`` quads take, by the time that the calls of those so far took."""
-    took = [q.samples / 2 * (q.before_ns + q.after_ns) / 1e9 for quads in heard for q in quads]
-    return MIN_QUADS * median(took)
+def _shortest(heard: Sequence[Sequence[Round]]) -> float:
+    """Seconds that ``MIN_ROUNDS`` rounds take, by the time that the calls of those so far took."""
+    took = [r.samples / 2 * (r.before_ns + r.after_ns) / 1e9 for rounds in heard for r in rounds]
+    return MIN_ROUNDS * median(took)
 
 
-def quads_of(
+def rounds_of(
     pair: tuple[Side, Side],
-    heard: Sequence[Sequence[Quad]],
+    heard: Sequence[Sequence[Round]],
     *,
     mirrored: bool,
     progress: Callable[[str], None] | None = None,
-) -> Iterator[Quad]:
-    """Quads of one pair, every second one mirrored; ``heard`` is for ``progress`` alone."""
+) -> Iterator[Round]:
+    """Rounds of one pair, every second quad mirrored; ``heard`` is for ``progress`` alone."""
+    wanted = 0
     while True:
         if progress is not None:
-            progress(f"comparing: pair {len(heard)}, quad {len(heard[-1]) + 1}")
-        blocks: tuple[list[list[int]], list[list[int]]] = ([], [])
-        delays: tuple[list[float], list[float]] = ([], [])
-        for which in (1, 0, 0, 1) if mirrored else (0, 1, 1, 0):
-            side = pair[which]
-            blocks[which].append(side.block(BLOCK_S))
-            delays[which].append(float(getattr(side, "delay", 0.0)))
-        mirrored = not mirrored
-        yield ratio.quad(blocks[0], blocks[1], delays)
+            progress(f"comparing: pair {len(heard)}, round {len(heard[-1]) + 1}")
+        quads: list[ratio.Quad] = []
+        while len(quads) < max(1, wanted):
+            quads.append(_quad(pair, mirrored=mirrored))
+            mirrored = not mirrored
+            wanted = wanted or quads_in_round(max(quads[0].before_ns, quads[0].after_ns), _block_s(pair))
+        yield Round.of(quads)
+
+
+def quads_in_round(latency_ns: float, block_s: float = BLOCK_S) -> int:
+    """How many quads of so slow a call, in so long blocks, a round has."""
+    return max(1, round(ROUND_S / (4 * max(block_s, CALLS * latency_ns / 1e9))))
+
+
+def _block_s(pair: tuple[Side, Side]) -> float:
+    return max(BLOCK_S, *(getattr(side, "least_s", 0.0) for side in pair))
+
+
+def _quad(pair: tuple[Side, Side], *, mirrored: bool) -> ratio.Quad:
+    blocks: tuple[list[list[int]], list[list[int]]] = ([], [])
+    delays: tuple[list[float], list[float]] = ([], [])
+    seconds = _block_s(pair)
+    for which in (1, 0, 0, 1) if mirrored else (0, 1, 1, 0):
+        side = pair[which]
+        blocks[which].append(side.block(seconds))
+        delays[which].append(float(getattr(side, "delay", 0.0)))
+    return ratio.quad(blocks[0], blocks[1], delays)
 
 
 def _gather(
-    quads: Iterator[Quad], heard: Sequence[list[Quad]], margin: float, seed: int, late: Callable[[], bool]
+    rounds: Iterator[Round], heard: Sequence[list[Round]], margin: float, seed: int, late: Callable[[], bool]
 ) -> None:
-    """Add quads to the last of ``heard`` until they are clear, or the time for this pair is over."""
+    """Add rounds to the last of ``heard`` until they are clear, or the time for this pair is over."""
     looked = 0
-    for one in quads:
+    for one in rounds:
         heard[-1].append(one)
         usable, over = len(undisturbed(heard[-1])), late()
         if usable in LOOKS and usable > looked:
@@ -163,59 +195,65 @@ def _gather(
             known = own.error < NARROW or usable == LOOKS[-1]
             if known or beyond(own, margin) or judge(heard, margin, seed).change is Change.SAME:
                 return
-        if over and len(heard[-1]) >= MIN_QUADS and not _waits_for_calm(heard[-1], margin, seed):
+        if over and len(heard[-1]) >= MIN_ROUNDS and not _waits_for_calm(heard[-1], margin, seed):
             return
 
 
-def _waits_for_calm(quads: Sequence[Quad], margin: float, seed: int) -> bool:
-    """Whether a suspicion only lacks undisturbed quads; it gets at most twice as many more as it needs at least."""
-    few = len(undisturbed(quads)) < MIN_QUADS and len(quads) < 3 * MIN_QUADS
-    return few and beyond(_says([quads], seed)[0].interval(), margin) != 0
+def _waits_for_calm(rounds: Sequence[Round], margin: float, seed: int) -> bool:
+    """Whether a suspicion only lacks undisturbed rounds; it gets at most twice as many more as it needs at least."""
+    few = len(undisturbed(rounds)) < MIN_ROUNDS and len(rounds) < 3 * MIN_ROUNDS
+    return few and beyond(_says([rounds], seed)[0].interval(), margin) != 0
 
 
-def undisturbed(quads: Sequence[Quad]) -> list[Quad]:
-    """The quads in which neither side waited for its core; all, where one side delays itself."""
+def undisturbed(rounds: Sequence[Round]) -> list[Round]:
+    """The rounds without the quads in which a side waited for its core; all of it, where one side delays itself."""
+    quads = [q for one in rounds for q in one.quads]
     fewer, more = sorted((sum(q.before_delay > DELAYED for q in quads), sum(q.after_delay > DELAYED for q in quads)))
-    if more >= ONE_SIDED and fewer <= OTHER_SIDE * more:
-        return list(quads)
-    return [q for q in quads if max(q.before_delay, q.after_delay) <= DELAYED]
+    if more == 0 or (more >= ONE_SIDED and fewer <= OTHER_SIDE * more):
+        return list(rounds)
+    left = [(one, [q for q in one.quads if max(q.before_delay, q.after_delay) <= DELAYED]) for one in rounds]
+    return [
+        one if len(calm) == len(one.quads) else Round.of(calm)
+        for one, calm in left
+        if len(calm) >= max(1, LEFT * len(one.quads))
+    ]
 
 
-def _used(quads: Sequence[Quad]) -> list[Quad]:
-    """The undisturbed quads where they are enough, otherwise every one."""
-    calm = undisturbed(quads)
-    return calm if len(calm) >= MIN_QUADS else list(quads)
+def _used(rounds: Sequence[Round]) -> list[Round]:
+    """The undisturbed rounds where they are enough, otherwise every one."""
+    calm = undisturbed(rounds)
+    return calm if len(calm) >= MIN_ROUNDS else list(rounds)
 
 
-def _says(heard: Sequence[Sequence[Quad]], seed: int) -> list[Within]:
-    return [ratio.within([q.log_ratio for q in _used(quads)], seed + index) for index, quads in enumerate(heard)]
+def _says(heard: Sequence[Sequence[Round]], seed: int) -> list[Within]:
+    return [ratio.within([r.log_ratio for r in _used(rounds)], seed + index) for index, rounds in enumerate(heard)]
 
 
-def judge(heard: Sequence[Sequence[Quad]], margin: float, seed: int = 0) -> Measured:
-    """What the quads gathered so far say, by pair of processes; each has at least two.
+def judge(heard: Sequence[Sequence[Round]], margin: float, seed: int = 0) -> Measured:
+    """What the rounds gathered so far say, by pair of processes; each has at least two.
 
     Raises: ValueError where a pair has fewer.
     """
     said = _says(heard, seed)
     over = ratio.over_pairs(said)
-    total = sum(len(quads) for quads in heard)
-    calm = [len(undisturbed(quads)) for quads in heard]
+    total = sum(len(rounds) for rounds in heard)
+    calm = [len(undisturbed(rounds)) for rounds in heard]
     disturbed = ""
-    if min(calm) < MIN_QUADS <= min(len(quads) for quads in heard):
-        disturbed = f"other work interrupted the calls in {total - sum(calm)} of {total} quads"
+    if min(calm) < MIN_ROUNDS <= min(len(rounds) for rounds in heard):
+        disturbed = f"other work interrupted the calls in {total - sum(calm)} of {total} rounds"
     change, recurred = decide(over, [beyond(one.interval(), margin) for one in said], margin, usable=not disturbed)
-    used = [q for quads in heard for q in _used(quads)]
+    used = [r for rounds in heard for r in _used(rounds)]
     return Measured(
         ratio=over.ratio,
         ratio_low=over.low,
         ratio_high=over.high,
         p_value=over.p_above(1 + margin),
         p_value_faster=over.p_below(1 - margin),
-        before_ns=median(q.before_ns for q in used),
-        after_ns=median(q.after_ns for q in used),
+        before_ns=median(r.before_ns for r in used),
+        after_ns=median(r.after_ns for r in used),
         change=change,
         recurred=recurred,
-        blocks=4 * total,
+        blocks=4 * sum(len(r.quads) for rounds in heard for r in rounds),
         seconds=0.0,
         disturbed=disturbed,
         finding=finding(over, change, margin, recurred),
@@ -228,7 +266,7 @@ def judge(heard: Sequence[Sequence[Quad]], margin: float, seed: int = 0) -> Meas
 def _grounds(used: int, total: int, pairs: int, disturbed: str) -> str:
     aside = f" ({total - used} more set aside, whose calls other work interrupted)" if used < total else ""
     processes = f"{pairs} pair{'s' if pairs != 1 else ''} of fresh processes"
-    return f"{used} interleaved quads{aside} in {processes}" + (f"; {disturbed}" if disturbed else "")
+    return f"{used} interleaved rounds{aside} in {processes}" + (f"; {disturbed}" if disturbed else "")
 
 
 def control(p_values: Sequence[float], level: float = 0.05) -> list[bool]:

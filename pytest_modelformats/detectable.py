@@ -1,6 +1,6 @@
-"""What a comparison can detect, from how quads and pairs of processes varied: the rule itself, run on drawn quads.
+"""What a comparison can detect, from how rounds and pairs of processes varied: the rule itself, run on drawn ones.
 
-No formula stands for the rule, which looks several times and asks for recurrence: it is executed, many times, on quads
+No formula stands for the rule, which looks several times and asks for recurrence: it is executed, many times, on rounds
 that are drawn from those measured, with a slow-down of known size added.
 """
 
@@ -14,13 +14,13 @@ from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
 from pytest_modelformats import ratio
-from pytest_modelformats.comparing import compare_latency
+from pytest_modelformats.comparing import CALLS, DELAYED, LEFT, ROUND_S, compare_latency
 from pytest_modelformats.schema import Change
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_modelformats.ratio import Quad
+    from pytest_modelformats.ratio import Round
 
 __all__ = ["Variation", "found_share", "smallest_slowdown", "variation"]
 
@@ -28,38 +28,46 @@ POWER = 0.95
 TRIALS = 60
 # What is tried beyond the margin; twice as slow is where the search ends.
 STEPS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.2, 0.4, 1.0)
-_BEFORE_NS = 1e6
+# So slow that a round is one quad, and what is drawn is drawn once for it.
+_BEFORE_NS = ROUND_S * 1e9 / (4 * CALLS)
 
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """How the same code varied against itself: each quad about its pair, pairs about one, and what they took."""
+    """How the same code varied against itself: each round about its pair, pairs about one, and what they took."""
 
     residuals: tuple[float, ...]
     delays: tuple[tuple[float, float], ...]
     pair_spread: float
     start_s: float
-    quad_s: float
+    round_s: float
 
 
-def variation(pairs: Sequence[Sequence[Quad]], start_s: float, quad_s: float) -> Variation:
-    """What pairs of processes of the same code showed; each has at least two quads.
+def variation(pairs: Sequence[Sequence[Round]], start_s: float, round_s: float) -> Variation:
+    """What pairs of processes of the same code showed; each has at least two rounds.
 
     Raises: ValueError where there is no pair.
     """
     if not pairs:
         raise ValueError("no pair of processes was measured; measure at least one")
-    said = [ratio.within([q.log_ratio for q in quads], seed) for seed, quads in enumerate(pairs)]
+    said = [ratio.within([r.log_ratio for r in rounds], seed) for seed, rounds in enumerate(pairs)]
     centres = [one.centre for one in said]
     shown = max(0.0, variance(centres) - fmean(one.variance for one in said)) if len(said) > 1 else 0.0
-    # Residuals about an estimate from n quads are too small by the square root of (n - 1) / n.
+    # Residuals about an estimate from n rounds are too small by the square root of (n - 1) / n.
     residuals = [
-        (q.log_ratio - one.centre) * math.sqrt(len(quads) / (len(quads) - 1))
-        for one, quads in zip(said, pairs, strict=True)
-        for q in quads
+        (r.log_ratio - one.centre) * math.sqrt(len(rounds) / (len(rounds) - 1))
+        for one, rounds in zip(said, pairs, strict=True)
+        for r in rounds
     ]
-    delays = [(q.before_delay, q.after_delay) for quads in pairs for q in quads]
-    return Variation(tuple(residuals), tuple(delays), math.sqrt(shown), start_s, quad_s)
+    delays = [_delays(r) for rounds in pairs for r in rounds]
+    return Variation(tuple(residuals), tuple(delays), math.sqrt(shown), start_s, round_s)
+
+
+def _delays(one: Round) -> tuple[float, float]:
+    """What delayed a round: nothing where enough of its quads are left, else the worst on each side."""
+    worst = max(q.before_delay for q in one.quads), max(q.after_delay for q in one.quads)
+    calm = sum(max(q.before_delay, q.after_delay) <= DELAYED for q in one.quads)
+    return (0.0, 0.0) if calm >= max(1, LEFT * len(one.quads)) else worst
 
 
 def found_share(
@@ -92,7 +100,7 @@ def smallest_slowdown(seen: Variation, *, margin: float, budget_s: float, trials
 
 
 class _Drawn:
-    """Pairs whose quads are drawn with replacement from those that were measured."""
+    """Pairs whose rounds are drawn with replacement from those that were measured."""
 
     def __init__(self, seen: Variation, slowdown: float, draw: random.Random) -> None:
         self._seen, self._shift, self._draw = seen, math.log1p(slowdown), draw
@@ -104,11 +112,11 @@ class _Drawn:
     @contextmanager
     def pair(self) -> Iterator[tuple[_Side, _Side]]:
         self._now += self._seen.start_s
-        quads = _Quads(self, self._draw.gauss(0, self._seen.pair_spread))
-        yield _Side(quads, after=False), _Side(quads, after=True)
+        rounds = _Rounds(self, self._draw.gauss(0, self._seen.pair_spread))
+        yield _Side(rounds, after=False), _Side(rounds, after=True)
 
-    def quad(self) -> tuple[float, tuple[float, float]]:
-        self._now += self._seen.quad_s
+    def round(self) -> tuple[float, tuple[float, float]]:
+        self._now += self._seen.round_s
         # The one and the other side are the same code: the sign of a residual is arbitrary.
         index = self._draw.randrange(len(self._seen.residuals))
         sign = self._draw.choice((-1, 1))
@@ -116,7 +124,7 @@ class _Drawn:
         return self._shift + sign * self._seen.residuals[index], delays if sign > 0 else delays[::-1]
 
 
-class _Quads:
+class _Rounds:
     def __init__(self, drawn: _Drawn, bias: float) -> None:
         self._drawn, self._bias = drawn, bias
         self._asked = 0
@@ -124,18 +132,18 @@ class _Quads:
 
     def block(self, *, after: bool) -> tuple[list[int], float]:
         if self._asked % 4 == 0:
-            self._log, self._delays = self._drawn.quad()
+            self._log, self._delays = self._drawn.round()
         self._asked += 1
         latency = _BEFORE_NS * math.exp(self._log + self._bias) if after else _BEFORE_NS
         return [round(latency)], self._delays[after]
 
 
 class _Side:
-    def __init__(self, quads: _Quads, *, after: bool) -> None:
-        self._quads, self._after = quads, after
+    def __init__(self, rounds: _Rounds, *, after: bool) -> None:
+        self._rounds, self._after = rounds, after
         self.delay = 0.0
 
     def block(self, seconds: float) -> list[int]:
         del seconds
-        samples, self.delay = self._quads.block(after=self._after)
+        samples, self.delay = self._rounds.block(after=self._after)
         return samples

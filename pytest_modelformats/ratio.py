@@ -1,18 +1,20 @@
 """The ratio of two latencies and its interval, from interleaved blocks; pure arithmetic on samples.
 
 A *quad* is four blocks, A B B A or B A A B: whatever drifts linearly while it lasts cancels. It gives one number, the
-log of the ratio of its medians. Quads are gathered in *pairs* of processes, both fresh.
+log of the ratio of its medians. A *round* is as many quads as take a tenth of a second, and its number the
+Hodges-Lehmann estimate of theirs (the median of all pairwise means: a quarter of them may be spoilt). Rounds are
+gathered in *pairs* of processes, both fresh.
 
-- Within a pair: the Hodges-Lehmann estimate of the quads' log ratios (the median of all pairwise means: a quarter of
-  the quads may be spoilt), and its variance by a bootstrap that resamples whole quads, so that what varies from block
-  to block is in it. With few quads that variance is too small by (n - 1) / n, and a normal interval too narrow: it is
-  scaled, and Student's t with n - 1 degrees of freedom is used.
+- Within a pair: the Hodges-Lehmann estimate of the rounds' log ratios, and its variance by a bootstrap that resamples
+  whole rounds, so that what varies from block to block, and for as long as a round, is in it. With few rounds that
+  variance is too small by (n - 1) / n, and a normal interval too narrow: it is scaled, and Student's t with n - 1
+  degrees of freedom is used.
 - Between pairs: one process of a pair may be faster for as long as it lives (memory layout, address randomisation).
   Few pairs say little of how much, so what they say is moderated by a prior: Smyth (2004).
 
 Coverage of the 95 % interval, of 300 synthetic comparisons each (``tests/test_ratio.py`` repeats a part of them), with
-noise between quads that is normal, heavy-tailed (Student's t, 3 degrees of freedom), bimodal, or spoilt by half in one
-quad of ten: 93 to 99 % for one pair of 6 to 28 quads; 94 to 100 % over one, two and four pairs whose processes differ
+noise between rounds that is normal, heavy-tailed (Student's t, 3 degrees of freedom), bimodal, or spoilt by half in one
+round of ten: 93 to 99 % for one pair of 6 to 28 rounds; 94 to 100 % over one, two and four pairs whose processes differ
 as expected (0.57 %). Where they differ by 1.3 % it falls to 73 to 99 %: therefore a difference must also recur, pair by
 pair, and of 300 comparisons of such identical code none was reported at a margin of 2 %.
 
@@ -37,7 +39,7 @@ from pytest_modelformats import student
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Interval", "Quad", "Within", "over_pairs", "quad", "within"]
+__all__ = ["Interval", "Quad", "Round", "Within", "over_pairs", "quad", "within"]
 
 # Pinned, the median of a small model varied by 0.4 % from process to process (design §7): the ratio of two of them by
 # the square root of two times that.
@@ -47,10 +49,10 @@ PAIR_SPREAD = 0.004 * math.sqrt(2)
 PRIOR_FREEDOM = 4.0
 RESAMPLES = 400
 # The shares between which one standard deviation to either side of a normal distribution lies. The variance itself
-# would be that of the few resamples in which spoilt quads are the majority: intervals up to ten times as wide.
+# would be that of the few resamples in which spoilt rounds are the majority: intervals up to ten times as wide.
 ONE_SIGMA = (0.158655, 0.841345)
-# Of fewer quads the larger of both is taken: six quads in two modes were covered in 91 % by those shares alone.
-FEW_QUADS = 9
+# Of fewer rounds the larger of both is taken: six rounds in two modes were covered in 91 % by those shares alone.
+FEW_ROUNDS = 9
 CONFIDENCE = 0.95
 
 
@@ -70,16 +72,38 @@ class Quad:
 
 
 @dataclass(frozen=True, slots=True)
+class Round:
+    """Quads in a row as one number: their Hodges-Lehmann log ratio, and the medians on both sides in ns."""
+
+    quads: tuple[Quad, ...]
+    log_ratio: float
+    before_ns: float
+    after_ns: float
+
+    @classmethod
+    def of(cls, quads: Sequence[Quad]) -> Round:
+        """The round of at least one quad."""
+        logs = [q.log_ratio for q in quads]
+        centre = median((one + other) / 2 for at, one in enumerate(logs) for other in logs[at:])
+        return cls(tuple(quads), centre, median(q.before_ns for q in quads), median(q.after_ns for q in quads))
+
+    @property
+    def samples(self) -> int:
+        """The calls on both sides."""
+        return sum(q.samples for q in self.quads)
+
+
+@dataclass(frozen=True, slots=True)
 class Within:
-    """What the quads of one pair say: the log ratio, the variance of that estimate, and the quads behind it."""
+    """What the rounds of one pair say: the log ratio, the variance of that estimate, and the rounds behind it."""
 
     centre: float
     variance: float
-    quads: int
+    rounds: int
 
     def interval(self) -> Interval:
         """The 95 % interval as if no two processes differed."""
-        return Interval(self.centre, math.sqrt(self.variance), max(1.0, self.quads - 1.0))
+        return Interval(self.centre, math.sqrt(self.variance), max(1.0, self.rounds - 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,12 +163,12 @@ def quad(
 
 
 def within(log_ratios: Sequence[float], seed: int) -> Within:
-    """The Hodges-Lehmann estimate of one pair's quads and the bootstrap variance of it.
+    """The Hodges-Lehmann estimate of one pair's rounds and the bootstrap variance of it.
 
-    Raises: ValueError with fewer than two quads: there is no variance.
+    Raises: ValueError with fewer than two rounds: there is no variance.
     """
     if len(log_ratios) < 2:  # noqa: PLR2004 - the fewest of which something can vary
-        raise ValueError("one quad says nothing about how much quads vary; gather at least two")
+        raise ValueError("one round says nothing about how much rounds vary; gather at least two")
     return _within(tuple(log_ratios), seed)
 
 
@@ -161,7 +185,7 @@ def _within(log_ratios: tuple[float, ...], seed: int) -> Within:
     centres = np.median((drawn[:, first] + drawn[:, second]) / 2, axis=1)
     low, high = np.quantile(centres, ONE_SIGMA)
     spread = float(high - low) / 2
-    if count < FEW_QUADS:
+    if count < FEW_ROUNDS:
         spread = max(spread, float(centres.std()))
     return Within(centre, spread**2 * count / (count - 1), count)
 
@@ -185,6 +209,6 @@ def over_pairs(pairs: Sequence[Within], spread: float = PAIR_SPREAD, trust: floa
     inner = [share**2 * p.variance for share, p in zip(shares, pairs, strict=True)]
     outer = between * math.fsum(share**2 for share in shares)
     total = math.fsum(inner) + outer
-    doubt = math.fsum(v**2 / max(1, p.quads - 1) for v, p in zip(inner, pairs, strict=True)) + outer**2 / freedom
+    doubt = math.fsum(v**2 / max(1, p.rounds - 1) for v, p in zip(inner, pairs, strict=True)) + outer**2 / freedom
     centre = math.fsum(share * p.centre for share, p in zip(shares, pairs, strict=True))
     return Interval(centre, math.sqrt(total), total**2 / doubt)

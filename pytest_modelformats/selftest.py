@@ -21,12 +21,12 @@ from pytest_modelformats.workers.asking import write_feed
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_modelformats.ratio import Quad
+    from pytest_modelformats.ratio import Round
     from pytest_modelformats.workers.pool import Pool
 
 WORKLOADS = ("numpy", "onnxruntime", "openvino", "torch")
 MARGINS = (0.02, 0.05)
-QUADS = 9
+ROUNDS = 9
 BUDGETS = (1, 2, 4)
 ALARM_TRIALS = 100
 TIMEOUT_S = 120.0
@@ -38,7 +38,7 @@ class Detectable:
     """What a comparison at a margin, within a budget, finds here.
 
     ``slowdown`` is the least one found in 95 of 100 cases (``None``: not even twice the time is), ``alarms`` the
-    share of comparisons of identical code that would report a change: both by running the rule on drawn quads.
+    share of comparisons of identical code that would report a change: both by running the rule on drawn rounds.
     """
 
     margin: float
@@ -56,10 +56,10 @@ class Workload:
     comparisons: int
     alarms: int
     interval: float
-    quad_spread: float
+    round_spread: float
     pair_spread: float
     disturbed: float
-    quad_s: float
+    round_s: float
     start_s: float
     detectable: tuple[Detectable, ...]
 
@@ -84,7 +84,7 @@ def measure(
 ) -> Workload:
     """Measure one workload against itself in ``pairs`` pairs of fresh processes, and work out what is detectable."""
     open_pair = pair_of(pool, *[_opening(pool, name)] * 2)
-    heard: list[list[Quad]] = []
+    heard: list[list[Round]] = []
     starts, seconds = [], []
     for number in range(pairs):
         tell(f"{name}: pair {number + 1} of {pairs}")
@@ -92,19 +92,19 @@ def measure(
         with open_pair() as pair:
             starts.append(time.monotonic() - asked)
             heard.append([])
-            # The first block warms up; its quad's time is not that of the others.
-            for quad in comparing.quads_of(pair, heard, mirrored=bool(number % 2)):
-                heard[-1].append(quad)
+            # The first block warms up; its round's time is not that of the others.
+            for one in comparing.rounds_of(pair, heard, mirrored=bool(number % 2)):
+                heard[-1].append(one)
                 now = time.monotonic()
                 seconds.append(now - asked)
                 asked = now
-                if len(heard[-1]) == QUADS:
+                if len(heard[-1]) == ROUNDS:
                     break
     return _workload(name, heard, (median(starts), median(seconds)), budget_s, tell)
 
 
 def _workload(
-    name: str, heard: Sequence[list[Quad]], took: tuple[float, float], budget_s: float, tell: Callable[[str], None]
+    name: str, heard: Sequence[list[Round]], took: tuple[float, float], budget_s: float, tell: Callable[[str], None]
 ) -> Workload:
     seen = variation(heard, *took)
     # Successive pairs by twos are a comparison, as a run would have made it.
@@ -117,24 +117,24 @@ def _workload(
             least = smallest_slowdown(seen, margin=margin, budget_s=budget)
             share = found_share(seen, 0.0, margin=margin, budget_s=budget, trials=ALARM_TRIALS)
             detectable.append(Detectable(margin, budget, least, share))
-    every = [quad for quads in heard for quad in quads]
+    every = [one for rounds in heard for one in rounds]
     return Workload(
         name=name,
-        latency_ns=median(quad.before_ns for quad in every),
+        latency_ns=median(one.before_ns for one in every),
         comparisons=len(judged),
         alarms=alarms,
         interval=median((one.ratio_high - one.ratio_low) / 2 for one in judged) if judged else math.inf,
-        quad_spread=_spread(seen.residuals),
+        round_spread=_spread(seen.residuals),
         pair_spread=seen.pair_spread,
-        disturbed=1 - sum(len(comparing.undisturbed(quads)) for quads in heard) / len(every),
-        quad_s=took[1],
+        disturbed=1 - sum(len(comparing.undisturbed(rounds)) for rounds in heard) / len(every),
+        round_s=took[1],
         start_s=took[0],
         detectable=tuple(detectable),
     )
 
 
 def _spread(residuals: Sequence[float]) -> float:
-    """A standard deviation that a few spoilt quads do not decide: 1.4826 times the median absolute deviation."""
+    """A standard deviation that a few spoilt rounds do not decide: 1.4826 times the median absolute deviation."""
     return 1.4826 * median(abs(value) for value in residuals)
 
 

@@ -3,8 +3,8 @@
 A worker that is not asked blocks in the receive of its channel and takes no time. What a runtime's thread pool does
 meanwhile is another matter: with one thread (the default) there is no pool; with two, after the last call ONNX
 Runtime's pool took 20 ms of processor time, that of PyTorch (libgomp) up to 10 ms and OpenVINO's none, however long
-they were left alone. So a block of a session with several threads begins only after ``SPIN_S`` of silence, and the
-first call of every block is not recorded.
+they were left alone. So a block of a session with several threads begins only after ``SPIN_S`` of silence and lasts as
+long, and the first call of every block is not recorded.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import registry
+from pytest_modelformats.comparing import CALLS
 from pytest_modelformats.errors import ModelFormatsError, RunError
 from pytest_modelformats.workers.process import WorkerFailure
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Opening", "WorkerSide", "pair_of"]
 
-AT_LEAST = 8
 SPIN_S = 0.05
 
 
@@ -54,6 +54,7 @@ class WorkerSide:
     """An opening in its worker (see ``comparing.Side``).
 
     ``delay`` is the share of the last block in which its calls were held up; 0 where the system does not say.
+    ``least_s`` is how long a block should be where each one costs a silence.
     ``facts`` is the worker's last answer but the samples: how the warm-up went, the cores it is pinned to.
     """
 
@@ -62,6 +63,7 @@ class WorkerSide:
         self._asked = asked
         self._opening = opening
         self.delay = 0.0
+        self.least_s = SPIN_S if opening.threads > 1 else 0.0
         self.facts: dict[str, Any] = {}
         try:
             answer = asked.request("open", opening.timeout_s, entry=opening.entry, job=opening.job)
@@ -81,7 +83,7 @@ class WorkerSide:
             session=self._session,
             feed=opening.feed,
             seconds=seconds,
-            at_least=AT_LEAST,
+            at_least=CALLS,
             threads=opening.threads,
         )
         samples = array("q")

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 
 from pytest_modelformats import comparing
 from pytest_modelformats.comparing import compare_latency, compare_samples, control
+from pytest_modelformats.ratio import Quad, Round
 from pytest_modelformats.schema import Change
 
 MS = 1_000_000
@@ -93,12 +96,12 @@ def test_difference_is_found_in_two_pairs(slower, change):
     assert min(found.p_value, found.p_value_faster) < 0.01 < max(found.p_value, found.p_value_faster)
 
 
-def test_time_goes_to_another_pair_where_quads_agree():
-    """Where the quads of a pair vary less than processes do, six of them are enough, and a second pair is opened."""
-    world = World(steady(1.012, base=1.0))
+def test_time_goes_to_another_pair_where_rounds_agree():
+    """Where the rounds of a pair vary less than processes do, six of them are enough, and a second pair is opened."""
+    world = World(steady(1.012, spread=0.004, base=1.0))
     found = world.compare(margin=0.02)
     assert world.pairs >= 2
-    assert found.blocks == 4 * comparing.MIN_QUADS * world.pairs
+    assert found.blocks == 4 * comparing.quads_in_round(MS) * comparing.MIN_ROUNDS * world.pairs
 
 
 def test_blocks_alternate():
@@ -166,11 +169,11 @@ def test_suspicion_is_followed_up_beyond_the_budget():
 
 
 def test_too_little_time_is_inconclusive():
-    """Six quads of very noisy blocks cannot exclude a difference; the sentence says that."""
+    """Six rounds of very noisy blocks cannot exclude a difference; the sentence says that."""
     found = World(steady(1.04), block_spread=0.2).compare(budget_s=0.1)
     assert found.change is Change.INCONCLUSIVE
     assert "neither shown nor excluded" in found.sentence
-    assert found.blocks >= 4 * comparing.MIN_QUADS
+    assert found.blocks >= 4 * comparing.MIN_ROUNDS
 
 
 def test_budget_is_kept():
@@ -192,15 +195,53 @@ def test_unclear_suspicion_gets_the_budget_twice():
 
 def test_disturbed_quads_are_set_aside():
     """Other work that takes half of the core at times, and slows what it meets, changes nothing."""
-    on = lambda now: 0.5 if now % 2 < 1 else 0.0  # noqa: E731
+    on = lambda now: 0.5 if now % 0.8 < 0.4 else 0.0  # noqa: E731
     latency = lambda which, now, pair, g: (5 * (2 if on(now) and g.random() < 0.6 else 1)) * math.exp(g.gauss(0, 0.02))  # noqa: E731
     found = World(latency, held=on).compare()
     assert found.change is Change.SAME
     assert "set aside" in found.grounds
 
 
+def test_a_round_goes_on_without_its_disturbed_quads():
+    """Of ten quads in a round three are disturbed, and slow: seven are judged, and nothing else is lost."""
+    quads = [Quad(0.7 if bad else 0.001 * at, 1e6, 2e6 if bad else 1e6, 0.0, 0.3 if bad else 0.0)
+             for at, bad in enumerate([False] * 7 + [True] * 3)]  # fmt: skip
+    mirrored = [replace(q, before_delay=q.after_delay, after_delay=0.0) for q in quads]
+    rounds = [Round.of(quads), Round.of(mirrored), Round.of(quads[:7])]
+    assert [len(one.quads) for one in comparing.undisturbed(rounds)] == [7, 7, 7]
+    assert all(one.log_ratio < 0.01 for one in comparing.undisturbed(rounds))
+    lost = [Round.of(quads[4:]), Round.of(quads[7:]), Round.of(mirrored[6:])]
+    assert [len(one.quads) for one in comparing.undisturbed(lost)] == [3]
+
+
+def test_neighbours_that_slow_both_sides_for_tens_of_milliseconds():
+    """A virtual machine's neighbours double what it measures, and nothing says so.
+
+    Sides that change places often enough meet the same of it: at a margin of 2 % a slow-down of 5 % is found in 19 of
+    20 comparisons of 8 s, and nothing in identical code.
+    """
+    found = {1.0: 0, 1.05: 0}
+    for slower in found:
+        for seed in range(20):
+            draw = random.Random(seed)
+            ends, at = [], 0.0
+            while at < 60:
+                at += draw.expovariate(1 / 0.06)
+                ends.append(at)
+
+            def latency(which, now, pair, g, ends=ends, slower=slower):
+                busy = bisect(ends, now) % 2
+                return 0.5 * (2 if busy else 1) * (slower if which else 1) * math.exp(g.gauss(0, 0.03))
+
+            world = World(latency, seed=seed, pair_spread=0.004)
+            change = world.compare(margin=0.02, budget_s=8, seed=seed).change
+            found[slower] += change in {Change.REGRESSION, Change.IMPROVEMENT}
+    assert found[1.0] == 0
+    assert found[1.05] >= 19
+
+
 def test_disturbed_machine_reports_nothing():
-    """Where nearly every quad is disturbed a difference is not reported."""
+    """Where nearly every round is disturbed a difference is not reported."""
     found = World(steady(1.3), held=lambda now: 0.4).compare()
     assert found.change is Change.INCONCLUSIVE
     assert found.disturbed

@@ -1,4 +1,4 @@
-"""What is said to be detectable follows from how quads and processes varied, and from the time there is."""
+"""What is said to be detectable follows from how rounds and processes varied, and from the time there is."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pytest
 
 from pytest_modelformats import detectable
 from pytest_modelformats.detectable import Variation, found_share, smallest_slowdown, variation
-from pytest_modelformats.ratio import Quad
+from pytest_modelformats.ratio import Quad, Round
 
 
-def varied(quad_spread, pair_spread=0.003, *, disturbed=0.0, quad_s=0.2):
+def varied(round_spread, pair_spread=0.003, *, disturbed=0.0, round_s=0.2):
     draw = random.Random(1)
-    residuals = tuple(draw.gauss(0, quad_spread) for _ in range(60))
+    residuals = tuple(draw.gauss(0, round_spread) for _ in range(60))
     delays = tuple((0.5, 0.0) if draw.random() < disturbed else (0.0, 0.0) for _ in residuals)
-    return Variation(residuals, delays, pair_spread, 0.5, quad_s)
+    return Variation(residuals, delays, pair_spread, 0.5, round_s)
 
 
 def test_quiet_machine_detects_little_more_than_the_margin():
@@ -52,12 +52,12 @@ def test_share_stops_where_enough_is_out_of_reach(monkeypatch):
 
 
 def test_variation_is_recovered():
-    """The spread of quads and that of pairs, from pairs that were made with them."""
+    """The spread of rounds and that of pairs, from pairs that were made with them."""
     draw = random.Random(2)
     pairs = []
     for _ in range(40):
         bias = draw.gauss(0, 0.02)
-        pairs.append([Quad(bias + draw.gauss(0, 0.01), 1e6, 1e6) for _ in range(9)])
+        pairs.append([Round.of([Quad(bias + draw.gauss(0, 0.01), 1e6, 1e6)]) for _ in range(9)])
     seen = variation(pairs, 1.0, 0.2)
     assert seen.pair_spread == pytest.approx(0.02, rel=0.3)
     assert sum(r**2 for r in seen.residuals) / len(seen.residuals) == pytest.approx(1e-4, rel=0.2)

@@ -1,4 +1,4 @@
-"""The interval of a ratio holds the true ratio as often as it says, on quads whose truth is known."""
+"""The interval of a ratio holds the true ratio as often as it says, on rounds whose truth is known."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ def test_quad_cancels_a_linear_drift():
 
 
 @pytest.mark.parametrize("kind", ["normal", "heavy tails", "bimodal", "spoilt"])
-@pytest.mark.parametrize("quads", [6, 13])
-def test_interval_of_one_pair_covers(kind, quads):
-    """At least 92 % of the 95 % intervals hold the truth, also from six quads of which one in ten is spoilt."""
+@pytest.mark.parametrize("rounds", [6, 13])
+def test_interval_of_one_pair_covers(kind, rounds):
+    """At least 92 % of the 95 % intervals hold the truth, also from six rounds of which one in ten is spoilt."""
     generator = np.random.default_rng(5)
-    intervals = [within(TRUE + noise(kind, generator, quads), k).interval() for k in range(COMPARISONS)]
+    intervals = [within(TRUE + noise(kind, generator, rounds), k).interval() for k in range(COMPARISONS)]
     assert sum(i.low <= math.exp(TRUE) <= i.high for i in intervals) >= 0.92 * COMPARISONS
 
 
@@ -72,15 +72,15 @@ def test_interval_over_pairs_covers(pairs, spread):
     assert hits >= 0.93 * COMPARISONS
 
 
-def test_a_plain_bootstrap_of_six_quads_would_be_too_narrow():
+def test_a_plain_bootstrap_of_six_rounds_would_be_too_narrow():
     """Without Student's t and the scaling, the percentiles of the bootstrap miss the truth more than twice as often."""
     generator = np.random.default_rng(7)
     missed = {"ours": 0, "percentiles": 0}
     for k in range(COMPARISONS):
-        quads = noise("normal", generator, 6)
-        own = within(quads, k).interval()
+        rounds = noise("normal", generator, 6)
+        own = within(rounds, k).interval()
         missed["ours"] += not own.low <= 1 <= own.high
-        drawn = np.median(quads[generator.integers(0, 6, (400, 6))], axis=1)
+        drawn = np.median(rounds[generator.integers(0, 6, (400, 6))], axis=1)
         low, high = np.quantile(drawn, [0.025, 0.975])
         missed["percentiles"] += not low <= 0 <= high
     assert missed["percentiles"] > 1.5 * missed["ours"]
@@ -110,6 +110,6 @@ def test_p_values_agree_with_the_interval():
         assert (over.high < 0.95) == (over.p_below(0.95) < 0.025)
 
 
-def test_one_quad_is_refused():
+def test_one_round_is_refused():
     with pytest.raises(ValueError, match="at least two"):
         within([0.1], 0)

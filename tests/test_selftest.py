@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from pytest_modelformats import selftest, selftest_workloads
 from pytest_modelformats.cli import commands
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.ratio import Quad
+from pytest_modelformats.ratio import Quad, Round
 from pytest_modelformats.workers.pool import Pool
 
 FEW = 8  # trials: here it is counted what is said, not how well
@@ -21,16 +21,16 @@ FEW = 8  # trials: here it is counted what is said, not how well
 
 @pytest.fixture
 def brief(monkeypatch):
-    """Fewer quads, trials and budgets: the path is the same."""
+    """Fewer rounds, trials and budgets: the path is the same."""
     plain_least, plain_share = selftest.smallest_slowdown, selftest.found_share
-    monkeypatch.setattr(selftest, "QUADS", 3)
+    monkeypatch.setattr(selftest, "ROUNDS", 3)
     monkeypatch.setattr(selftest, "BUDGETS", (1,))
     monkeypatch.setattr(selftest, "smallest_slowdown", lambda *a, **k: plain_least(*a, **{**k, "trials": FEW}))
     monkeypatch.setattr(selftest, "found_share", lambda *a, **k: plain_share(*a, **{**k, "trials": FEW}))
 
 
-def quads(spread=0.0, bias=0.0, count=9):
-    return [Quad(bias + spread * (-1) ** i, 1e6, 1e6) for i in range(count)]
+def rounds(spread=0.0, bias=0.0, count=9):
+    return [Round.of([Quad(bias + spread * (-1) ** i, 1e6, 1e6)]) for i in range(count)]
 
 
 def told(heard, budget_s=10.0):
@@ -62,15 +62,15 @@ def test_json_holds_what_is_said(brief):
 
 def test_alarms_are_counted_and_said(brief):
     """Pairs that agree on a difference of identical code are what an alarm looks like; the sentence tells it."""
-    quiet = told([quads(0.002), quads(0.002)])
+    quiet = told([rounds(0.002), rounds(0.002)])
     assert (quiet.comparisons, quiet.alarms) == (1, 0)
-    wolf = told([quads(0.002, 0.2), quads(0.002, 0.2)])
+    wolf = told([rounds(0.002, 0.2), rounds(0.002, 0.2)])
     assert (wolf.comparisons, wolf.alarms) == (1, 1)
     assert "1 of 2 comparisons of identical code gave an alarm" in selftest.sentence([quiet, wolf], 10.0)
 
 
 def test_sentence_of_a_restless_machine(brief):
-    quiet = told([quads(0.002), quads(0.002)])
+    quiet = told([rounds(0.002), rounds(0.002)])
     blind = replace(quiet, detectable=tuple(replace(d, slowdown=None) for d in quiet.detectable))
     assert "finds a slow-down of" in selftest.sentence([quiet], 10.0)
     assert "too restless" in selftest.sentence([quiet, blind], 10.0)
@@ -114,5 +114,5 @@ def test_every_runtime_opens_the_workload(name):
         closing(Pool(memory_bytes=0, threads=1, isolate="process")) as pool,
         selftest.pair_of(pool, *[selftest._opening(pool, name)] * 2)() as (before, after),
     ):
-        assert len(before.block(0.01)) >= 8
-        assert len(after.block(0.01)) >= 8
+        assert len(before.block(0.01)) >= 3
+        assert len(after.block(0.01)) >= 3

@@ -6,9 +6,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.speed import cells, rules
+from benchmarks.speed import cells, recording, rules
 from benchmarks.speed.load import load
-from benchmarks.speed.recording import Recorder, replay
 
 if TYPE_CHECKING:
     from benchmarks.speed.run import Kept
@@ -44,9 +43,9 @@ def compared(
     from pytest_modelformats.comparing import compare_latency
     from pytest_modelformats.sides import pair_of
 
-    recorder = Recorder(pair_of(ready.pool, *sides))
+    recorder = recording.Recorder(pair_of(ready.pool, *sides))
     found = compare_latency(recorder.open, margin=margin, budget_s=budget_s, seed=seed, clock=recorder.clock)
-    wider = replay(recorder.pairs, WIDER, budget_s, seed)
+    wider = recording.replay(recorder.pairs, WIDER, budget_s, seed)
     return {
         "cell": sides[0].what,
         "margin": margin,
@@ -67,7 +66,7 @@ def compared(
             **rules.said(*recorder.sequential, "one run after the other"),
             **rules.said(*recorder.interleaved, "interleaved"),
         },
-        "record": recorder.pairs,
+        "rounds": [[round(one.log_ratio, 5) for one in recording.rounds(p["blocks"])] for p in recorder.pairs],
     }
 
 

@@ -1,4 +1,4 @@
-"""A slow-down planted inside the backend: how many of them are found, under the same load, and in what time."""
+"""A slow-down planted inside the backend: how many of them are found, and in what time; and so under the load."""
 
 from __future__ import annotations
 
@@ -17,15 +17,24 @@ PLANTS = ((0.05, 0.02), (0.10, 0.05))
 
 
 def rows(arguments: Kept) -> list[dict[str, Any]]:
-    """One row per comparison, half as many per plant as identical cells are compared."""
-    done = len(arguments.kept("power"))
+    """One row per comparison, half as many per plant as identical cells are compared; nothing else runs."""
+    return _rows(arguments, "power", loaded=False)
+
+
+def rows_under_load(arguments: Kept) -> list[dict[str, Any]]:
+    """The same, under the background load."""
+    return _rows(arguments, "power_under_load", loaded=not arguments.no_load)
+
+
+def _rows(arguments: Kept, part: str, *, loaded: bool) -> list[dict[str, Any]]:
+    done = len(arguments.kept(part))
     wanted = len(PLANTS) * max(1, arguments.count // 2)
     if done >= wanted:
-        return arguments.kept("power")
+        return arguments.kept(part)
     with (
         tempfile.TemporaryDirectory(prefix="bench-speed-") as folder,
         cells.ready(Path(folder)) as ready,
-        load(arguments.seed * 1000 + 500 + done, wanted=not arguments.no_load),
+        load(arguments.seed * 1000 + 500 + done, wanted=loaded),
     ):
         names = sorted(ready.openings)
         for number in range(done, wanted):
@@ -33,6 +42,6 @@ def rows(arguments: Kept) -> list[dict[str, Any]]:
             opening = ready.openings[names[number // len(PLANTS) % len(names)]]
             sides = (opening, cells.slowed(opening, share))
             row = aa.compared(ready, sides, margin, arguments.budget, arguments.seed + 10_000 + number)
-            arguments.keep("power", {**row, "planted": share})
-            aa.tell(f"power {share:.0%}", number, wanted, row)
-    return arguments.kept("power")
+            arguments.keep(part, {**row, "planted": share})
+            aa.tell(f"{part} {share:.0%}", number, wanted, row)
+    return arguments.kept(part)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_modelformats.measured import Measured
-    from pytest_modelformats.ratio import Quad
+    from pytest_modelformats.ratio import Round
 
 # As long as the interleaved blocks of one side of one pair take in sum.
 SEQUENTIAL_S = 0.6
@@ -79,18 +79,18 @@ def replay(pairs: list[dict[str, Any]], margin: float, budget_s: float, seed: in
     try:
         return compare_latency(tape.pair, margin=margin, budget_s=budget_s, seed=seed, clock=lambda: tape.now)
     except EndOfRecordError:
-        return replace(judge([_quads(pair["blocks"]) for pair in pairs], margin, seed), seconds=tape.now)
+        return replace(judge([rounds(pair["blocks"]) for pair in pairs], margin, seed), seconds=tape.now)
 
 
-def _quads(blocks: list[Any]) -> list[Quad]:
-    from pytest_modelformats.ratio import quad
+def rounds(blocks: list[Any]) -> list[Round]:
+    """The whole rounds among the blocks of a pair."""
+    from pytest_modelformats.comparing import rounds_of
 
-    found = []
-    for start in range(0, len(blocks) - 3, 4):
-        sides = [[block for block in blocks[start : start + 4] if block[0] == which] for which in (0, 1)]
-        samples = [[[int(block[1])] for block in side] for side in sides]
-        delays = [[block[3] for block in side] for side in sides]
-        found.append(quad(samples[0], samples[1], (delays[0], delays[1])))
+    tape = _Tape([{"start_s": 0.0, "blocks": blocks}])
+    found: list[Round] = []
+    with tape.pair() as pair, contextlib.suppress(EndOfRecordError):
+        for one in rounds_of(pair, [found], mirrored=bool(blocks[0][0])):
+            found.append(one)  # noqa: PERF402 - what was whole before the record ended
     return found
 
 

@@ -28,6 +28,7 @@ RESULTS = ROOT / "reports" / "speed.json"
 PARTS: dict[str, str] = {
     "aa": "benchmarks.speed.aa:rows",
     "power": "benchmarks.speed.power:rows",
+    "power_under_load": "benchmarks.speed.power:rows_under_load",
     "fidelity": "benchmarks.speed.fidelity:rows",
     "scale": "benchmarks.speed.scale:rows",
 }

@@ -64,8 +64,8 @@ def lines(workloads: Sequence[Workload]) -> Iterator[str]:
             f"code gave an alarm; interval ±{one.interval:.1%}"
         )
         yield (
-            f"  a quad (4 blocks) varied by {one.quad_spread:.1%} and took {one.quad_s:.2f} s, a pair of processes "
-            f"by {one.pair_spread:.1%} and started in {one.start_s:.1f} s; {one.disturbed:.0%} of the quads disturbed"
+            f"  a round varied by {one.round_spread:.1%} and took {one.round_s:.2f} s, a pair of processes "
+            f"by {one.pair_spread:.1%} and started in {one.start_s:.1f} s; {one.disturbed:.0%} of the rounds disturbed"
         )
         yield "  margin   seconds   detected in 95 of 100   false alarms"
         for row in one.detectable:
