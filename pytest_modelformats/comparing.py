@@ -15,6 +15,10 @@ The sides change places every few milliseconds. What a virtual machine's neighbo
 other half of the core, the clock) doubles latencies for tens of milliseconds at a time, and nothing in here says so:
 only sides that change places faster than that meet the same of it.
 
+Between rounds both sides open their sessions anew, where that is quick: where a session's arrays happen to lie makes it
+faster or slower for as long as it lives (Mytkowicz et al., 2009), and only layouts that are drawn again and again
+average out (Curtsinger & Berger, 2013, "Stabilizer: statistically sound performance evaluation").
+
 A quad (four blocks) is disturbed where more than a twentieth of a block's calls were interrupted by other work on the
 core, and more than a twentieth of its time was lost to that: only then does its median move. Disturbed quads are set
 aside, and rounds of which less than half is left, by that evidence and never by their ratio, so that the rule favours
@@ -54,6 +58,10 @@ BLOCK_S = 0.003
 # The median of so many calls at least.
 CALLS = 3
 ROUND_S = 0.12
+# Seconds that opening both sides anew may take to be done before every round. Identical PyTorch sessions in the same
+# two processes, opened five times: an encoder's ratio was 0.92 to 1.09 (standard deviation 3.5 %, as much as with other
+# processes), at 0.13 to 0.6 s each time; a fresh pair of processes takes 1.7 to 3.5 s.
+RENEWAL_S = 0.5
 LOOKS = (6, 9, 13, 19, 28)
 MIN_ROUNDS = LOOKS[0]
 MAX_PAIRS = 6
@@ -75,7 +83,8 @@ class Side(Protocol):
     """One of the two sides, in a process of its own that is idle while nobody asks.
 
     A side may also have ``delay``, the share of its last block that was lost to other work on its core, and
-    ``least_s``, the shortest block that is worth changing places for, in seconds.
+    ``least_s``, the shortest block that is worth changing places for, in seconds. With ``renew()`` it opens its session
+    anew, warmed up, and says how many seconds that took; infinity where it takes too long to be tried.
     """
 
     def block(self, seconds: float) -> list[int]:
@@ -150,6 +159,7 @@ def rounds_of(
 ) -> Iterator[Round]:
     """Rounds of one pair, every second quad mirrored; ``heard`` is for ``progress`` alone."""
     wanted = 0
+    renew = True
     while True:
         if progress is not None:
             progress(f"comparing: pair {len(heard)}, round {len(heard[-1]) + 1}")
@@ -159,6 +169,13 @@ def rounds_of(
             mirrored = not mirrored
             wanted = wanted or quads_in_round(max(quads[0].before_ns, quads[0].after_ns), _block_s(pair))
         yield Round.of(quads)
+        renew = renew and _renewal_s(pair) <= RENEWAL_S
+
+
+def _renewal_s(pair: tuple[Side, Side]) -> float:
+    """The seconds that opening both sides anew took; infinity where one of them does not."""
+    renewals = [getattr(side, "renew", None) for side in pair]
+    return sum(math.inf if renewal is None else renewal() for renewal in renewals)
 
 
 def quads_in_round(latency_ns: float, block_s: float = BLOCK_S) -> int:

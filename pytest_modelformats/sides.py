@@ -9,6 +9,7 @@ long, and the first call of every block is not recorded.
 
 from __future__ import annotations
 
+import math
 import time
 from array import array
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Opening", "WorkerSide", "pair_of"]
 
 SPIN_S = 0.05
+# Opening it again is not even tried where the first time, which is slower, took so long.
+LONGEST_OPENING_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +68,17 @@ class WorkerSide:
         self.delay = 0.0
         self.least_s = SPIN_S if opening.threads > 1 else 0.0
         self.facts: dict[str, Any] = {}
-        try:
-            answer = asked.request("open", opening.timeout_s, entry=opening.entry, job=opening.job)
-        except WorkerFailure as error:
-            raise RunError(f"{opening.what} could not be opened: {error}") from error
-        self._session = answer["session"]
-        self.load_ns: int = answer["load_ns"]
+        self._warm = False
+        # Seconds for opening and warming up, the last time.
+        self._opening_s = 0.0
+        self.load_ns = self._open()
 
     def block(self, seconds: float) -> list[int]:
         """Samples of one block, in nanoseconds; the first block warms up before it."""
         opening = self._opening
         if opening.threads > 1:
             time.sleep(SPIN_S)
+        started = time.monotonic()
         answer = self._asked.request(
             "block",
             opening.timeout_s,
@@ -90,7 +92,34 @@ class WorkerSide:
         samples.frombytes(answer.pop("samples_ns"))
         self.facts = answer
         self.delay = _delay(answer, len(samples))
+        if not self._warm:
+            self._warm = True
+            self._opening_s += time.monotonic() - started
         return samples.tolist()
+
+    def renew(self) -> float:
+        """Open another session in the place of this one and warm it up; the seconds that it took.
+
+        Infinity, and nothing done, where opening took too long the last time.
+        """
+        if self._opening_s > LONGEST_OPENING_S:
+            return math.inf
+        started = time.monotonic()
+        self._asked.request("close", self._opening.timeout_s, session=self._session)
+        self._open()
+        self.block(0.0)
+        return time.monotonic() - started
+
+    def _open(self) -> int:
+        opening = self._opening
+        started = time.monotonic()
+        try:
+            answer = self._asked.request("open", opening.timeout_s, entry=opening.entry, job=opening.job)
+        except WorkerFailure as error:
+            raise RunError(f"{opening.what} could not be opened: {error}") from error
+        self._session: int = answer["session"]
+        self._warm, self._opening_s = False, time.monotonic() - started
+        return int(answer["load_ns"])
 
     def close(self) -> None:
         """Let go of the session, so that its process is as it was, and end the process."""

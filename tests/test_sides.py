@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 from contextlib import closing
@@ -13,6 +14,7 @@ import pytest
 from inner_run import two_layers
 from thin import environment
 
+from pytest_modelformats import sides
 from pytest_modelformats.comparing import compare_latency
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.schema import Change, Environment, Source
@@ -100,6 +102,21 @@ def test_blocks_are_pinned_and_opened_in_turns(pool, opening):
         second = [before._asked.pid, after._asked.pid]
     assert not set(first) & set(second)
     assert processes(pool) == [*first, *reversed(second)]
+
+
+def test_a_renewed_side_has_another_session(pool, opening):
+    """Another session in the same process, warmed up; one that took long to open is left as it is."""
+    with pair_of(pool, opening, opening)() as (before, after):
+        before.block(0.01)
+        process, session = before._asked.pid, before._session
+        assert 0 < before.renew() < 60
+        assert before._session != session
+        assert before._asked.pid == process
+        assert len(before.block(0.01)) >= 3
+        after._opening_s = sides.LONGEST_OPENING_S + 1
+        session = after._session
+        assert after.renew() == math.inf
+        assert after._session == session
 
 
 def test_nothing_is_left_running(pool, opening):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import replace
 from statistics import median
@@ -26,7 +27,8 @@ class Recorder:
         self._open_pair = open_pair
         self.sequential: tuple[list[int], list[int]] = ([], [])
         self.interleaved: tuple[list[int], list[int]] = ([], [])
-        # Per pair: when it was asked for, when it was ready, and (side, median, calls, delay, when) of each block.
+        # Per pair: when it was asked for, when it was ready, and (side, median, calls, delay, when) of each block;
+        # (side, None, seconds) where it was opened anew.
         self.pairs: list[dict[str, Any]] = []
         self.sequential_s = 0.0
 
@@ -62,6 +64,11 @@ class _Recording:
         row = [self._which, median(samples), len(samples), round(self.delay, 4), round(time.monotonic() - started, 4)]
         self._recorder.pairs[-1]["blocks"].append(row)
         return samples
+
+    def renew(self) -> float:
+        took = self._side.renew()
+        self._recorder.pairs[-1]["blocks"].append([self._which, None, took])
+        return took
 
 
 class EndOfRecordError(Exception):
@@ -118,8 +125,15 @@ class _Again:
     def block(self, seconds: float) -> list[int]:
         del seconds
         found = next(self._blocks, None)
-        if found is None or found[0] != self._which:
+        if found is None or found[0] != self._which or found[1] is None:
             raise EndOfRecordError
         self.delay = found[3]
         self._tape.now += found[4]
         return [int(found[1])]
+
+    def renew(self) -> float:
+        found = next(self._blocks, None)
+        if found is None or found[0] != self._which or found[1] is not None:
+            raise EndOfRecordError
+        self._tape.now += found[2] if found[2] < math.inf else 0.0
+        return float(found[2])

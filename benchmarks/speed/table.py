@@ -26,12 +26,13 @@ Made by `make bench-speed`.
 ## How two latencies are compared
 
 Both sides are measured now, on this machine, in processes that were started for it and pinned to the same cores; only
-one of them works at a time. They take turns in short blocks: A B B A, then B A A B, and so on. Four blocks, a *quad*,
-give one ratio, in which a machine that gets slower or faster meanwhile cancels out. The quads of a pair of processes
-are summed up by their Hodges-Lehmann estimate, and whole quads are resampled for its interval, so that what varies
-from block to block is in it. One process may be faster than another of the same code for as long as it lives, by half
-a percent or so; the interval allows for that too, and the longer the measuring goes on, the more pairs of fresh
-processes it is spread over.
+one of them works at a time. They take turns in blocks of 3 ms (three calls at least): A B B A, then B A A B, and so on.
+Four blocks, a *quad*, give one ratio, in which a machine that gets slower or faster meanwhile cancels out; the quads of
+a tenth of a second are a *round*. Between rounds both sides open their sessions anew where that is quick, since where a
+session's arrays happen to lie makes it faster or slower for as long as it lives. The rounds of a pair of processes are
+summed up by their Hodges-Lehmann estimate, and whole rounds are resampled for its interval. One process may be faster
+than another of the same code, too; the interval allows for that, and the longer the measuring goes on, the more pairs
+of fresh processes it is spread over.
 
 A regression is reported when the whole 95 % interval is beyond the margin **and** it recurred: in two pairs of fresh
 processes, started in different orders, each pair's own interval lies beyond the margin. An improvement is reported by
