@@ -261,7 +261,7 @@ class Moving(Fake):
 
 
 def test_layouts_are_drawn_again_and_average_out():
-    """Sessions vary by 1.5 % with their layout: at a margin of 2 % a slow-down of 5 % is found, nothing in the same code.
+    """Sessions vary by 1.5 % with their layout: at a margin of 2 % one of 5 % is found, and nothing in the same code.
 
     Opened only once per process, more of them are missed (18 of 100, else 1): two or three layouts say little.
     """
