@@ -58,10 +58,10 @@ BLOCK_S = 0.003
 # The median of so many calls at least.
 CALLS = 3
 ROUND_S = 0.12
-# Seconds that opening both sides anew may take to be done before every round. Identical PyTorch sessions in the same
-# two processes, opened five times: an encoder's ratio was 0.92 to 1.09 (standard deviation 3.5 %, as much as with other
-# processes), at 0.13 to 0.6 s each time; a fresh pair of processes takes 1.7 to 3.5 s.
-RENEWAL_S = 0.5
+# Seconds of opening sessions anew for one of measuring, at most. Identical PyTorch sessions in the same two processes,
+# opened five times: an encoder's ratio was 0.92 to 1.09 (standard deviation 3.5 %, as much as with other processes), at
+# 0.13 to 0.6 s each time; a fresh pair of processes takes 1.7 to 3.5 s.
+RENEWALS = 2.0
 LOOKS = (6, 9, 13, 19, 28)
 MIN_ROUNDS = LOOKS[0]
 MAX_PAIRS = 6
@@ -158,8 +158,7 @@ def rounds_of(
     progress: Callable[[str], None] | None = None,
 ) -> Iterator[Round]:
     """Rounds of one pair, every second quad mirrored; ``heard`` is for ``progress`` alone."""
-    wanted = 0
-    renew = True
+    wanted, session, measured_s, renewed_s = 0, 0, 0.0, 0.0
     while True:
         if progress is not None:
             progress(f"comparing: pair {len(heard)}, round {len(heard[-1]) + 1}")
@@ -168,8 +167,12 @@ def rounds_of(
             quads.append(_quad(pair, mirrored=mirrored))
             mirrored = not mirrored
             wanted = wanted or quads_in_round(max(quads[0].before_ns, quads[0].after_ns), _block_s(pair))
-        yield Round.of(quads)
-        renew = renew and _renewal_s(pair) <= RENEWAL_S
+        yield Round.of(quads, session)
+        measured_s += max(ROUND_S, 4 * len(quads) * _block_s(pair))
+        if renewed_s <= RENEWALS * measured_s:
+            took = _renewal_s(pair)
+            session += took < math.inf
+            renewed_s += took
 
 
 def _renewal_s(pair: tuple[Side, Side]) -> float:
@@ -230,7 +233,7 @@ def undisturbed(rounds: Sequence[Round]) -> list[Round]:
         return list(rounds)
     left = [(one, [q for q in one.quads if max(q.before_delay, q.after_delay) <= DELAYED]) for one in rounds]
     return [
-        one if len(calm) == len(one.quads) else Round.of(calm)
+        one if len(calm) == len(one.quads) else Round.of(calm, one.session)
         for one, calm in left
         if len(calm) >= max(1, LEFT * len(one.quads))
     ]
@@ -243,7 +246,11 @@ def _used(rounds: Sequence[Round]) -> list[Round]:
 
 
 def _says(heard: Sequence[Sequence[Round]], seed: int) -> list[Within]:
-    return [ratio.within([r.log_ratio for r in _used(rounds)], seed + index) for index, rounds in enumerate(heard)]
+    said = []
+    for index, rounds in enumerate(heard):
+        used = _used(rounds)
+        said.append(ratio.within([r.log_ratio for r in used], seed + index, len({r.session for r in used})))
+    return said
 
 
 def judge(heard: Sequence[Sequence[Round]], margin: float, seed: int = 0) -> Measured:

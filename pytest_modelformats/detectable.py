@@ -34,13 +34,17 @@ _BEFORE_NS = ROUND_S * 1e9 / (4 * CALLS)
 
 @dataclass(frozen=True, slots=True)
 class Variation:
-    """How the same code varied against itself: each round about its pair, pairs about one, and what they took."""
+    """How the same code varied against itself: each round about its pair, pairs about one, and what they took.
+
+    ``renewed``: every round was measured in sessions of its own.
+    """
 
     residuals: tuple[float, ...]
     delays: tuple[tuple[float, float], ...]
     pair_spread: float
     start_s: float
     round_s: float
+    renewed: bool = True
 
 
 def variation(pairs: Sequence[Sequence[Round]], start_s: float, round_s: float) -> Variation:
@@ -60,7 +64,8 @@ def variation(pairs: Sequence[Sequence[Round]], start_s: float, round_s: float) 
         for r in rounds
     ]
     delays = [_delays(r) for rounds in pairs for r in rounds]
-    return Variation(tuple(residuals), tuple(delays), math.sqrt(shown), start_s, round_s)
+    renewed = all(rounds[-1].session == len(rounds) - 1 for rounds in pairs)
+    return Variation(tuple(residuals), tuple(delays), math.sqrt(shown), start_s, round_s, renewed)
 
 
 def _delays(one: Round) -> tuple[float, float]:
@@ -103,6 +108,7 @@ class _Drawn:
     """Pairs whose rounds are drawn with replacement from those that were measured."""
 
     def __init__(self, seen: Variation, slowdown: float, draw: random.Random) -> None:
+        self.renewed = seen.renewed
         self._seen, self._shift, self._draw = seen, math.log1p(slowdown), draw
         self._now = 0.0
 
@@ -127,6 +133,7 @@ class _Drawn:
 class _Rounds:
     def __init__(self, drawn: _Drawn, bias: float) -> None:
         self._drawn, self._bias = drawn, bias
+        self.renewed = drawn.renewed
         self._asked = 0
         self._log, self._delays = 0.0, (0.0, 0.0)
 
@@ -147,3 +154,7 @@ class _Side:
         del seconds
         samples, self.delay = self._rounds.block(after=self._after)
         return samples
+
+    def renew(self) -> float:
+        """It is in the rounds drawn, and in their time."""
+        return 0.0 if self._rounds.renewed else math.inf

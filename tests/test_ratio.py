@@ -88,24 +88,24 @@ def test_a_plain_bootstrap_of_six_rounds_would_be_too_narrow():
 
 def test_pairs_that_disagree_widen_the_interval():
     """What the pairs themselves show outweighs the expectation the more pairs there are."""
-    near = over_pairs([Within(0.1, 1e-6, 9), Within(0.101, 1e-6, 9)])
-    far = over_pairs([Within(0.05, 1e-6, 9), Within(0.15, 1e-6, 9)])
+    near = over_pairs([Within(0.1, 1e-6, 9, 9), Within(0.101, 1e-6, 9, 9)])
+    far = over_pairs([Within(0.05, 1e-6, 9, 9), Within(0.15, 1e-6, 9, 9)])
     assert far.high - far.low > 3 * (near.high - near.low)
     assert far.freedom < near.freedom + 1
-    many = over_pairs([Within(0.1, 1e-6, 9)] * 8)
+    many = over_pairs([Within(0.1, 1e-6, 9, 9)] * 8)
     assert many.high - many.low < 0.7 * (near.high - near.low)
 
 
 def test_a_noisy_pair_weighs_less():
     """The estimate stays with the pair that is known well."""
-    over = over_pairs([Within(0.0, 1e-6, 20), Within(0.1, 0.04, 6)])
+    over = over_pairs([Within(0.0, 1e-6, 20, 20), Within(0.1, 0.04, 6, 6)])
     assert abs(over.centre) < 0.035
 
 
 def test_p_values_agree_with_the_interval():
     """The whole interval is beyond the margin exactly where the one-sided p-value is below 2.5 %."""
     for centre in np.linspace(-0.2, 0.2, 41):
-        over = over_pairs([Within(float(centre), 1e-4, 9)])
+        over = over_pairs([Within(float(centre), 1e-4, 9, 9)])
         assert (over.low > 1.05) == (over.p_above(1.05) < 0.025)
         assert (over.high < 0.95) == (over.p_below(0.95) < 0.025)
 
@@ -113,3 +113,13 @@ def test_p_values_agree_with_the_interval():
 def test_one_round_is_refused():
     with pytest.raises(ValueError, match="at least two"):
         within([0.1], 0)
+
+
+def test_sessions_that_stay_for_all_rounds_say_less():
+    """How a session's layout differs from another's is in no round of it: allowed for, the more sessions the less."""
+    widths = []
+    for sessions in (1, 4, 9):
+        over = over_pairs([Within(0.0, 1e-8, 9, sessions)])
+        widths.append(over.high - over.low)
+    assert widths == sorted(widths, reverse=True)
+    assert widths[0] > 2 * widths[2]
