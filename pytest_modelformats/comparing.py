@@ -60,7 +60,7 @@ CALLS = 3
 ROUND_S = 0.12
 # Seconds of opening sessions anew for one of measuring, at most. Identical PyTorch sessions in the same two processes,
 # opened five times: an encoder's ratio was 0.92 to 1.09 (standard deviation 3.5 %, as much as with other processes), at
-# 0.13 to 0.6 s each time; a fresh pair of processes takes 1.7 to 3.5 s.
+# 0.02 to 0.15 s each time; a fresh pair of processes takes 1.7 to 3.5 s.
 RENEWALS = 2.0
 LOOKS = (6, 9, 13, 19, 28)
 MIN_ROUNDS = LOOKS[0]

@@ -189,7 +189,7 @@ def test_first_call_of_a_block_is_not_recorded(monkeypatch):
         return 1_000_000
 
     steps = Steps(monkeypatch, duration)
-    measured = Blocks(lambda: steps, 1)
+    measured = Blocks(lambda: steps, 1, 0.5)
     try:
         cold["next"] = 1
         assert set(taken(measured.block(0.02, 8))) == {1_000_000}
@@ -201,7 +201,7 @@ def test_first_call_of_a_block_is_not_recorded(monkeypatch):
 def test_blocks_of_slow_calls_are_short(monkeypatch, call_ms, calls):
     """50 ms, or eight calls, or half a second, but never fewer than three calls."""
     steps = Steps(monkeypatch, lambda call: call_ms * 1_000_000)
-    measured = Blocks(lambda: steps, 1)
+    measured = Blocks(lambda: steps, 1, 0.5)
     try:
         assert len(taken(measured.block(0.05, 8))) == calls
     finally:

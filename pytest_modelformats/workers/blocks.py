@@ -17,8 +17,6 @@ from pytest_modelformats.surroundings import pinned_to_cores, without_collector
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# A quarter of it at most is spent on warming up (measure.py).
-WARMUP_BUDGET_NS = 2_000_000_000
 # Calls so slow that a block of many would last for ever: after this time three are enough.
 LONGEST_NS = 500_000_000
 FEWEST = 3
@@ -51,13 +49,14 @@ _held = _Held()
 class Blocks:
     """A bound call that stays pinned, with the collector off, from its first block until it is closed."""
 
-    def __init__(self, bind: Callable[[], Callable[[], object]], threads: int) -> None:
-        """Bind on the cores that it will be timed on, and warm up."""
+    def __init__(self, bind: Callable[[], Callable[[], object]], threads: int, warmup_s: float) -> None:
+        """Bind on the cores that it will be timed on, and warm up for so long at most."""
         self.pinned = _held.take(threads)
         try:
             self._call = bind()
             self._call()
-            warmed = measure._warm_up(self._call, time.perf_counter_ns, WARMUP_BUDGET_NS)  # noqa: SLF001 - the same one
+            budget_ns = int(warmup_s / measure.WARMUP_SHARE * 1e9)
+            warmed = measure._warm_up(self._call, time.perf_counter_ns, budget_ns)  # noqa: SLF001 - the same one
         except BaseException:
             _held.let_go()
             raise

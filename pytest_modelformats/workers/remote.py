@@ -272,13 +272,13 @@ class Server:
         return {"taken": taken, "answers": files}
 
     def op_block(
-        self, session: int, feed: dict[str, str], seconds: float, at_least: int, threads: int
+        self, session: int, feed: dict[str, str], seconds: float, at_least: int, threads: int, warmup_s: float
     ) -> dict[str, Any]:
         """Time one block of calls; the first one binds, pins the process for good and warms up."""
         from pytest_modelformats.workers.blocks import Blocks
 
         if session not in self._blocks:
-            self._blocks[session] = Blocks(lambda: self._sessions[session].bind(read_feed(feed)), threads)
+            self._blocks[session] = Blocks(lambda: self._sessions[session].bind(read_feed(feed)), threads, warmup_s)
         return dict(self._blocks[session].block(seconds, at_least))
 
     def op_call(self, entry: str, arguments: dict[str, Any]) -> dict[str, Any]:
