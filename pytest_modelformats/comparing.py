@@ -3,8 +3,9 @@
 A regression is reported only when all of this holds, an improvement by the same rule on the other side:
 
 1. the whole 95 % interval of the ratio over all pairs of processes lies beyond the margin (``ratio.py``);
-2. it *recurred*: in at least two pairs of fresh processes, started in different orders, the pair's own interval lies
-   beyond the margin;
+2. it *recurred*: in at least two pairs of fresh processes, started in different orders, the pair's own estimate lies
+   beyond the margin by more than its standard error, and in none on the other side (with the pairs' own 95 % intervals
+   instead, 33 of 50 slow-downs of synthetic restless sessions were found for 47, and as many false alarms raised);
 3. the machine left enough rounds undisturbed to say so.
 
 ``same`` needs the whole interval within the margin. Everything else is ``inconclusive``: a difference larger than the
@@ -38,7 +39,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
 from pytest_modelformats import ratio
-from pytest_modelformats.measured import Measured, beyond, decide, finding
+from pytest_modelformats.measured import Measured, beyond, decide, finding, leans
 from pytest_modelformats.ratio import Round
 from pytest_modelformats.schema import Change
 from pytest_modelformats.stored_samples import compare_samples
@@ -265,7 +266,7 @@ def judge(heard: Sequence[Sequence[Round]], margin: float, seed: int = 0) -> Mea
     disturbed = ""
     if min(calm) < MIN_ROUNDS <= min(len(rounds) for rounds in heard):
         disturbed = f"other work interrupted the calls in {total - sum(calm)} of {total} rounds"
-    change, recurred = decide(over, [beyond(one.interval(), margin) for one in said], margin, usable=not disturbed)
+    change, recurred = decide(over, [leans(one.interval(), margin) for one in said], margin, usable=not disturbed)
     used = [r for rounds in heard for r in _used(rounds)]
     return Measured(
         ratio=over.ratio,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.ratio import Interval
 
-__all__ = ["Measured", "beyond", "decide", "finding"]
+__all__ = ["Measured", "beyond", "decide", "finding", "leans"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class Measured:
 
     ``ratio`` is after over before with its 95 % interval, ``p_value`` one-sided, of "not slower than the margin", and
     ``p_value_faster`` of "not faster than the margin". ``change`` is what this comparison alone says: a family of them
-    is still to be controlled (:func:`control`). ``recurred`` is ``None`` where no pair went beyond the margin.
+    is still to be controlled (:func:`control`). ``recurred`` is ``None`` where no pair leans beyond the margin.
     ``blocks`` counts timed blocks, ``pairs`` pairs of fresh processes; ``finding`` and ``grounds`` are the halves of
     ``sentence``.
     """
@@ -55,10 +56,16 @@ def beyond(interval: Interval, margin: float) -> int:
     return int(interval.low > 1 + margin) - int(interval.high < 1 - margin)
 
 
-def decide(over: Interval, sides: Sequence[int], margin: float, *, usable: bool = True) -> tuple[Change, bool | None]:
-    """The change, and whether it recurred, from the interval over all pairs and the side each pair's own lies on.
+def leans(interval: Interval, margin: float) -> int:
+    """1 where the estimate is above the margin by more than its standard error, -1 likewise below, otherwise 0."""
+    low, high = (math.exp(interval.centre + sign * interval.error) for sign in (-1, 1))
+    return int(low > 1 + margin) - int(high < 1 - margin)
 
-    ``sides`` holds 1, 0 or -1 for a pair whose own interval is above, about or below the margin.
+
+def decide(over: Interval, sides: Sequence[int], margin: float, *, usable: bool = True) -> tuple[Change, bool | None]:
+    """The change, and whether it recurred, from the interval over all pairs and the side that each pair leans to.
+
+    ``sides`` holds what :func:`leans` says of every pair.
     """
     direction = beyond(over, margin)
     suspected = any(sides)

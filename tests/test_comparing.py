@@ -266,7 +266,7 @@ class Moving(Fake):
 def test_layouts_are_drawn_again_and_average_out():
     """Sessions vary by 1.5 % with their layout: at a margin of 2 % one of 5 % is found, and nothing in the same code.
 
-    Opened only once per process, more of them are missed (18 of 100, else 1): two or three layouts say little.
+    Where they cannot be opened anew two or three layouts say little, and nothing is claimed of the same code either.
     """
 
     def found(slower, cost):
@@ -291,7 +291,7 @@ def test_layouts_are_drawn_again_and_average_out():
 
     assert found(1.0, 0.1) == 0
     assert found(1.05, 0.1) >= 19
-    assert found(1.05, math.inf) <= 17
+    assert found(1.0, math.inf) == 0
 
 
 def test_disturbed_machine_reports_nothing():

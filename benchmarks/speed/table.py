@@ -35,7 +35,8 @@ than another of the same code, too; the interval allows for that, and the longer
 of fresh processes it is spread over.
 
 A regression is reported when the whole 95 % interval is beyond the margin **and** it recurred: in two pairs of fresh
-processes, started in different orders, each pair's own interval lies beyond the margin. An improvement is reported by
+processes, started in different orders, each pair's own estimate lies beyond the margin by more than its standard
+error, and in no pair on the other side. An improvement is reported by
 the same rule. Where the whole interval lies within the margin the verdict is `same`. Everything else is
 `inconclusive`: more time (or a quieter machine) is needed, and nothing is claimed. A quad whose calls were interrupted
 by other work is set aside, by the kernel's own count of interruptions and never by its ratio.
