@@ -107,10 +107,10 @@ def compare_latency(
 ) -> Measured:
     """Both sides are measured in turns, in as many pairs of fresh processes as the answer needs.
 
-    ``budget_s`` is everything, the start of processes included. It is exceeded in two cases: every pair gets its
-    ``MIN_ROUNDS`` rounds, and a suspicion is followed up: in a second pair at any rate, because without that it means
-    nothing, for a few rounds more where too many were disturbed, and for as long again where the estimate is beyond the
-    margin and its interval is not.
+    ``budget_s`` is everything, the start of processes included. It is exceeded where one pair leaves the answer open,
+    since then there is always a second one, and every pair gets its ``MIN_ROUNDS`` rounds. A suspicion is followed up:
+    for a few rounds more where too many were disturbed, and for as long again where the estimate is beyond the margin
+    and its interval is not.
     ``progress`` is told a sentence between rounds, never while one is measured.
 
     Units: seconds; latencies in nanoseconds.
@@ -124,9 +124,8 @@ def compare_latency(
         opened = clock()
         with open_pair() as pair:
             ready = clock()
-            # Half of what is left is for the pairs to come, where that is enough to open one and measure it.
-            left, another = max(0.0, deadline - ready), ready - opened + MIN_ROUNDS * ROUND_S
-            until = ready + (left / 2 if left / 2 >= another else left)
+            # Half of what is left is for the pairs to come.
+            until = ready + max(0.0, deadline - ready) / 2
             heard.append([])
             rounds = rounds_of(pair, heard, mirrored=order.random() < 1 / 2, progress=progress)
             _gather(rounds, heard, margin, seed, partial(_passed, until, clock))
@@ -135,8 +134,7 @@ def compare_latency(
             break
         if not 1 - margin <= found.ratio <= 1 + margin:
             deadline = started + FOLLOW_UP * budget_s
-        to_follow = len(heard) == 1 and found.recurred is False
-        if not to_follow and clock() + (ready - opened) + _shortest(heard) > deadline:
+        if len(heard) > 1 and clock() + (ready - opened) + _shortest(heard) > deadline:
             break
     return replace(found, seconds=clock() - started)
 

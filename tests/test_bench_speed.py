@@ -77,7 +77,16 @@ def test_replay_judges_the_same_blocks_at_another_margin(slower, narrow, wide):
 def row(change, wider="same", seconds=3.0, **more):
     said = {"one run after the other: a rule": change == "regression", "interleaved: a rule": False}
     wide = {"change": wider, "seconds": 2.0}
-    plain = {"cell": "c", "margin": 0.02, "change": change, "ratio": 1.0, "low": 0.99, "high": 1.01, "before_ns": 1e6}
+    plain = {
+        "cell": "c",
+        "margin": 0.02,
+        "budget": 8.0,
+        "change": change,
+        "ratio": 1.0,
+        "low": 0.99,
+        "high": 1.01,
+        "before_ns": 1e6,
+    }
     return {**plain, "seconds": seconds, "pairs": 2, "wider": wide, "rules": said, **more}
 
 
@@ -111,7 +120,7 @@ def test_page_is_written_with_its_foreword(tmp_path, monkeypatch):
     text = (tmp_path / "speed.md").read_text()
     assert text.startswith("# Does a reported slow-down exist")
     assert "| `cell-0` | 1 | 100 | 0 |" in text
-    assert "| 5%, margin 2% | pytest-modelformats | 3 of 3" in text
+    assert "| 5%, margin 2%, 8 s asked for | pytest-modelformats | 3 of 3" in text
 
 
 def test_rows_are_kept_and_a_missing_part_is_skipped(tmp_path, monkeypatch, capsys):

@@ -49,6 +49,7 @@ def compared(
     return {
         "cell": sides[0].what,
         "margin": margin,
+        "budget": budget_s,
         "seed": seed,
         "change": found.change.value,
         "ratio": found.ratio,

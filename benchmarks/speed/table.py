@@ -130,7 +130,14 @@ def _aa(aa: Rows) -> str:
         strict=True,
     ):
         undecided = changes.count("inconclusive")
-        lines.append((f"{OURS}, margin {margin}", share(alarms, of), share(undecided, of), middle(seconds)))
+        lines.append(
+            (
+                f"{OURS}, margin {margin}, {aa[0]['budget']:g} s asked for",
+                share(alarms, of),
+                share(undecided, of),
+                middle(seconds),
+            )
+        )
     lines += [(rule, share(sum(row["rules"][rule] for row in aa), len(aa)), "", "") for rule in aa[0]["rules"]]
     return markdown(("rule", "false alarms (95 % interval)", "inconclusive", "median time, s"), lines)
 
@@ -159,7 +166,7 @@ def _power(power: Rows) -> str:
     for planted in sorted({row["planted"] for row in power}):
         rows = [row for row in power if row["planted"] == planted]
         hits = sum(row["change"] == "regression" for row in rows)
-        what = f"{planted:.0%}, margin {rows[0]['margin']:.0%}"
+        what = f"{planted:.0%}, margin {rows[0]['margin']:.0%}, {rows[0]['budget']:g} s asked for"
         undecided = sum(row["change"] == "inconclusive" for row in rows)
         measured = f"{median(row['ratio'] for row in rows) - 1:.1%}"
         took = middle([row["seconds"] for row in rows])
