@@ -23,7 +23,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
@@ -65,6 +65,23 @@ def rows(args: argparse.Namespace) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory(prefix="fidelity-") as folder:
             found += _subject(subject, rounds, Path(folder))
     return found
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """The figures as Markdown."""
+    from benchmarks.speed.table import markdown
+
+    lines = [
+        (row["what"], f"{row['figure']:.3f}" if row["within"] else f"{row['figure']:.3g}", row["how"]) for row in found
+    ]
+    note = (
+        "The latency that the tool reports over that of OpenVINO's own benchmark_app and of a bare loop over preset\n"
+        "tensors, by turns in one run: one thread, one stream, fp32. Below a millisecond there is no target, since\n"
+        "benchmark_app takes its samples inside OpenVINO, and what calling it from Python costs is its own figure.\n"
+    )
+    return f"## The reported latency beside others' of the same artifact\n\n{note}\n" + markdown(
+        ("what", "figure", "how"), lines
+    )
 
 
 def _subject(subject: Subject, rounds: int, folder: Path) -> list[dict[str, Any]]:

@@ -107,6 +107,10 @@ def _targets(rows: Mapping[str, Rows]) -> Any:
             hits = sum(row["change"] == "regression" for row in of)
             what = f"at least {least:.0%} of slow-downs by {planted:.0%} found, at a margin of {of[0]['margin']:.0%}"
             yield what, share(hits, len(of)), hits >= least * len(of)
+    for row in rows.get("fidelity", ()):
+        if row["within"]:
+            low, high = row["within"]
+            yield f"{row['what']}, {low:g} to {high:g}", f"{row['figure']:.3f}", low <= row["figure"] <= high
 
 
 def _alarms(aa: Rows) -> list[tuple[str, int, int]]:
