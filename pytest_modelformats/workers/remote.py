@@ -149,10 +149,13 @@ class Server:
         ``cores`` says how many the runtime is to see, where they are more than its threads.
         """
         from pytest_modelformats.measure import memory
-        from pytest_modelformats.surroundings import pinned_to_cores
+        from pytest_modelformats.surroundings import give_back, pinned_to_cores
 
-        if self._alone and not self._sessions:
-            _set_apart()
+        if not self._sessions:
+            if self._alone:
+                _set_apart()
+            # What the sessions before have left behind would be taken by this one, and seem to cost nothing.
+            give_back()
         idle = memory()
         session_job = SessionJob(
             source=Source.from_json(job["source"]),

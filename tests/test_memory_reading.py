@@ -1,0 +1,57 @@
+"""A session's memory is its own: what sessions before it have left behind is neither hidden in it nor added to it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from pytest_modelformats.schema import Environment, Source
+from pytest_modelformats.workers.pool import Pool
+
+ENTRY = "pytest_modelformats.backends.onnxruntime:open_session"
+LAYERS, WIDTH = 24, 1024
+WEIGHTS = LAYERS * WIDTH * WIDTH * 4
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """An ONNX file of 24 layers of 4 MB each: the C library keeps blocks of that size once it has freed some."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    draw = np.random.default_rng(0)
+    weights = [draw.normal(size=(WIDTH, WIDTH)).astype(np.float32) for _ in range(LAYERS)]
+    nodes = [helper.make_node("MatMul", [f"h{i}", f"w{i}"], [f"h{i + 1}"]) for i in range(LAYERS)]
+    ends = [helper.make_tensor_value_info(f"h{i}", TensorProto.FLOAT, ["N", WIDTH]) for i in (0, LAYERS)]
+    initialisers = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
+    graph = helper.make_graph(nodes, "wide", ends[:1], ends[1:], initialisers)
+    path = tmp_path / "wide.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
+    np.save(tmp_path / "x.npy", np.ones((1, WIDTH), np.float32))
+    return path
+
+
+def test_a_session_after_others_is_not_free(wide, tmp_path):
+    """Of five sessions, one after another in the same worker, the last needs as much above idle as the first."""
+    pytest.importorskip("onnxruntime")
+    job = {
+        "source": Source("wide", str(wide), "onnx", "onnx").to_json(), "artifact": str(wide), "format": "onnx",
+        "artifact_precision": "fp32", "precision": "fp32", "device": "cpu", "threads": 1, "inputs": [], "outputs": [],
+        "options": {},
+    }  # fmt: skip
+    feed = {"h0": str(tmp_path / "x.npy")}
+    above = []
+    with closing(Pool(memory_bytes=0, threads=1, isolate="process")) as pool:
+        worker = pool.get(Environment(), "onnxruntime", ("onnxruntime",))
+        for _ in range(5):
+            opened = worker.request("open", 60.0, entry=ENTRY, job=job)
+            asked = {"session": opened["session"], "feed": feed, "budget_s": 0.1, "max_samples": 20, "threads": 1}
+            measured = worker.request("measure", 60.0, **asked, device="cpu")
+            worker.request("close", 60.0, session=opened["session"])
+            if measured["memory"]["peak_bytes"] is None:
+                pytest.skip("this system does not let a process reset its peak of resident memory")
+            above.append(measured["memory"]["peak_bytes"] - opened["idle_rss_bytes"])
+    assert min(above) > 0.9 * WEIGHTS
+    assert max(above[1:]) < 1.3 * min(above[1:])
