@@ -46,7 +46,7 @@ bench: venv ## what the tool itself costs, beside a hand-written script
 	$(BIN)/python benchmarks/bench.py
 
 gpu-check: ## prove the GPU lanes on this machine: make gpu-check PYTHON=python3
-	$(PYTHON) benchmarks/gpu_check.py
+	$(PYTHON) benchmarks/gpu_check.py $(ARGS)
 
 bench-verdict: venv ## put faults into correct models and count which of them the verdict finds
 	$(BIN)/python -m benchmarks.verdict.run

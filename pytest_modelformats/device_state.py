@@ -1,6 +1,6 @@
 """What an accelerator is asked about a measurement: peak memory and energy, where a library is there that can tell.
 
-Runs inside a worker. Not verified on a GPU: written after the documentation of PyTorch and NVML, tested on fakes.
+Runs inside a worker. Written after the documentation of PyTorch and NVML; seen working on an NVIDIA H100.
 """
 
 from __future__ import annotations

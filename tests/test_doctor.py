@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -148,11 +150,35 @@ def test_the_support_table_has_a_line_for_every_format_and_backend():
     assert len({line.count("|") for line in lines}) == 1
 
 
-def test_hardware_that_nobody_saw_is_not_called_verified():
-    torch = registry.backends()["torch"]
-    assert "cuda" not in torch.verified
+def test_hardware_that_nobody_saw_is_not_called_verified(monkeypatch):
+    torch = replace(registry.backends()["torch"], verified={"cpu": "x86-64"})
+    monkeypatch.setattr(registry, "backends", lambda: {"torch": torch})
     (line,) = (line for line in doctor.support_table().splitlines() if "PyTorch eager" in line)
-    assert "not verified on hardware" in line
+    assert "verified (x86-64) | not verified on hardware" in line
+
+
+def test_a_gpu_lane_is_called_verified_only_where_a_record_shows_every_precision_of_it_passed():
+    passed = set()
+    for path in sorted((Path(__file__).parent.parent / "reports" / "verified").glob("*.jsonl")):
+        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        assert lines[-1]["kind"] == "footer"
+        assert lines[-1]["complete"]
+        (gpu,) = lines[0]["machine"]["gpu"]
+        cells = {line["cell"]: line for line in lines if line["kind"] == "cell" and line["device"] == "cuda"}
+        passed |= {
+            (cells[name]["backend"], cells[name]["precision"], " ".join(gpu.split()[:2]))
+            for name, outcome in lines[-1]["cells"].items()
+            if outcome == "passed" and name in cells
+        }
+    declared = {
+        (backend.name, precision, backend.verified["cuda"].partition(",")[0])
+        for backend in registry.backends().values()
+        for precisions in backend.precisions.values()
+        for precision in precisions
+        if "cuda" in backend.verified
+    }
+    assert declared
+    assert declared <= passed
 
 
 # --- the command ---------------------------------------------------------------------------

@@ -171,11 +171,12 @@ def test_an_fp16_model_that_onnxruntime_computes_in_fp32_is_seen(model):
     assert "casts inserted (profile)" in executed(found)
 
 
-def test_a_node_that_runs_on_another_provider_is_counted_there():
-    def event(name, kind, provider, dtype="float"):
-        args = {"op_name": kind, "provider": provider, "node_index": name, "output_type_shape": [{dtype: [1]}]}
-        return {"cat": "Node", "name": f"{name}_kernel_time", "args": args}
+def event(name, kind, provider, dtype="float"):
+    args = {"op_name": kind, "provider": provider, "node_index": name, "output_type_shape": [{dtype: [1]}]}
+    return {"cat": "Node", "name": f"{name}_kernel_time", "args": args}
 
+
+def test_a_node_that_runs_on_another_provider_is_counted_there():
     events = [
         event("a", "Conv", "CUDAExecutionProvider"),
         event("b", "Gelu", "CPUExecutionProvider"),
@@ -187,6 +188,20 @@ def test_a_node_that_runs_on_another_provider_is_counted_there():
     found = read_profile(events)
     assert found["devices"] == {"cpu": 1, "cuda": 1, "fancy": 1}
     assert "1 of 3 operators are on cpu (Gelu)" in misplaced(found, "cuda")
+
+
+def test_a_profile_of_float_values_does_not_contradict_tf32_where_it_is_allowed():
+    """As on an H100: asked for tf32, the profile says float, and the error is tf32's."""
+    events = [event(name, "Conv", "CUDAExecutionProvider") for name in "abc"]
+    strict, allowed = read_profile(events), read_profile(events, tf32=True)
+    assert (strict["precision"], strict["precisions"]) == ("fp32", {"fp32": 3})
+    assert (allowed["precision"], allowed["precisions"]) == ("tf32", {"fp32": 3, "tf32": 3})
+    noise = {p: [Noise(rms, 4 * rms, rms)] for p, rms in {"fp32": 1e-6, "tf32": 1e-3}.items()}
+    measured = [output(5.6e-4, "tf32")]
+    assert "contradict" in contradiction(measured, strict, "fp32", noise)
+    assert contradiction(measured, allowed, "fp32", noise) == ""
+    on_cpu = [event("a", "Conv", "CPUExecutionProvider")]
+    assert read_profile(on_cpu, tf32=True)["precisions"] == {"fp32": 1}
 
 
 def test_a_large_model_is_not_loaded_a_second_time(tmp_path):
@@ -205,8 +220,10 @@ def test_a_large_model_is_not_loaded_a_second_time(tmp_path):
 def test_openvino_states_the_precision_of_its_execution_graph(model):
     import openvino
 
-    able = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    for precision, expected in (("fp32", "fp32"), *([("bf16", "bf16"), ("fp16", "bf16")] if able else [])):
+    able = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    # Without fp16 units the hint f16 is served as bf16 where there are bf16 units, and as fp32 where there are none.
+    half = "fp16" if "FP16" in able else "bf16"
+    for precision, expected in (("fp32", "fp32"), *([("bf16", "bf16"), ("fp16", half)] if "BF16" in able else [])):
         session = openvino_backend.open_session(job(model[0], precision))
         found = session.execution({})
         assert found["precision"] == expected, found

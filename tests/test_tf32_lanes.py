@@ -29,12 +29,24 @@ def opened(monkeypatch):
 
     def open_fake(path, options, providers):
         fallback = options.get_session_config_entry("session.disable_cpu_ep_fallback")
-        asked.append((dict([providers[0]]), fallback))
+        # As ONNX Runtime has it (1.31.1 on an H100): "Conflicting session configuration".
+        assert fallback != "1" or "CPUExecutionProvider" not in providers
+        asked.append((dict(p for p in providers if not isinstance(p, str)), fallback))
         return session
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
     monkeypatch.setattr(onnxruntime, "InferenceSession", open_fake)
     return asked
+
+
+def test_onnx_runtime_gets_the_cuda_libraries_that_pip_installed(opened, monkeypatch):
+    """Its CUDA execution provider finds cuBLAS and cuDNN of the nvidia-* packages only where they are loaded before."""
+    sessions_before = []
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: sessions_before.append(len(opened)), raising=False)
+    ort_backend._providers("cpu", "fp32", ["CPUExecutionProvider"])
+    assert sessions_before == []
+    ort_backend.open_session(job("fp32"))
+    assert sessions_before == [0]
 
 
 @pytest.mark.parametrize(("precision", "use_tf32"), [("fp32", "0"), ("tf32", "1"), ("fp16", "0")])

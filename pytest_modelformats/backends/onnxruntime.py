@@ -25,7 +25,7 @@ BACKEND = Backend(
     requires=("onnxruntime",),
     install="pip install 'pytest-modelformats[onnxruntime]'",
     libraries=("onnxruntime", "onnxruntime-gpu"),
-    verified={"cpu": "x86-64 with AVX-512"},
+    verified={"cpu": "x86-64 with AVX-512", "cuda": "NVIDIA H100, onnxruntime-gpu 1.31"},
     precision_devices={"tf32": ("cuda",)},
 )
 LEVELS = {
@@ -108,13 +108,28 @@ def _session(job: SessionJob, providers: Sequence[Any], profile: str = "", reque
 def _providers(device: str, precision: str, available: Sequence[str]) -> list[Any]:
     if device == "cpu":
         return ["CPUExecutionProvider"]
+    _load_cuda_libraries()
     if "CUDAExecutionProvider" not in available:
         found = ", ".join(available)
         msg = f"this onnxruntime has no CUDAExecutionProvider (it has {found}); pip install onnxruntime-gpu"
         raise NoDevice(msg)
     # TF32 is on by default there: only a cell that asks for tf32 gets it.
     use_tf32 = "1" if precision == "tf32" else "0"
-    return [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": use_tf32}), "CPUExecutionProvider"]
+    # The CPU is not named beside it: "explicitly added the CPU EP … but also disabled fallback" would be refused.
+    return [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": use_tf32})]
+
+
+def _load_cuda_libraries() -> None:
+    """Load cuBLAS, cuDNN and the like from the ``nvidia-*`` packages, where pip has put them.
+
+    Without them ONNX Runtime finds only what the system's loader finds, and opens the model on the CPU. The packages
+    may have come with a torch that is built for the same CUDA. Versions before 1.21 cannot be told to.
+    """
+    import onnxruntime
+
+    preload = getattr(onnxruntime, "preload_dlls", None)
+    if preload is not None:
+        preload()
 
 
 def _refuse_collections(session: Any, job: SessionJob) -> None:
@@ -234,8 +249,11 @@ class OnnxRuntimeSession:
 
         providers = [str(provider) for provider in self._session.get_providers()]
         guarded = self._device != "cpu"
-        found = profiled(self._again, feed, self._artifact)
-        return {**found, "execution_providers": providers, "cpu_fallback_disabled": guarded}
+        options = self._session.get_provider_options().get("CUDAExecutionProvider", {})
+        tf32 = options.get("use_tf32") == "1"
+        found = profiled(self._again, feed, self._artifact, tf32=tf32)
+        allowed = {"use_tf32": tf32} if guarded else {}
+        return {**found, "execution_providers": providers, "cpu_fallback_disabled": guarded, **allowed}
 
     def close(self) -> None:
         """Drop the session; ONNX Runtime frees it with the last reference."""
@@ -300,9 +318,11 @@ def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{chosen}")
     providers: list[Any] = ["CPUExecutionProvider"]
     if settings["device"] == "cuda":
+        if hasattr(onnxruntime, "preload_dlls"):
+            onnxruntime.preload_dlls()
         options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         tf32 = "1" if settings["precision"] == "tf32" else "0"
-        providers = [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": tf32}), *providers]
+        providers = [("CUDAExecutionProvider", {"device_id": "0", "use_tf32": tf32})]
     session = onnxruntime.InferenceSession(settings["artifact"], options, providers=providers)
 
     def stated(ports: Any) -> list[list[Any]]:

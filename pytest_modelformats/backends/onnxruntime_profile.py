@@ -20,10 +20,11 @@ DEVICES = {"CPU": "cpu", "CUDA": "cuda", "Tensorrt": "cuda", "NvTensorRTRTX": "c
 _SUFFIX = "_kernel_time"
 
 
-def profiled(open_again: Callable[[str], Any], feed: Feed, artifact: Path) -> dict[str, Any]:
+def profiled(open_again: Callable[[str], Any], feed: Feed, artifact: Path, *, tf32: bool = False) -> dict[str, Any]:
     """What ran, from one run of a session that is opened for the profile alone; its file is removed.
 
-    ``open_again(prefix)`` opens the same artifact the same way, with a profile written to ``prefix``.
+    ``open_again(prefix)`` opens the same artifact the same way, with a profile written to ``prefix``. ``tf32`` says
+    that the GPU may compute fp32 operators in TF32.
     """
     import tempfile
 
@@ -34,11 +35,15 @@ def profiled(open_again: Callable[[str], Any], feed: Feed, artifact: Path) -> di
         session = open_again(str(Path(folder) / "profile"))
         session.run(None, dict(feed))
         path = session.end_profiling()
-        return read_profile(json.loads(Path(path).read_text(encoding="utf-8")))
+        return read_profile(json.loads(Path(path).read_text(encoding="utf-8")), tf32=tf32)
 
 
-def read_profile(events: list[dict[str, Any]]) -> dict[str, Any]:
-    """The statement that a profile makes; a node that ran often (in a loop) counts once."""
+def read_profile(events: list[dict[str, Any]], *, tf32: bool = False) -> dict[str, Any]:
+    """The statement that a profile makes; a node that ran often (in a loop) counts once.
+
+    A profile gives the type of the values, and TF32 is a way to compute with values of float32: where it is allowed,
+    the fp32 operators of the GPU count as tf32 too, of which the error tells which it was.
+    """
     ran = {
         (event["name"], event["args"].get("node_index")): event["args"]
         for event in events
@@ -51,7 +56,12 @@ def read_profile(events: list[dict[str, Any]]) -> dict[str, Any]:
             casts[f"{_precision(args, 'input') or 'other'} to {_precision(args, 'output') or 'other'}"] += 1
             inserted += str(name).startswith("Inserted")
     nodes = [Node(a["op_name"], _computes(a), _device(str(a.get("provider", "")))) for a in ran.values()]
-    return {**tally(nodes, "profile"), "nodes": len(ran), "casts": dict(casts), "inserted_casts": inserted}
+    found = tally(nodes, "profile")
+    single = found["precisions"].get("fp32", 0) if tf32 and found["devices"].get("cuda") else 0
+    if single:
+        found["precisions"]["tf32"] = single
+        found["precision"] = "tf32" if found["precision"] == "fp32" else found["precision"]
+    return {**found, "nodes": len(ran), "casts": dict(casts), "inserted_casts": inserted}
 
 
 def _device(provider: str) -> str:
