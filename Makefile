@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .demo
+JOBS := 2
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test lint types bench bench-verdict bench-speed gpu-check wheel docs constraints clean
@@ -32,8 +33,12 @@ demo: venv ## run the main job on a real model and print where the report is
 	@if grep -q '"outcome":"fallback"' reports/latest/results.jsonl; then \
 	  echo "A red cell in it is a finding about this machine: a runtime was asked for one precision and ran another."; fi
 
+# Most tests wait for processes, so two run side by side; those that measure run after them, one by one.
 test: venv ## run every test
-	$(BIN)/python -m pytest
+	@status=0; \
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not alone" || status=1; \
+	$(BIN)/python -m pytest -m alone || status=1; \
+	exit $$status
 
 lint: venv ## ruff
 	$(BIN)/ruff check .

@@ -6,6 +6,8 @@ import json
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 pytest_plugins = ["pytester"]
 
 SAMPLES = [1_234_567, 1_000_001, 3, 999_999_999_999, 17_000_003, 17_000_003, 2_000_000]

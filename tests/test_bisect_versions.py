@@ -13,6 +13,8 @@ from dummy_index import EMPTY, SLOW, UNINSTALLABLE, UNOPENABLE, VERSIONS, WRONG,
 from pytest_modelformats import cli, installing, registry
 from pytest_modelformats.version_search import Step, search
 
+pytestmark = pytest.mark.alone
+
 CELL = "tiny-onnx-fp32-mfdummy@cpu"
 
 

@@ -16,6 +16,8 @@ from pytest_modelformats.compared import Comparisons
 from pytest_modelformats.errors import NotMeasured
 from pytest_modelformats.schema import Cell, Decision, Environment, PlannedCell
 
+pytestmark = pytest.mark.alone
+
 HERE = PlannedCell(Cell("net", "onnx", "fp32", "onnxruntime", "cpu"), (), "fp32", Decision())
 OLD = replace(HERE, cell=replace(HERE.cell, environment="old"))
 VERSIONS = {"": "1.10.0", "old": "1.9.1"}

@@ -24,7 +24,7 @@ from pytest_modelformats.schema import Change
 
 SCHEMA = json.loads((Path(pytest_modelformats.__file__).parent / "record.schema.json").read_text())
 HERE = Path(__file__).parent
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 BEFORE = {"same": {}, "slow": {}, "large": {}, "vague": {}, "broken": {}, "gone": {}}
 AFTER = {
     "same": {},

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 CELL = "tiny-onnx-fp32-uneven@cpu"
 BACKEND = """
 import itertools

@@ -20,6 +20,8 @@ from pytest_modelformats import configuration, environment_store, environments, 
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.options import EnvironmentEntry
 
+pytestmark = pytest.mark.alone
+
 SCHEMA = Path(environments.__file__).with_name("record.schema.json")
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 DUMMY = "tiny-onnx-fp32-mfdummy@cpu"

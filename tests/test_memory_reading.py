@@ -10,6 +10,8 @@ import pytest
 from pytest_modelformats.schema import Environment, Source
 from pytest_modelformats.workers.pool import Pool
 
+pytestmark = pytest.mark.alone
+
 ENTRY = "pytest_modelformats.backends.onnxruntime:open_session"
 LAYERS, WIDTH = 24, 1024
 WEIGHTS = LAYERS * WIDTH * WIDTH * 4

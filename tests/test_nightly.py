@@ -19,6 +19,8 @@ from pytest_modelformats import cli, options
 from pytest_modelformats.commands import matrix
 from pytest_modelformats.report import lines
 
+pytestmark = pytest.mark.alone
+
 FILE = Path(__file__).resolve().parent.parent / "examples" / "github" / "nightly.yml"
 TEXT = FILE.read_text(encoding="utf-8")
 WORKFLOW = YAML(typ="safe").load(TEXT)

@@ -16,6 +16,8 @@ from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.ratio import Quad, Round
 from pytest_modelformats.workers.pool import Pool
 
+pytestmark = pytest.mark.alone
+
 FEW = 8  # trials: here it is counted what is said, not how well
 
 

@@ -23,6 +23,8 @@ from pytest_modelformats.workers import blocks
 from pytest_modelformats.workers.blocks import Blocks
 from pytest_modelformats.workers.pool import Pool
 
+pytestmark = pytest.mark.alone
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the planted slow-down is the benchmark's
 

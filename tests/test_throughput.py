@@ -20,6 +20,8 @@ from pytest_modelformats.plain import plain
 from pytest_modelformats.schema import PRECISIONS, Cell, Decision, FailureKind, Outcome, PlannedCell, TensorSpec
 from pytest_modelformats.workers import busy, measuring
 
+pytestmark = pytest.mark.alone
+
 SPECS = (TensorSpec("x", "float32", ("N", 4)),)
 FIXED = (TensorSpec("x", "float32", (2, 4)),)
 SETTINGS = SimpleNamespace(batch=(), concurrency=(), time_budget_s=0.2, threads=1)

@@ -16,6 +16,8 @@ from pytest_modelformats.record import timing_data
 from pytest_modelformats.schema import FailureKind, Outcome
 from pytest_modelformats.workers import measuring
 
+pytestmark = pytest.mark.alone
+
 MS = 1_000_000
 QUIET = [10 * MS + n % 7 * 1000 for n in range(80)]
 # The frequency doubles half-way.

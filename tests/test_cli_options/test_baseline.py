@@ -9,6 +9,8 @@ from inner_run import ONE_CELL
 
 from pytest_modelformats import baseline
 
+pytestmark = pytest.mark.alone
+
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 PARITY = ("--mf-suites", "parity", *ONE_CELL)
 
