@@ -33,6 +33,8 @@ SUITES = {
     "digits_cnn": "",
     "resnet50": "availability,contract,parity,latency",
 }
+# Compiling ResNet-50 took about 80 s a precision on an H100, and the small network covers it.
+LEFT_OUT = {"resnet50": ("torch-compile",)}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -84,7 +86,8 @@ def _run(model: str, work: Path, reports: Path, more: list[str]) -> int:
     subprocess.run([sys.executable, str(recipe), str(work / f"{model}.pth")], check=True, env=environment)
     command = [sys.executable, "-m", "pytest", "-p", "pytest_modelformats.plugin", "--mf-model", f"{model}.pth"]
     command += ["--mf-devices", "cuda", "--mf-require", "cuda", "--mf-cache", "cache", "--mf-history", "none"]
-    command += ["--mf-report-dir", str(reports), "--mf-backends", ",".join(_lanes()), "--tb=short", "-ra"]
+    command += ["--mf-report-dir", str(reports), "--tb=short", "-ra"]
+    command += ["--mf-backends", ",".join(lane for lane in _lanes() if lane not in LEFT_OUT.get(model, ()))]
     if SUITES.get(model):
         command += ["--mf-suites", SUITES[model]]
     running = subprocess.Popen([*command, *more], cwd=work, env=environment)

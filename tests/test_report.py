@@ -687,3 +687,14 @@ def test_a_column_of_which_nothing_was_to_run_is_not_in_the_matrix(tmp_path):
     assert '<th scope="col">onnxruntime@cuda' not in page
     assert "m-onnx-fp32-onnxruntime@cuda" in page
     assert "no GPU" in page
+
+
+def test_the_page_says_at_its_top_which_gpu_it_was(tmp_path):
+    def top(gpu):
+        head = {**header(), "machine": {**header()["machine"], "gpu": gpu}}
+        path = tmp_path / "results.jsonl"
+        path.write_text(json.dumps(head) + "\n")
+        return html.render(read(path)).partition("</nav>")[0]
+
+    assert "on AMD EPYC 9575F 64-Core Processor with NVIDIA H100 80GB HBM3." in top(["NVIDIA H100 80GB HBM3"])
+    assert "on AMD EPYC 9575F 64-Core Processor." in top([])
