@@ -32,15 +32,17 @@ def measure(spec: str, cache: Path, folder: Path) -> dict[str, Any]:
 
     from pytest_modelformats.compare import judge
     from pytest_modelformats.inputs import make_samples
+    from pytest_modelformats.models import _digest
     from pytest_modelformats.schema import PRECISIONS, Outcome, TensorSpec
     from pytest_modelformats.workers.pool import Pool
 
-    (feed,) = make_samples([TensorSpec.parse(spec)], SAMPLES, SEED).feeds
+    samples = make_samples([TensorSpec.parse(spec)], SAMPLES, SEED)
+    (feed,) = samples.feeds
     paths = {name: str(folder / f"{name}.npy") for name in feed}
     for name, array in feed.items():
         np.save(paths[name], array)
         np.save(folder / f"one-{name}.npy", array[:1])
-    truths, noise = _reference(cache)
+    truths, noise = _reference(cache, _digest(samples))
     pool = Pool(memory_bytes=0, threads=THREADS, isolate="process")
     try:
         ask = _opened(pool, BACKEND, _artifact(cache, BACKEND), spec)
@@ -69,17 +71,18 @@ def measure(spec: str, cache: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def _reference(cache: Path) -> tuple[list[Any], dict[str, list[Any]]]:
-    """The truth and the noise that the run has kept."""
+def _reference(cache: Path, samples: str) -> tuple[list[Any], dict[str, list[Any]]]:
+    """The truth and the noise that the run has kept for these samples, by their digest: it keeps others for others."""
     import numpy as np
 
-    from pytest_modelformats.compare import Noise
+    from pytest_modelformats.reference import kept_noise
 
     for path in cache.rglob("metadata.json"):
-        facts = json.loads(path.read_text(encoding="utf-8")).get("facts", {})
-        if "noise" in facts:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        facts = metadata.get("facts", {})
+        if "noise" in facts and metadata["inputs"]["samples"] == samples:
             files = sorted((path.parent / "float64" / "0").glob("*.npy"), key=lambda p: int(p.stem))
-            return [np.load(p) for p in files], {p: [Noise(**n) for n in v] for p, v in facts["noise"].items()}
+            return [np.load(p) for p in files], {p: [kept_noise(n) for n in v] for p, v in facts["noise"].items()}
     raise SystemExit(f"no reference in {cache}: the run before has kept none")
 
 

@@ -81,7 +81,7 @@ def build_reference(
         tuple(np.load(entry.folder / "float64" / str(f) / f"{o}.npy", allow_pickle=False) for o in range(n))
         for f, n in zip(range(feeds), facts["outputs"], strict=True)
     )
-    noise = {p: tuple(_noise_of(n) for n in values) for p, values in facts["noise"].items()}
+    noise = {p: tuple(kept_noise(n) for n in values) for p, values in facts["noise"].items()}
     return Reference(truths, noise, facts["methods"], facts["missing"], entry.made)
 
 
@@ -105,7 +105,7 @@ def _overflown(truths: Sequence[Sequence[np.ndarray]], rounded: Sequence[Sequenc
     return None
 
 
-def _noise_of(data: Mapping[str, Any]) -> Noise:
+def kept_noise(data: Mapping[str, Any]) -> Noise:
     """A noise as the cache's metadata has it."""
     rows = tuple(data.get("rows", ()))
     return Noise(**{**data, "rows": rows, "profile": noise_profile.from_json(data.get("profile"))})
