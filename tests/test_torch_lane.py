@@ -393,9 +393,11 @@ def test_eager_states_nothing_and_runs(tmp_path):
 @pytest.mark.timeout(300)
 def test_compiled_module_is_the_model():
     opened = session("torch-compile", "cnn")
+    torch._inductor.config.compile_threads = 1  # as where it is imported while the session is opened on one core
     for batch in (2, 3):
         feed = feed_of(described("cnn").inputs, batch)
         assert noise_ratio(opened.run(feed), "cnn", feed, "fp32") < 4
+    assert torch._inductor.config.compile_threads == torch._inductor.config.decide_compile_threads()
     opened.close()
 
 
