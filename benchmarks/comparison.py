@@ -32,7 +32,7 @@ def measure(spec: str, cache: Path, folder: Path) -> dict[str, Any]:
 
     from pytest_modelformats.compare import judge
     from pytest_modelformats.inputs import make_samples
-    from pytest_modelformats.models import _digest
+    from pytest_modelformats.models import digest
     from pytest_modelformats.schema import PRECISIONS, Outcome, TensorSpec
     from pytest_modelformats.workers.pool import Pool
 
@@ -42,7 +42,7 @@ def measure(spec: str, cache: Path, folder: Path) -> dict[str, Any]:
     for name, array in feed.items():
         np.save(paths[name], array)
         np.save(folder / f"one-{name}.npy", array[:1])
-    truths, noise = _reference(cache, _digest(samples))
+    truths, noise = _reference(cache, digest(samples))
     pool = Pool(memory_bytes=0, threads=THREADS, isolate="process")
     try:
         ask = _opened(pool, BACKEND, _artifact(cache, BACKEND), spec)

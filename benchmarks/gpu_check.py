@@ -27,6 +27,7 @@ NEEDED = (
     *("jinja2", "rich", "archspec", "packaging", "click", "sqlalchemy"),
 )
 TORCH_LANES = ("torch", "torch-compile", "torch-export", "torchscript")
+INTERRUPTED = 2  # pytest.ExitCode.INTERRUPTED, also where pytest had not got so far as to say it
 INTERRUPTED_S = 20.0
 # Every suite on a network of milliseconds; on one of real size those that a larger one can fail in other ways.
 SUITES = {
@@ -50,8 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
     if refusal := _refusal():
         print(f"gpu-check: {refusal}", file=sys.stderr)
         return 2
+    worst = 0
     with tempfile.TemporaryDirectory() as folder:
-        return max(_check(name, Path(folder), options.keep, options.pytest_arguments) for name in models)
+        for name in models:
+            status = _check(name, Path(folder), options.keep, options.pytest_arguments)
+            worst = max(worst, status)
+            if status == INTERRUPTED:
+                break
+    return worst
 
 
 def _refusal() -> str:
@@ -96,9 +103,11 @@ def _run(model: str, work: Path, reports: Path, more: list[str]) -> int:
     except KeyboardInterrupt:
         # pytest was interrupted as well, by the terminal or here: it still writes what it has, and says "incomplete".
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return running.wait(INTERRUPTED_S)
-        running.send_signal(signal.SIGINT)
-        return running.wait()
+            running.wait(INTERRUPTED_S)
+        if running.poll() is None:
+            running.send_signal(signal.SIGINT)
+            running.wait()
+        return INTERRUPTED
 
 
 def _lanes() -> list[str]:

@@ -147,7 +147,7 @@ class Models:
         form = registry.formats()[source.format]
         parts = {
             **self.identity(model),
-            "samples": _digest(samples),
+            "samples": digest(samples),
             "precisions": list(precisions),
             "libraries": versions(_libraries_of(source.format)),
         }
@@ -168,7 +168,7 @@ class Models:
                 "content": self.source(model).sha256,
                 "fingerprint": description.fingerprint,
                 "inputs": [str(s) for s in description.inputs],
-                "samples": _digest(self.samples(model)),
+                "samples": digest(self.samples(model)),
             }
 
         return self._per_model("identity", model, load)
@@ -257,15 +257,16 @@ class Models:
         return remember(self._memo, (stage, model), make)
 
 
-def _digest(samples: Samples) -> str:
+def digest(samples: Samples) -> str:
+    """The SHA-256 of every sample: names, dtypes, shapes and values."""
     import hashlib
 
-    digest = hashlib.sha256()
+    hashed = hashlib.sha256()
     for feed in samples.feeds:
         for name, array in feed.items():
-            digest.update(f"{name}:{array.dtype}:{array.shape}".encode())
-            digest.update(array.tobytes())
-    return digest.hexdigest()
+            hashed.update(f"{name}:{array.dtype}:{array.shape}".encode())
+            hashed.update(array.tobytes())
+    return hashed.hexdigest()
 
 
 def _bytes_per_row(spec: TensorSpec) -> int:

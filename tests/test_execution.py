@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -202,6 +205,34 @@ def test_a_profile_of_float_values_does_not_contradict_tf32_where_it_is_allowed(
     assert contradiction(measured, allowed, "fp32", noise) == ""
     on_cpu = [event("a", "Conv", "CPUExecutionProvider")]
     assert read_profile(on_cpu, tf32=True)["precisions"] == {"fp32": 1}
+
+
+@pytest.mark.parametrize(("allowed", "expected"), [("1", "tf32"), ("0", "fp32")])
+def test_whether_tf32_was_allowed_is_asked_of_the_session_itself(tmp_path, allowed, expected):
+    class Fake:
+        def get_inputs(self):
+            return []
+
+        get_outputs = get_inputs
+
+        def get_providers(self):
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+        def get_provider_options(self):
+            return {"CUDAExecutionProvider": {"use_tf32": allowed}, "CPUExecutionProvider": {}}
+
+        def run(self, names, feed):
+            return []
+
+        def end_profiling(self):
+            path = tmp_path / "profile.json"
+            path.write_text(json.dumps([event("a", "Conv", "CUDAExecutionProvider")]))
+            return str(path)
+
+    asked = replace(job(tmp_path / "m.onnx", "tf32"), device="cuda")
+    session = ort_backend.OnnxRuntimeSession(Fake(), asked, {}, lambda prefix: Fake())
+    found = session.execution({})
+    assert (found["precision"], found["use_tf32"]) == (expected, expected == "tf32")
 
 
 def test_a_large_model_is_not_loaded_a_second_time(tmp_path):
