@@ -8,7 +8,7 @@ import pytest
 from pytest_modelformats import noise_profile, second_look, stress
 from pytest_modelformats.compare import judge, measure_noise
 from pytest_modelformats.inputs import make_samples
-from pytest_modelformats.reference import _noise_of
+from pytest_modelformats.reference import kept_noise
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, TensorSpec, Verdict
 
 FP32 = PRECISIONS["fp32"]
@@ -81,7 +81,7 @@ def test_a_profile_survives_the_cache():
     from dataclasses import asdict
     from json import dumps, loads
 
-    assert _noise_of(loads(dumps(asdict(NOISE)))) == NOISE
+    assert kept_noise(loads(dumps(asdict(NOISE)))) == NOISE
 
 
 @pytest.mark.parametrize("shape", [(), (0, 3), (8,), (8, 0)])
