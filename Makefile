@@ -40,9 +40,10 @@ test: venv ## run every test
 	$(BIN)/python -m pytest -m alone || status=1; \
 	exit $$status
 
-lint: venv ## ruff
+lint: venv ## ruff, and every test file can be imported
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@$(BIN)/python -m pytest --collect-only --quiet --quiet > $(VENV)/.collected || { cat $(VENV)/.collected; exit 1; }
 
 types: venv ## mypy, strict
 	$(BIN)/mypy
