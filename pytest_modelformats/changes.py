@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from pytest_modelformats.recorded import Facts
 
 LEVEL = 0.05
+MISSING = "missing"
+_NOT_NOW = "it was not looked at now, or not to the end"
 _WRITE = {"ns": numbers.duration, "bytes": numbers.size, "/s": numbers.rate, "": numbers.ratio}
 
 
@@ -72,17 +74,24 @@ def _finite(value: float) -> float | None:
 
 
 def of_facts(before: Facts, after: Facts, asked: Sequence[Margin], whats: tuple[str, str]) -> Iterator[Comparison]:
-    """Every metric but latency that both runs have."""
+    """Every metric but latency that the run before has, also what the later one did not come to."""
     yield from _parity(before, after, fraction("parity", asked), whats)
-    pairs = list(_readings(before, after))
-    for metric, label, old, new in pairs:
+    yield from _lost(before, after, whats)
+    for metric, label, old, new in _readings(before, after):
         judged = metric.name not in ONLY_WHEN_ASKED or metric.name in {m.metric for m in asked}
-        yield _reading(after.cell, metric, label, (old, new), fraction(metric.name, asked), whats, judged=judged)
+        one = _reading(after.cell, metric, label, (old, new), fraction(metric.name, asked), whats, judged=judged)
+        yield _of_like_sessions(one, before, after) if metric.name == "memory" else one
 
 
 def missing(cell: str, change: Change, sentence: str, whats: tuple[str, str]) -> Comparison:
     """A cell that is on one side only."""
     return Comparison(cell, "cell", "", change, sentence, *whats, how="exact")
+
+
+def has_both(comparison: Comparison) -> bool:
+    """Whether there was something on both sides, or what was there before broke."""
+    there = comparison.change is not Change.APPEARED and comparison.how != MISSING
+    return there or comparison.change is Change.REGRESSION
 
 
 def base_metric(metric: str) -> str:
@@ -137,7 +146,11 @@ def verdict(comparisons: Sequence[Comparison], asked: Sequence[Margin]) -> Verdi
 
 def _parity(before: Facts, after: Facts, margin: float, whats: tuple[str, str]) -> Iterator[Comparison]:
     """The outcome and the noise ratio in one comparison, the flips in another."""
-    if before.outcome is None or after.outcome is None:
+    if before.outcome is None:
+        return
+    if after.outcome is None:
+        said = f"Parity was {before.outcome.value}; {_NOT_NOW}."
+        yield _missing_now(after.cell, "parity", Change.INCONCLUSIVE, said, whats)
         return
     old, new = (f.parity.noise_ratio if f.parity else None for f in (before, after))
     ratio = new / old if old and new is not None else None
@@ -150,19 +163,45 @@ def _parity(before: Facts, after: Facts, margin: float, whats: tuple[str, str]) 
         yield _flips(after.cell, flips[0], flips[1], whats)
 
 
+def _lost(before: Facts, after: Facts, whats: tuple[str, str]) -> Iterator[Comparison]:
+    """What was measured before and has no figure now; that it broke is worse, that nobody looked cannot be judged."""
+    if before.latency and before.latency.samples_ns and not (after.latency and after.latency.samples_ns):
+        broken = after.timed in FAILURES
+        said = f"it ended as {after.timed.value}" if after.timed else _NOT_NOW
+        change = Change.REGRESSION if broken else Change.INCONCLUSIVE
+        yield _missing_now(after.cell, "latency", change, f"The latency was measured; now {said}.", whats)
+    rates = _throughput(after)
+    for label in _throughput(before):
+        if label != "throughput" and label not in rates:
+            said = f"{label[:1].upper()}{label[1:]} was measured; {_NOT_NOW}."
+            yield _missing_now(after.cell, label, Change.INCONCLUSIVE, said, whats)
+
+
+def _missing_now(cell: str, metric: str, change: Change, sentence: str, whats: tuple[str, str]) -> Comparison:
+    return Comparison(cell, metric, METRICS[base_metric(metric)].unit, change, sentence, *whats, how=MISSING)
+
+
 def _exactness(was: Outcome, now: Outcome, old: float | None, new: float | None, margin: float) -> tuple[Change, str]:
     broken = now in FAILURES, was in FAILURES
     if broken[0] != broken[1]:
         change = Change.REGRESSION if broken[0] else Change.IMPROVEMENT
         return change, f"Parity was {was.value} and is {now.value}."
     if old is None or new is None:
-        return Change.SAME, f"Parity was {was.value} and is {now.value}; there is no noise ratio to compare."
+        said = f"Parity was {was.value} and is {now.value}; there is no noise ratio to compare."
+        return _without_ratio(was, now), said
     said = f"The noise ratio went from {numbers.ratio(old)} to {numbers.ratio(new)}"
     if new > LEAST_RATIO and new > old * (1 + margin):
         return Change.REGRESSION, f"{said}, more than {numbers.share(margin)} up: less exact."
     if old > LEAST_RATIO and old > new * (1 + margin):
         return Change.IMPROVEMENT, f"{said}: more exact."
     return Change.SAME, f"{said}."
+
+
+def _without_ratio(was: Outcome, now: Outcome) -> Change:
+    """What was checked and is no longer, or not to an end, is neither worse nor the same."""
+    if was == now:
+        return Change.SAME
+    return Change.IMPROVEMENT if now is Outcome.PASSED else Change.INCONCLUSIVE
 
 
 def _flips(cell: str, old: float, new: float, whats: tuple[str, str]) -> Comparison:
@@ -194,6 +233,16 @@ def _readings(before: Facts, after: Facts) -> Iterator[tuple[Metric, str, float,
             yield METRICS["throughput"], label, old_rows[label], new_rows[label]
 
 
+def _of_like_sessions(memory: Comparison, before: Facts, after: Facts) -> Comparison:
+    """The first session of a process pays for what the runtime keeps; beside a later one it says nothing."""
+    firsts = [f.latency.first_session if f.latency else None for f in (before, after)]
+    if memory.change is Change.SAME or None in firsts or firsts[0] == firsts[1]:
+        return memory
+    told = " and ".join("the first of its process" if first else "a later one" for first in firsts)
+    why = f"the session was {told}, and the first one pays for what the runtime keeps, so nobody can tell"
+    return replace(memory, change=Change.INCONCLUSIVE, sentence=f"{memory.sentence.rstrip('.')}; {why}.")
+
+
 def _above_idle(facts: Facts) -> float | None:
     found = facts.latency
     if found is None or found.peak_rss_bytes is None or found.idle_rss_bytes is None:
@@ -207,7 +256,7 @@ def _throughput(facts: Facts) -> dict[str, float]:
     if facts.latency and facts.latency.items_per_s:
         found["throughput"] = facts.latency.items_per_s
     for row in facts.throughput:
-        rate: Any = row.get("items_per_s")
+        rate: Any = row.get("items_per_s") if not row.get("unusable") else None
         if isinstance(rate, (int, float)) and rate > 0:
             label = f"throughput, batch {row.get('batch')}, {row.get('concurrency')} × {row.get('mode')}"
             found[label] = float(rate)

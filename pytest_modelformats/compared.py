@@ -16,14 +16,13 @@ from pytest_modelformats.report.nouns import RUN, Latency, Parity
 from pytest_modelformats.schema import Change, Comparison, Environment, Outcome, PlannedCell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from pytest_modelformats.baseline import Baseline
-    from pytest_modelformats.comparing import Measured
     from pytest_modelformats.options import Settings
     from pytest_modelformats.recorded import Recorded
-    from pytest_modelformats.sides import Opening
+    from pytest_modelformats.sides import Opening, Readings
     from pytest_modelformats.stages import Stages
 
 # A ratio of two medians needs more than one median, and what is found has to be found again.
@@ -78,8 +77,16 @@ class Comparisons:
         if stage == "parity":
             facts = replace(facts, outcome=result.outcome, parity=decode(Parity, plain(verdict_data(result))))
         elif stage == "timing":
-            facts = replace(facts, latency=decode(Latency, plain(result)))
+            facts = replace(facts, latency=decode(Latency, plain(result)), timed=Outcome.PASSED)
+        elif stage == "throughput":
+            facts = replace(facts, throughput=(*facts.throughput, *(figure.data() for figure in result.figures)))
         self._seen[cell] = facts
+
+    @property
+    def idle(self) -> bool:
+        """Whether cells were to be compared and none had anything on both sides: a gate that looked at nothing."""
+        found = [f for c in self._done.values() if isinstance(c, Compared) for f in c.found]
+        return bool(self.family) and not any(changes.has_both(f.comparison) for f in found)
 
     def is_done(self, cell: str) -> bool:
         """Whether the cell was looked at already."""
@@ -152,10 +159,12 @@ class Comparisons:
             counterpart = counterparts.of(self._stages, self._settings, planned, recorded, before)
         versions = counterpart.versions if counterpart else {}
         whats = _what(baseline.title, versions), _what("this run", own)
-        found = [changes.Found(c) for c in changes.of_facts(before, after, self.asked, whats)]
+        latency = []
         if counterpart is not None:
-            found = [*self._latency(planned, recorded, before, after, counterpart, whats), *found]
-        return _together(cell, found, baseline.title)
+            latency = self._latency(planned, recorded, before, after, counterpart, whats)
+        same_thing = counterpart is not None and counterpart.identical and not self._settings.remeasure
+        facts = changes.of_facts(before, after, self.asked, whats)
+        return _together(cell, _with(latency, _identical(facts) if same_thing else facts), baseline.title)
 
     def _latency(
         self,
@@ -176,11 +185,9 @@ class Comparisons:
                 feed = counterparts.feed_of(self._stages, planned)
                 then = counterparts.before_opening(self._stages, self._settings, planned, recorded, counterpart, feed)
                 now = self._opening(planned, feed)
-                measured = self._interleaved(then, now, margin)
+                return self._interleaved(planned.cell.id, then, now, whats)
             except ModelFormatsError as error:
                 why_not = f"measuring it again failed ({str(error)[:300]})"
-            else:
-                return [changes.of_measured(planned.cell.id, measured, "interleaved", whats, margin)]
         machines = recorded.header.machine, machine.machine()
         return stored.latencies(machines, (before, after), whats, margin, why_not)
 
@@ -198,32 +205,40 @@ class Comparisons:
         seen = [self._seen.get(p.cell.id, Facts(p.cell.id)) for p in pair]
         wanted = set().union(*map(_stages_of, seen)) or {"parity", "timing"}
         before, after = (self._facts(p, wanted) for p in pair)
-        found = [
-            changes.Found(replace(c, cell=planned.cell.id)) for c in changes.of_facts(before, after, self.asked, whats)
-        ]
-        margin = margins.fraction("latency", self.asked)
+        facts = [replace(c, cell=planned.cell.id) for c in changes.of_facts(before, after, self.asked, whats)]
         try:
             feed = counterparts.feed_of(self._stages, planned)
-            measured = self._interleaved(self._opening(pair[0], feed), self._opening(pair[1], feed), margin)
-            latency = changes.of_measured(planned.cell.id, measured, "interleaved", whats, margin)
+            openings = self._opening(pair[0], feed), self._opening(pair[1], feed)
+            latency = self._interleaved(planned.cell.id, *openings, whats)
         except ModelFormatsError as error:
-            if not found:
+            if not facts:
                 raise
-            latency = stored.unknown(planned.cell.id, f"The latencies were not compared: {error}", whats, margin)
-        return _together(planned.cell.id, [latency, *found], whats[0])
+            margin = margins.fraction("latency", self.asked)
+            said = f"The latencies were not compared: {error}"
+            latency = [stored.unknown(planned.cell.id, said, whats, margin)]
+        return _together(planned.cell.id, _with(latency, facts), whats[0])
 
-    def _interleaved(self, before: Opening, after: Opening, margin: float) -> Measured:
+    def _interleaved(self, cell: str, before: Opening, after: Opening, whats: tuple[str, str]) -> list[changes.Found]:
+        """Latency in turns; load time and memory of the same fresh processes, and of two more where it takes them."""
+        from pytest_modelformats import fresh_readings
         from pytest_modelformats.comparing import compare_latency
         from pytest_modelformats.sides import pair_of
 
         self._stages.pool.settle(self._settings.timeout_s)
-        return compare_latency(
-            pair_of(self._stages.pool, before, after),
+        margin = margins.fraction("latency", self.asked)
+        kept: list[tuple[Readings, Readings]] = []
+        open_pair = pair_of(self._stages.pool, before, after, kept)
+        measured = compare_latency(
+            open_pair,
             margin=margin,
             budget_s=BUDGETS * self._settings.time_budget_s,
             seed=self._settings.seed,
             progress=self._shown(after.what),
         )
+        if fresh_readings.suspects(kept, self.asked):
+            fresh_readings.read_again(open_pair)
+        read = fresh_readings.of_pairs(cell, kept, self.asked, whats)
+        return [changes.of_measured(cell, measured, "interleaved", whats, margin), *map(changes.Found, read)]
 
     def _shown(self, cell: str) -> Callable[[str], None] | None:
         show = self._progress(f"comparing {cell}")
@@ -263,14 +278,32 @@ class Comparisons:
                 try:
                     self.saw(planned, stage, getattr(self._stages, stage)(planned))
                 except ModelFormatsError as error:
-                    if stage == "parity":
-                        self._seen[cell] = replace(seen, outcome=Outcome(error.outcome))
+                    ended = Outcome(error.outcome)
+                    parity = stage == "parity"
+                    self._seen[cell] = replace(seen, outcome=ended) if parity else replace(seen, timed=ended)
         return self._seen.get(cell, Facts(cell, RUN))
 
 
 def _stages_of(facts: Facts) -> set[str]:
     """The stages that a run has to have gone through to be compared with these facts."""
     return {name for name, found in (("parity", facts.outcome), ("timing", facts.latency)) if found is not None}
+
+
+def _with(measured: Sequence[changes.Found], facts: Iterable[Comparison]) -> list[changes.Found]:
+    """What was measured now, and of what the two runs have read the rest."""
+    now = {f.comparison.metric for f in measured}
+    return [*measured, *(changes.Found(c) for c in facts if c.metric not in now)]
+
+
+def _identical(facts: Iterable[Comparison]) -> Iterator[Comparison]:
+    """Of a thing and itself, what one reading differs from the next by is no change."""
+    why = "identical: the same artifact, runtime, code and options as the baseline's"
+    for one in facts:
+        if one.how == "reading" or one.metric in margins.ONLY_WHEN_ASKED:
+            said = f"{one.sentence.rstrip('.')}; {why}."
+            yield replace(one, change=Change.SAME, how="identical", before=None, ratio=None, sentence=said)
+        else:
+            yield one
 
 
 def _together(cell: str, found: Sequence[changes.Found], title: str) -> Compared:

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 _COMPARING = ("mf_comparison", "mf_regression")
 _XDIST = "under pytest-xdist the neighbours would be measured too; run the comparison without -n"
 # Naming a model or a candidate says what is tested, not that the rest is gone.
-_CHOOSES_CELLS = frozenset({"--mf-formats", "--mf-precisions", "--mf-backends", "--mf-devices", "--mf-all-routes"})
+_CHOOSES_CELLS = frozenset(
+    {"--mf-formats", "--mf-precisions", "--mf-backends", "--mf-devices", "--mf-cells", "--mf-all-routes"}
+)
 
 
 def check(campaign: Campaign) -> None:
@@ -75,9 +77,9 @@ def before_loop(session: pytest.Session, campaign: Campaign) -> None:
 
 def noted(campaign: Campaign, planned: PlannedCell, stage: str, result: Any, note: Note, *, fresh: bool) -> None:
     """A check's line says which artifact it is of; a run that compares remembers what it has found."""
-    if stage not in {"parity", "timing"}:
+    if stage not in {"parity", "timing", "throughput"}:
         return
-    if fresh or campaign.settings.save_baseline:
+    if stage != "throughput" and (fresh or campaign.settings.save_baseline):
         note.data.update(provenance.stated(campaign.stages, planned))
     if compares(campaign):
         campaign.comparisons.saw(planned, stage, result)
@@ -175,6 +177,16 @@ def _vanished(config: pytest.Config, campaign: Campaign) -> Iterator[dict[str, s
         facts = recorded.planned(cell)
         if facts.ran and not facts.environment and any(cell.startswith((f"{m}-", f"{m}~")) for m in models):
             yield {"cell": cell, "reason": planned.decision.reason if planned else "it is not in the plan"}
+
+
+def complaints(campaign: Campaign) -> list[str]:
+    """What makes a comparison that was asked for none: a gate that looked at nothing is not green."""
+    named = campaign.baseline
+    if named is None or not campaign.comparisons.idle:
+        return []
+    cut_off = campaign.comparisons.recorded is not None and not campaign.comparisons.recorded.complete
+    why = "it is incomplete" if cut_off else "no cell of this run has figures there"
+    return [f"nothing was compared with the baseline {named.title}: {why}; name a run of the same models and suites"]
 
 
 def save(campaign: Campaign, path: Path, *, complete: bool) -> tuple[list[str], list[str]]:

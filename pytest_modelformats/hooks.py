@@ -481,6 +481,8 @@ def finish(session: pytest.Session, exitstatus: int) -> None:
         keeper.complaints += refused
     if not recorder.measured and not interrupted:
         keeper.complaints.append("nothing was measured: every selected cell was skipped; the reasons are above")
+    if not interrupted:
+        keeper.complaints += comparison_items.complaints(campaign)
     if keeper.complaints and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     complete = recorder.close(

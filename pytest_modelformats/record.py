@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TIMED_WHERE_READABLE = (
     *("device_memory_bytes", "device_memory_source", "host_to_device_ns", "compute_ns", "device_to_host_ns"),
-    *("energy_j", "energy_source", "memory_growth_bytes"),
+    *("energy_j", "energy_source", "memory_growth_bytes", "first_session"),
 )
 
 

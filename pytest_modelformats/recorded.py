@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,8 @@ LOOKED_AT = frozenset({"parity", "latency", "throughput"})
 class Facts:
     """What a run found out about one cell, as far as runs are compared by it.
 
-    ``outcome`` is that of the parity check, ``None`` where there was none. ``artifact`` says which file it was: where
+    ``outcome`` is that of the parity check, ``timed`` that of the latency check, ``None`` where there was none.
+    ``throughput`` are the figures of every way of loading the cell. ``artifact`` says which file it was: where
     (``cache`` or ``file``), its path, its content's hash. ``versions`` are those of its environment. An empty
     ``decision`` means that the cell is not there.
     """
@@ -45,6 +46,7 @@ class Facts:
     outcome: Outcome | None = None
     parity: Parity | None = None
     latency: Latency | None = None
+    timed: Outcome | None = None
     throughput: tuple[Mapping[str, Any], ...] = ()
     artifact: Mapping[str, Any] = field(default_factory=dict)
     runtime: Mapping[str, Any] = field(default_factory=dict)
@@ -96,16 +98,20 @@ class Recorded:
         """What is recorded of a cell."""
         decision = reason = environment = ""
         checks: dict[str, Check] = {}
+        loaded: list[Any] = []
         for line in self._lines_of(cell):
             try:
                 if line["kind"] == "cell":
                     planned = decode(CellRecord, line)
                     decision, reason, environment = planned.decision, planned.reason, planned.environment
                 else:
-                    checks.setdefault(str(line["check"]), decode_check(line))
+                    check = decode_check(line)
+                    checks.setdefault(str(line["check"]), check)
+                    # One line for every batch size and number of requests in flight.
+                    loaded += check.data.get("throughput") or () if line["check"] == "throughput" else ()
             except MalformedLineError as error:  # noqa: PERF203 - a handful of lines
                 raise self._refusal(0, f"of the cell {cell} {error}") from None
-        return _facts(cell, decision, reason, environment, checks)
+        return _facts(Facts(cell, decision, reason, environment), checks, loaded)
 
     def planned(self, cell: str) -> Facts:
         """Whether a cell is there and was to run; nothing else of it is decoded."""
@@ -182,19 +188,16 @@ def _key(cell: str) -> int:
     return int.from_bytes(blake2b(cell.encode(), digest_size=8).digest(), "big")
 
 
-def _facts(cell: str, decision: str, reason: str, environment: str, checks: Mapping[str, Check]) -> Facts:
-    parity, latency, throughput = (checks.get(name) for name in ("parity", "latency", "throughput"))
+def _facts(planned: Facts, checks: Mapping[str, Check], loaded: list[Any]) -> Facts:
+    parity, latency = (checks.get(name) for name in ("parity", "latency"))
     stated = [c.data for c in checks.values()]
-    rows = throughput.data.get("throughput") if throughput else None
-    return Facts(
-        cell=cell,
-        decision=decision,
-        reason=reason,
-        environment=environment,
+    return replace(
+        planned,
         outcome=parity.outcome if parity else None,
         parity=parity.parity if parity else None,
         latency=latency.latency if latency else None,
-        throughput=tuple(row for row in rows or () if isinstance(row, dict)),
+        timed=latency.outcome if latency else None,
+        throughput=tuple(row for row in loaded if isinstance(row, dict)),
         artifact=_first(stated, "artifact"),
         runtime=_first(stated, "runtime"),
     )

@@ -514,6 +514,8 @@ class Timing:
     host_to_device_ns: float | None = None
     compute_ns: float | None = None
     device_to_host_ns: float | None = None
+    # Whether no session was opened in its process before: the first one pays for what the runtime keeps.
+    first_session: bool | None = None
     # Per inference; what the machine takes when idle is not subtracted.
     energy_j: float | None = None
     energy_source: str = ""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.schema import Environment
     from pytest_modelformats.workers.pool import Asked, Pool
 
-__all__ = ["Opening", "WorkerSide", "pair_of"]
+__all__ = ["Opening", "Readings", "WorkerSide", "pair_of"]
 
 SPIN_S = 0.05
 # Opening it again is not even tried where the first time, which is slower, took so long.
@@ -55,6 +55,18 @@ class Opening:
     what: str
 
 
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What one side of a pair needed beside its latency.
+
+    ``loads_ns``: every opening in its turn, the first one of its process first. ``above_idle_bytes``: the first
+    session's peak of resident memory above what the process held before, ``None`` where that is not known.
+    """
+
+    loads_ns: tuple[int, ...]
+    above_idle_bytes: int | None
+
+
 class WorkerSide:
     """An opening in its worker (see ``comparing.Side``).
 
@@ -73,7 +85,15 @@ class WorkerSide:
         self._warm, self._warmup_s = False, WARMUP_S
         # Seconds for opening and warming up, the last time.
         self._opening_s = 0.0
-        self.load_ns = self._open()
+        self._loads_ns: list[int] = []
+        self._idle: int | None = None
+        self._above_idle: int | None = None
+        self._open()
+
+    @property
+    def readings(self) -> Readings:
+        """What it needed so far."""
+        return Readings(tuple(self._loads_ns), self._above_idle)
 
     def block(self, seconds: float) -> list[int]:
         """Samples of one block, in nanoseconds; the first block warms up before it."""
@@ -93,6 +113,7 @@ class WorkerSide:
         )
         samples = array("q")
         samples.frombytes(answer.pop("samples_ns"))
+        self._remember(answer.pop("memory", None))
         self.facts = answer
         self.delay = _delay(answer, len(samples))
         if not self._warm:
@@ -114,7 +135,12 @@ class WorkerSide:
         self.block(0.0)
         return time.monotonic() - started
 
-    def _open(self) -> int:
+    def _remember(self, memory: Mapping[str, Any] | None) -> None:
+        """The memory of the first session of a process: a later one is served from what is there already."""
+        if memory is not None and self._session == 1 and self._idle is not None and memory["peak_bytes"] is not None:
+            self._above_idle = max(0, memory["peak_bytes"] - self._idle)
+
+    def _open(self) -> None:
         opening = self._opening
         started = time.monotonic()
         try:
@@ -123,7 +149,8 @@ class WorkerSide:
             raise RunError(f"{opening.what} could not be opened: {error}") from error
         self._session: int = answer["session"]
         self._warm, self._opening_s = False, time.monotonic() - started
-        return int(answer["load_ns"])
+        self._loads_ns.append(int(answer["load_ns"]))
+        self._idle = answer["idle_rss_bytes"]
 
     def close(self) -> None:
         """Let go of the session, so that its process is as it was, and end the process."""
@@ -133,8 +160,12 @@ class WorkerSide:
         self._asked.close()
 
 
-def pair_of(pool: Pool, before: Opening, after: Opening) -> Callable[[], Pair]:
+def pair_of(
+    pool: Pool, before: Opening, after: Opening, kept: list[tuple[Readings, Readings]] | None = None
+) -> Callable[[], Pair]:
     """A function that opens both sides in fresh workers; every other time ``after`` is opened first.
+
+    ``kept`` is given what the two sides of every pair needed beside their latency, before and after.
 
     Raises, when it is called: RunError, and what else opening raises; nothing is left running then.
     """
@@ -158,8 +189,10 @@ def pair_of(pool: Pool, before: Opening, after: Opening) -> Callable[[], Pair]:
                 side = WorkerSide(worker, opening)
                 closed.callback(side.close)
                 opened.append(side)
-            first, second = opened
-            yield (first, second) if openings[0] is before else (second, first)
+            sides = (opened[0], opened[1]) if openings[0] is before else (opened[1], opened[0])
+            yield sides
+            if kept is not None:
+                kept.append((sides[0].readings, sides[1].readings))
 
     return pair
 

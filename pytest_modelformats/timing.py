@@ -46,6 +46,7 @@ def _timing(answer: Mapping[str, Any], opened: Opened, artifact: Artifact, batch
         size_bytes=artifact.size_bytes,
         idle_rss_bytes=opened.idle_rss_bytes,
         peak_rss_bytes=memory.get("peak_bytes"),
+        first_session=opened.number == 1,
         pinned=tuple(sampled["pinned"]),
         **answer.get("device", {}),
         **answer.get("phases", {}),

@@ -72,6 +72,10 @@ class TwoRuns:
         self._judge()
         return self.tally
 
+    def incomplete(self) -> list[str]:
+        """Which of the two runs, ``before`` and ``after``, did not come to its end."""
+        return [word for word, run in (("before", self._before), ("after", self._after)) if not run.complete]
+
     def found(self) -> Iterator[Comparison]:
         """The kept comparisons, as the family as a whole judges them, in the order of the cells."""
         self._lines.seek(0)
@@ -88,6 +92,7 @@ class TwoRuns:
         more = [f"{self.tally.only[word]:,} {word}" for word in ("appeared", "vanished") if self.tally.only[word]]
         said = f" Cells of one run only: {', '.join(more)}." if more else ""
         hidden = f" Not shown: {left:,} that did not change, were not judged, or matter least." if left else ""
+        cut_off = "".join(f" {self.titles[word == 'after']} is incomplete." for word in self.incomplete())
         weaker = (
             " Samples of earlier runs are compared, which is weaker than measuring both now: "
             "pytest --mf-baseline does that where it can."
@@ -95,7 +100,11 @@ class TwoRuns:
         title = f"{self.titles[1]} compared with {self.titles[0]}"
         rows = tuple(map(comparisons.row, chosen))
         return comparisons.Table(
-            title, rows, f"{summary}{said}{hidden}{weaker}", tuple(self.tally.appeared), tuple(self.tally.vanished)
+            title,
+            rows,
+            f"{summary}{cut_off}{said}{hidden}{weaker}",
+            tuple(self.tally.appeared),
+            tuple(self.tally.vanished),
         )
 
     def _compare(self, before: Facts, after: Facts) -> None:
@@ -110,7 +119,7 @@ class TwoRuns:
             *stored.latencies(machines, (before, after), self.titles, margin, WHY),
             *(changes.Found(c) for c in changes.of_facts(before, after, self.asked, self.titles)),
         ]
-        self.tally.cells += bool(found)
+        self.tally.cells += any(changes.has_both(one.comparison) for one in found)
         for one in found:
             self._take(one)
 
@@ -173,6 +182,7 @@ def summary_json(runs: TwoRuns) -> dict[str, Any]:
         "fail_on": [str(m) for m in runs.asked],
         "level": changes.LEVEL,
         "how": "stored",
+        "incomplete": runs.incomplete(),
         "family": tally.family,
         "cells": tally.cells,
         "counts": dict(tally.counts),

@@ -56,7 +56,7 @@ def opened(monkeypatch):
     def nothing():
         yield ()
 
-    def pair_of(pool, before, after):
+    def pair_of(pool, before, after, kept):
         assert before.job == after.job
         assert before.feed == after.feed == {"x": "0.npy"}
         pairs.append((before.environment.name, after.environment.name))

@@ -79,6 +79,43 @@ def test_an_outcome_that_breaks_is_a_regression_and_one_that_heals_an_improvemen
     assert compared(bad, bad)["parity"].change is Change.SAME
 
 
+@pytest.mark.parametrize(
+    "now", [Outcome.INCONCLUSIVE, Outcome.UNSUPPORTED, Outcome.NOT_MEASURED, Outcome.EXPECTED_FAILURE]
+)
+def test_what_passed_and_is_no_longer_checked_to_an_end_is_not_the_same(now):
+    checked, left = facts(), facts(now, r=None)
+    assert compared(checked, left)["parity"].change is Change.INCONCLUSIVE
+    assert compared(left, checked)["parity"].change is Change.IMPROVEMENT
+    assert compared(left, left)["parity"].change is Change.SAME
+
+
+def test_parity_that_nobody_looked_at_now_is_shown():
+    lost = compared(facts(), Facts("cell", "run"))["parity"]
+    assert lost.change is Change.INCONCLUSIVE
+    assert "not looked at now" in lost.sentence
+    assert "parity" not in compared(Facts("cell", "run"), facts())
+
+
+@pytest.mark.parametrize(
+    ("timed", "change"),
+    [(Outcome.CRASHED, Change.REGRESSION), (Outcome.INCONCLUSIVE, Change.INCONCLUSIVE), (None, Change.INCONCLUSIVE)],
+)
+def test_a_latency_that_was_measured_and_is_not_now(timed, change):
+    before = facts(samples_ns=(1, 2, 3))
+    lost = compared(before, replace(facts(), latency=None, timed=timed))["latency"]
+    assert lost.change is change
+    assert (timed.value if timed else "not looked at now") in lost.sentence
+    assert "latency" not in compared(before, before)
+
+
+def test_throughput_that_is_not_measured_now_is_shown():
+    rows = tuple({"batch": b, "concurrency": 1, "mode": "sync", "items_per_s": 1000.0} for b in (1, 8))
+    before, after = (replace(facts(), throughput=found) for found in (rows, rows[:1]))
+    assert compared(before, after)["throughput, batch 8, 1 × sync"].change is Change.INCONCLUSIVE
+    spoilt = replace(facts(), throughput=({**rows[0], "unusable": "other work"}, rows[1]))
+    assert compared(before, spoilt)["throughput, batch 1, 1 × sync"].before is None
+
+
 def test_flips_are_exact():
     change = compared(facts(flips=0.0), facts(flips=0.01))["flips"]
     assert (change.change, change.how) == (Change.REGRESSION, "exact")
@@ -97,6 +134,17 @@ def test_flips_are_exact():
 def test_memory_grants_what_reruns_differ_by(after, change):
     before, now = (facts(idle_rss_bytes=50e6, peak_rss_bytes=50e6 + x) for x in (100e6, after))
     assert compared(before, now)["memory"].change is change
+
+
+def test_the_first_session_of_a_process_is_not_compared_with_a_later_one():
+    """What the runtime keeps from its first session on is in the one reading and not in the other."""
+    held = [{"idle_rss_bytes": 50e6, "peak_rss_bytes": 50e6 + x} for x in (0.5e6, 11.6e6)]
+    later, first = (facts(**one, first_session=which) for one, which in zip(held, (False, True), strict=True))
+    assert compared(later, first)["memory"].change is Change.INCONCLUSIVE
+    assert compared(first, later)["memory"].change is Change.INCONCLUSIVE
+    assert "the first of its process" in compared(later, first)["memory"].sentence
+    alike = facts(**held[1], first_session=False)
+    assert compared(later, alike)["memory"].change is Change.REGRESSION
 
 
 def test_memory_below_a_megabyte_is_noise():
@@ -184,6 +232,27 @@ def test_stored_samples_of_another_machine_decide_nothing():
     batches = (sides[0], replace(sides[1], latency=replace(sides[1].latency, batch=8)))
     batches = (replace(sides[0], latency=replace(sides[0].latency, batch=1)), batches[1])
     assert "batch 1 and 8" in stored.latencies((here, here), batches, WHATS, 0.05, "x")[0].comparison.sentence
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("key", ["disturbed", "unusable"])
+def test_stored_samples_of_a_disturbed_measurement_are_never_a_change(which, key):
+    """Of 66 pairs of identical runs on a busy machine 35 had one, all between measurements that said so."""
+    from pytest_modelformats import stored
+
+    here = {"cpu": "a", "cores": 2}
+    calm = [facts(samples_ns=tuple(range(n, n + 100)), pinned=(0,)) for n in (1000, 1800)]
+    (slower,) = stored.latencies((here, here), (calm[0], calm[1]), WHATS, 0.05, "no artifact")
+    assert slower.comparison.change is Change.REGRESSION
+    sides = list(calm)
+    sides[which] = replace(sides[which], latency=replace(sides[which].latency, **{key: "other work took the core"}))
+    (found,) = stored.latencies((here, here), (sides[0], sides[1]), WHATS, 0.05, "no artifact")
+    assert found.comparison.change is Change.INCONCLUSIVE
+    assert "while disturbed" in found.comparison.sentence
+    assert ("before", "after")[which] + ": other work took the core" in found.comparison.sentence
+    assert found.p_slower is None
+    (faster,) = stored.latencies((here, here), (sides[1], sides[0]), WHATS, 0.05, "no artifact")
+    assert faster.comparison.change is Change.INCONCLUSIVE
 
 
 def test_a_name_that_would_be_another_reference_is_refused(tmp_path):

@@ -14,7 +14,7 @@ import pytest
 from inner_run import two_layers
 from thin import environment
 
-from pytest_modelformats import sides
+from pytest_modelformats import fresh_readings, sides
 from pytest_modelformats.comparing import compare_latency
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.schema import Change, Environment, Source
@@ -104,6 +104,25 @@ def test_blocks_are_pinned_and_opened_in_turns(pool, opening):
         second = [before._asked.pid, after._asked.pid]
     assert not set(first) & set(second)
     assert processes(pool) == [*first, *reversed(second)]
+
+
+def test_what_the_sides_needed_is_kept_in_their_order(pool, opening):
+    """Memory is that of the first session of each process; every opening is timed, also that of a second pair."""
+    kept = []
+    open_pair = pair_of(pool, opening, opening, kept)
+    with open_pair() as (before, after):
+        before.block(0.01)
+        after.block(0.01)
+        before.renew()
+        assert kept == []
+    fresh_readings.read_again(open_pair)
+    assert [[len(side.loads_ns) for side in pair] for pair in kept] == [[2, 1], [1 + fresh_readings.OPENINGS] * 2]
+    assert all(ns > 0 for pair in kept for side in pair for ns in side.loads_ns)
+    held = [side.above_idle_bytes for pair in kept for side in pair]
+    if None in held:
+        pytest.skip("this system does not let a process reset its peak of resident memory")
+    assert min(held) > 1e6  # ONNX Runtime keeps megabytes from its first session on
+    assert max(held) < 1.3 * min(held)
 
 
 def test_a_renewed_side_has_another_session(pool, opening):

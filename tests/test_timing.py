@@ -22,7 +22,7 @@ MS = 1_000_000
 QUIET = [10 * MS + n % 7 * 1000 for n in range(80)]
 # The frequency doubles half-way.
 STEP = [20 * MS + n % 7 * 1000 for n in range(40)] + QUIET[:40]
-OPENED = SimpleNamespace(load_ns=1, idle_rss_bytes=1000)
+OPENED = SimpleNamespace(load_ns=1, idle_rss_bytes=1000, number=1)
 ARTIFACT = SimpleNamespace(convert_ns=None, size_bytes=5_000_000)
 
 

@@ -25,6 +25,7 @@ _HOW = {
     NOT_JUDGED: "one reading each",
     "identical": "identical, not measured",
     "exact": "exact",
+    "missing": "not measured now",
 }
 _FIRST = (Change.REGRESSION, Change.IMPROVEMENT, Change.INCONCLUSIVE, Change.SAME, Change.APPEARED, Change.VANISHED)
 _WRITE = {"ns": numbers.duration, "bytes": numbers.size, "/s": numbers.rate, "": numbers.ratio}

@@ -134,6 +134,7 @@ class Latency:
     remeasured: int | None = None
     machine_state: Mapping[str, Any] = field(default_factory=dict)
     memory_growth_bytes: float | None = None
+    first_session: bool | None = None
     device_memory_bytes: float | None = None
     device_memory_source: str = ""
     host_to_device_ns: float | None = None

@@ -277,12 +277,16 @@ class Server:
     def op_block(
         self, session: int, feed: dict[str, str], seconds: float, at_least: int, threads: int, warmup_s: float
     ) -> dict[str, Any]:
-        """Time one block of calls; the first one binds, pins the process for good and warms up."""
+        """Time one block of calls; the first one binds, pins the process for good and warms up, and tells memory."""
+        from pytest_modelformats.measure import memory, reset_peak
         from pytest_modelformats.workers.blocks import Blocks
 
-        if session not in self._blocks:
+        first = session not in self._blocks
+        if first:
+            reset_peak()
             self._blocks[session] = Blocks(lambda: self._sessions[session].bind(read_feed(feed)), threads, warmup_s)
-        return dict(self._blocks[session].block(seconds, at_least))
+        answer = dict(self._blocks[session].block(seconds, at_least))
+        return answer | ({"memory": memory()} if first else {})
 
     def op_call(self, entry: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """Answer with what a function of this package says, asked by keyword."""
