@@ -59,11 +59,12 @@ def of(stages: Stages, settings: Settings, planned: PlannedCell, recorded: Recor
             why = "only the code of pytest-modelformats is another one since, and it would open both"
             return Counterpart(versions, path, why_not=why)
         return Counterpart(versions, path, identical=same)
-    found = _environment(settings, versions)
+    from pytest_modelformats import environments
+
+    found = environments.having(settings, versions)
     if found is None:
-        named = ", ".join(f"{name} {version}" for name, version in versions.items()) or "its runtime"
-        return Counterpart(versions, path, why_not=f"{named} is not installed here, nor in a declared environment")
-    return Counterpart(versions, path, found)
+        return Counterpart(versions, path, why_not=environments.none_has(settings, versions))
+    return Counterpart(versions, path, found.environment)
 
 
 def before_opening(
@@ -163,11 +164,3 @@ def _file(stages: Stages, planned: PlannedCell, recorded: Recorded, said: Mappin
             if there and path is not None and content_hash(located) == said.get("sha256"):
                 return path
     raise ModelFormatsError("its file is another one since, and no copy was kept (--mf-save-baseline keeps one)")
-
-
-def _environment(settings: Settings, versions: Mapping[str, str]) -> Environment | None:
-    """An environment in which the runtime has the versions of then, if there is one."""
-    from pytest_modelformats import environments
-
-    ready = environments.having(settings, versions)
-    return None if ready is None else ready.environment

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from pytest_modelformats import environment_entries, environment_store, installing
 from pytest_modelformats.errors import CacheError, ConfigurationError, EnvironmentUnavailable
@@ -17,12 +19,17 @@ from pytest_modelformats.remember import remember
 from pytest_modelformats.schema import Environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from pytest_modelformats.options import Settings
 
     Progress = Callable[[str], Callable[[float], None] | None]
+
+# What a version may hold and the name of an environment may not, such as the + of a local version; and so much of a
+# name that a number still fits behind it.
+_NOT_IN_A_NAME = re.compile(r"[^A-Za-z0-9._-]")
+_LONGEST = 36
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +189,37 @@ def having(settings: Settings, versions: Mapping[str, str]) -> Ready | None:
             if there.has(versions):
                 return there
     return None
+
+
+def none_has(settings: Settings, versions: Mapping[str, str]) -> str:
+    """Why :func:`having` finds none, and the option with which the next run has one; makes nothing."""
+    if not versions:
+        return "no version of its runtime is recorded"
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    allowing = next((entry for entry in settings.environments if _allows(entry, versions)), None)
+    if allowing is not None:
+        return (
+            f"{named} is not installed here, and the declared environment '{allowing.name}', which allows it, has "
+            "another version or cannot be made; 'modelformats env create' says which"
+        )
+    why = f"{named} is not installed here, nor in a declared environment"
+    option = _option({entry.name for entry in settings.environments}, versions)
+    return f"{why}; add {option} and it is measured there, now" if option else why
+
+
+def _option(taken: Collection[str], versions: Mapping[str, str]) -> str:
+    """``--mf-env 'onnxruntime-1.26.0=onnxruntime==1.26.0'``; nothing for a version that pip would not understand.
+
+    The versions come from a record, and the option goes into a shell: both halves are what ``packaging`` has read.
+    """
+    try:
+        required = [str(Requirement(f"{name}=={Version(version)}")) for name, version in versions.items()]
+    except (InvalidRequirement, InvalidVersion):
+        return ""
+    package, version = next(iter(versions.items()))
+    name = _NOT_IN_A_NAME.sub(".", f"{package}-{version}")[:_LONGEST]
+    name = next(n for n in (name, *(f"{name}-{more}" for more in range(2, len(taken) + 3))) if n not in taken)
+    return f"--mf-env '{name}={' '.join(required)}'"
 
 
 def made(settings: Settings) -> Iterator[Made]:

@@ -98,6 +98,8 @@ def opened(where: str, cache: Path, *, write: bool = False) -> Iterator[Connecti
     if url is None:
         yield None
         return
+    from pytest_modelformats.history_rows import DamagedText
+
     _look(url, write=write)
     engine: Engine | None = None
     try:
@@ -105,7 +107,7 @@ def opened(where: str, cache: Path, *, write: bool = False) -> Iterator[Connecti
         with engine.begin() as connection:
             _ready(connection, url, write=write)
             yield connection
-    except (SQLAlchemyError, OSError, ImportError, UnicodeError) as error:
+    except (SQLAlchemyError, OSError, ImportError, UnicodeError, DamagedText) as error:
         raise _refusal(url, error, "written" if write else "read") from None
     finally:
         if engine is not None:
@@ -174,8 +176,11 @@ def _ready(connection: Connection, url: URL, *, write: bool) -> None:
     connection.execute(insert(schema).values(version=VERSION))
 
 
+_DAMAGED = "the database is damaged: put a copy of it back, move it away, or give another file with --mf-history"
 # What a driver says, and what to do then.
 _STEPS = {
+    "are damaged": _DAMAGED,
+    "could not decode": _DAMAGED,
     "file is not a database": "it is no SQLite file: move it away, or give another one with --mf-history",
     "database is locked": f"another process held it for more than {WAIT_S} s: try again later, or give another file",
     "lock timeout": f"another process held it for more than {WAIT_S} s: try again later",
@@ -184,7 +189,7 @@ _STEPS = {
     "unable to open": "look whether the folder may be written, or give another file with --mf-history",
     "full": "make room, or give another file with --mf-history",
     "disk i/o error": "look after that disk, or give another file with --mf-history",
-    "malformed": "it is damaged: move it away, or give another file with --mf-history",
+    "malformed": _DAMAGED,
     "no password supplied": "set PGPASSWORD or write ~/.pgpass, which keeps the password out of the command line",
     "password authentication failed": "look at the user and at PGPASSWORD or ~/.pgpass",
     "no module named": "pip install 'pytest-modelformats[postgresql]'",

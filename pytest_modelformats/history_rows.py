@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -13,12 +14,14 @@ from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.report.lines import cell_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from pytest_modelformats.report.lines import Run
     from pytest_modelformats.report.nouns import CellRecord, Check, Header
 
 OUTCOME = "outcome"
+# So much of a damaged text is shown.
+_QUOTED = 40
 _UNITS = {"_ns": "ns", "_bytes": "bytes", "_per_s": "/s", "_j": "J"}
 # Numbers of a check that say how it was measured, not what.
 _NO_METRICS = frozenset(
@@ -27,6 +30,10 @@ _NO_METRICS = frozenset(
         *("latency_p50_low_ns", "latency_p50_high_ns"),
     }
 )
+
+
+class DamagedText(ValueError):
+    """A text of the history that is not the JSON which was written there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +54,9 @@ class Versions:
 
     @classmethod
     def from_text(cls, text: str) -> Versions:
-        """Undo :meth:`to_text`."""
-        runtime, beside = json.loads(text)
-        return cls(runtime, beside)
+        """Undo :meth:`to_text`; raises DamagedText."""
+        found = decoded(text, "the versions of a run", lambda said: [type(part) for part in said] == [dict, dict])
+        return cls(*found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +123,15 @@ def entry_of(run: Run) -> Entry:
         checks=sum(len(cell.checks) for cell in run.cells),
         measurements=tuple(found.values()),
     )
+
+
+def decoded(text: str, what: str, fits: Callable[[Any], bool]) -> Any:
+    """The JSON that a text of the history holds; raises DamagedText where it is none, or not of the form that fits."""
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        found = json.loads(text)
+        if fits(found):
+            return found
+    raise DamagedText(f"{what} are damaged ({text[:_QUOTED]!r})")
 
 
 def seconds_of(stamp: str) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import steps
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.history_rows import OUTCOME, Versions
+from pytest_modelformats.history_rows import OUTCOME, Versions, decoded
 from pytest_modelformats.history_tables import tables
 from pytest_modelformats.registry import suggest
 from pytest_modelformats.report.numbers import plural
@@ -138,7 +138,7 @@ def trends(connection: Connection, cell: str, metric: str, machine: str, last: i
 
     Raises: ConfigurationError where the history has no such cell, metric or machine, naming those that it has.
     """
-    from sqlalchemy import select
+    from sqlalchemy import Text, cast, select
 
     t = tables()
     names = list(connection.execute(select(t.cells.c.cell)).scalars())
@@ -147,7 +147,8 @@ def trends(connection: Connection, cell: str, metric: str, machine: str, last: i
         raise ConfigurationError(_no_cell(cell, names))
     query = (
         select(
-            *(t.cells.c.cell, t.machines.c.identity, t.machines.c.facts),
+            # As text: the library's own decoding ends in its own error.
+            *(t.cells.c.cell, t.machines.c.identity, cast(t.machines.c.facts, Text).label("facts")),
             *(t.series.c.id, t.series.c.check, t.series.c.metric, t.series.c.unit),
         )
         .join(t.cells, t.cells.c.id == t.series.c.cell_id)
@@ -160,7 +161,7 @@ def trends(connection: Connection, cell: str, metric: str, machine: str, last: i
     rows = [row for row in connection.execute(query) if row.cell in wanted]
     here = [row for row in rows if machine == _EVERYWHERE or row.identity.startswith(machine)]
     if not here:
-        others = ", ".join(f"{i} ({facts_in_words(f)})" for i, f in {r.identity: r.facts for r in rows}.items())
+        others = ", ".join(f"{row.identity} ({_about(row)})" for row in {r.identity: r for r in rows}.values())
         msg = f"the history has '{cell}' of no machine '{machine}', only of {others}; choose with --machine ID or all"
         raise ConfigurationError(msg)
     check, name = _split(metric)
@@ -195,9 +196,14 @@ def _preferred(checks: dict[str, Any]) -> str:
     return next((check for check in order if check in checks), min(checks))
 
 
-def facts_in_words(facts: Any) -> str:
-    """``AMD EPYC (zen4), 2 cores``."""
-    facts = facts or {}
+def _are_facts(said: Any) -> bool:
+    return said is None or (isinstance(said, dict) and isinstance(said.get("gpu") or [], list))
+
+
+def _about(row: Any) -> str:
+    """The machine of a row in words, such as ``AMD EPYC (zen4), 2 cores``; raises DamagedText."""
+    text = "{}" if row.facts is None else row.facts
+    facts = decoded(text, f"the facts of the machine {row.identity}", _are_facts) or {}
     cores = facts.get("physical_cores") or facts.get("cores")
     return ", ".join(str(part) for part in (facts.get("cpu"), f"{cores} cores", *(facts.get("gpu") or ())) if part)
 
@@ -230,7 +236,7 @@ def _trend(connection: Connection, series: Any, last: int) -> Trend:
         facts = {name: value for name, value in row._mapping.items() if name != "versions"}  # noqa: SLF001 - its name
         points.append(Point(**facts, versions=versions, changed=changed, relative=relative))
     marked, about = marks(points, exact=series.unit in _EXACT_UNITS)
-    head = (series.cell, series.identity, facts_in_words(series.facts), series.check, series.metric, series.unit)
+    head = (series.cell, series.identity, _about(series), series.check, series.metric, series.unit)
     return Trend(*head, tuple(points), marked, about)
 
 

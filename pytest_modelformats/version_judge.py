@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 # Of a runtime that ends its process, this is a verdict; any other error at opening is not one.
 _ENDS = (WorkerCrashed, WorkerTimeout, OutOfMemory)
+# A latency changes in both directions, as a verdict does.
+_LATENCY_WORDS = {Change.REGRESSION: "slower", Change.IMPROVEMENT: "faster", Change.SAME: "unchanged"}
 
 
 class Judge:
@@ -111,7 +113,10 @@ class Judge:
         return replace(step, seconds=time.monotonic() - started)
 
     def latency(self, version: str, good: str, margin: float, budget_s: float) -> Step:
-        """The latency at a version beside that at the good one, both measured now in alternating blocks."""
+        """The latency at a version beside that at the good one, both measured now in alternating blocks.
+
+        ``bad`` is whether it is another one by more than ``margin``, slower or faster.
+        """
         from pytest_modelformats.comparing import compare_latency
         from pytest_modelformats.sides import pair_of
 
@@ -125,11 +130,11 @@ class Judge:
             return Step(version, None, "skipped", str(error), seconds=time.monotonic() - started)
         finally:
             self.stages.leave()
-        bad = None if found.change is Change.INCONCLUSIVE else found.change is Change.REGRESSION
+        word = _LATENCY_WORDS.get(found.change)
         numbers = {"ratio": found.ratio, "ratio_low": found.ratio_low, "ratio_high": found.ratio_high}
-        word = "skipped" if bad is None else "slower" if bad else "not slower"
-        why = f"inconclusive: {found.disturbed or 'the interval is too wide'}" if bad is None else ""
-        return Step(version, bad, word, why, **numbers, seconds=time.monotonic() - started)
+        bad = None if word is None else found.change is not Change.SAME
+        why = "" if word else f"inconclusive: {found.disturbed or 'the interval is too wide'}"
+        return Step(version, bad, word or "skipped", why, **numbers, seconds=time.monotonic() - started)
 
     def _opening(self, version: str) -> Opening:
         from pytest_modelformats.sides import Opening

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.alone
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.speed import recording, rules, run, slow, table  # noqa: E402
+from benchmarks.speed import recording, rules, run, scale, slow, table  # noqa: E402
 
 MS = 1_000_000
 stats = pytest.importorskip("scipy.stats")
@@ -123,6 +124,93 @@ def test_page_is_written_with_its_foreword(tmp_path, monkeypatch):
     assert text.startswith("# Does a reported slow-down exist")
     assert "| `cell-0` | 1 | 100 | 0 |" in text
     assert "| 5%, margin 2%, 8 s asked for | pytest-modelformats | 3 of 3" in text
+
+
+EVERY = {part: [row("same", planted=0.05)] for part in ("aa", "power", "power_under_load")} | {
+    part: [{"what": part, "figure": 1.0, "within": None, "how": ""}] for part in ("fidelity", "scale")
+}
+
+
+def usual():
+    """The arguments that ``make bench-speed`` runs the parts with."""
+    defaults = run.parsed([])
+    return {part: [{name: getattr(defaults, name) for name in names}] for part, names in run.TAKES.items()}
+
+
+def test_the_page_says_which_arguments_it_was_made_with():
+    """Only where every part was run with the defaults it is the make target's."""
+    assert table.made({"rows": EVERY, "arguments": usual()}) == (
+        "Made by `make bench-speed` with its defaults: 200 comparisons of identical cells, 100 per planted slow-down, "
+        "8 s asked for each."
+    )
+    other = {"count": 120, "budget": 16.0, "seed": 0}
+    rows = {part: EVERY[part] for part in ("aa", "power", "scale")}
+    said = table.made({"rows": rows, "arguments": {**usual(), "power": [other, {**other, "seed": 7}]}})
+    assert said.startswith("Made by what follows, and not by `make bench-speed` with its defaults (200 ")
+    assert said.splitlines()[2:] == [
+        "- `python -m benchmarks.speed.run --parts aa --count 200 --budget 8 --seed 0`",
+        (
+            "- `python -m benchmarks.speed.run --parts power --count 120 --budget 16 --seed 0`, "
+            "then `python -m benchmarks.speed.run --parts power --count 120 --budget 16 --seed 7`"
+        ),
+        "- `python -m benchmarks.speed.run --parts scale`",
+        "",
+        "Not run: `power_under_load`, `fidelity`.",
+    ]
+    old = table.made({"rows": {"aa": EVERY["aa"]}})
+    assert "- `python -m benchmarks.speed.run --parts aa`, with arguments that were not kept" in old
+
+
+def test_arguments_are_kept_with_the_rows_that_they_made(tmp_path):
+    """Also where a run goes on with others, or goes on with rows of which nothing is known."""
+    asked = run.parsed(["--results", str(tmp_path / "speed.json"), "--no-load"])
+    asked.found = {"rows": {"power": [row("same")]}}
+    for _ in range(2):
+        asked.keep("aa", row("same"))
+    asked.count = 300
+    asked.keep("aa", row("same"))
+    asked.keep("power", row("same"))
+    kept = json.loads((tmp_path / "speed.json").read_text())["arguments"]
+    first = {"count": 200, "budget": 8.0, "seed": 0, "no_load": True}
+    assert kept["aa"] == [first, {**first, "count": 300}]
+    assert kept["power"] == [{}, {"count": 300, "budget": 8.0, "seed": 0}]
+    assert "--no-load" in table.made({"rows": {"aa": [1]}, "arguments": kept})
+
+
+def test_budgets_that_differ_and_what_a_plant_came_to_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(table, "PAGE", tmp_path / "speed.md")
+    power = [row("regression", planted=p, budget=16.0, ratio=r) for p, r in ((0.05, 1.059), (0.1, 1.113))]
+    table.show(page([row("same")] * 200, power), write=True)
+    text = (tmp_path / "speed.md").read_text()
+    assert "In the median, a slow-down planted as 5% measured 5.9%, one planted as 10% measured 11.3%: that" in text
+    assert "counted with 8 s asked for a comparison, these with 16 s:\nneither figure" in text
+    assert "| at most 1% false alarms at a margin of 5%, 8 s asked for |" in text
+    assert "| at least 95% of slow-downs by 5% found, at a margin of 2%, 16 s asked for |" in text
+    table.show(page([row("same")] * 200, [row("regression", planted=0.05)]), write=True)
+    assert "neither figure" not in (tmp_path / "speed.md").read_text()
+
+
+def test_samples_of_two_stored_runs_are_those_of_both_together():
+    said = scale.table([{"what": "comparing", "measurements": 1_000_000}, {"what": "x", "measurements": 1_000_000}])
+    assert said.endswith("\nTwo stored runs that are compared hold 1,000,000 samples together, half of them each.\n")
+
+
+def test_the_page_claims_no_run_that_its_tables_do_not_show():
+    """The counts and budgets of its tables are those of its first sentences, and so are the parts that were run."""
+    head, _, rest = table.PAGE.read_text(encoding="utf-8").partition("## How two latencies are compared")
+    budgets = {part: set(re.findall(rf"{what}, margin \d+%, (\d+) s asked for", rest)) for part, what in WHAT.items()}
+    for part, found in budgets.items():
+        assert "Made by `make bench-speed` with its defaults" in head or all(f"--budget {b}" in head for b in found)
+        assert found, part
+    assert ("background load" in rest.partition("## Found")[2]) != ("Not run: `power_under_load`" in head)
+    assert ("neither figure says" in rest) == (len(set().union(*budgets.values())) > 1)
+    measured = re.findall(r"\| (\d+%), margin .*\| pytest-modelformats \|.*\| ([\d.]+%) \| [\d.]+ \|", rest)
+    assert all(f"planted as {planted} measured {share}" in rest for planted, share in measured)
+    assert len(measured) == 2
+
+
+# How the rows of a part begin in its table.
+WHAT = {"aa": "pytest-modelformats", "power": r"\| \d+%"}
 
 
 def test_rows_are_kept_and_a_missing_part_is_skipped(tmp_path, monkeypatch, capsys):

@@ -5,12 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 from dummy_index import EMPTY, SLOW, UNINSTALLABLE, UNOPENABLE, VERSIONS, WRONG, declare_backend
 
-from pytest_modelformats import cli, installing, registry
+from pytest_modelformats import cli, comparing, installing, registry, sides
+from pytest_modelformats.schema import Change
+from pytest_modelformats.version_judge import Judge
 from pytest_modelformats.version_search import Step, search
 
 pytestmark = pytest.mark.alone
@@ -119,8 +123,106 @@ def test_the_first_slower_version_is_found(bisect):
     pytest.importorskip("pytest_modelformats.comparing")
     result = bisect("--good", "1.0", "--bad", "1.3", "--metric", "latency", "--budget", "5")
     assert result.exit_code == 0, result.output
-    assert f"mfdummy {SLOW} is the first version with which {CELL} takes" in result.output
+    assert f"mfdummy {SLOW} is the first version with which {CELL} is " in result.output
+    assert "times as slow as with 1.0 (95 % interval × " in result.output
     assert "1.2 is the last before it" in result.output
+
+
+# --- latencies that change in either direction, without the minutes that measuring them takes
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the comparison of two latencies says; its interval is 1 % wide on either side."""
+
+    change: Change
+    ratio: float
+    disturbed: str = ""
+
+    @property
+    def ratio_low(self):
+        return self.ratio - 0.01
+
+    @property
+    def ratio_high(self):
+        return self.ratio + 0.01
+
+
+@pytest.fixture
+def latencies(bisect, monkeypatch):
+    """Bisect latencies that are given by version; ``None`` is one that nothing can be said of."""
+
+    def run(of, *arguments):
+        def compare(pair, *, margin, **_):
+            before, after = (of[version] for version in pair)
+            if after is None:
+                return Compared(Change.INCONCLUSIVE, 1.02, "other work interrupted the calls in 9 of 12 rounds")
+            ratio = after / before
+            over, under = ratio - 0.01 > 1 + margin, ratio + 0.01 < 1 - margin
+            return Compared(Change.REGRESSION if over else Change.IMPROVEMENT if under else Change.SAME, ratio)
+
+        stages = SimpleNamespace(pool=None, leave=lambda: None)
+        monkeypatch.setattr(Judge, "declare", lambda *_: None)
+        monkeypatch.setattr(Judge, "stages", stages)
+        monkeypatch.setattr(Judge, "verdict", lambda self, version, good=None: Step(version, bad=False, word="passed"))
+        monkeypatch.setattr(Judge, "_opening", lambda self, version: version)
+        monkeypatch.setattr(sides, "pair_of", lambda pool, before, after: (before, after))
+        monkeypatch.setattr(comparing, "compare_latency", compare)
+        return bisect("--versions", ",".join(of), "--metric", "latency", *arguments)
+
+    return run
+
+
+def test_a_version_that_is_faster_is_found(latencies):
+    """A latency changes where it falls, too: half of the time is not 'nothing changes'."""
+    result = latencies({"1.0": 2.0, "1.1": 2.02, "1.2": 1.98, "1.3": 1.0, "1.4": 1.01})
+    assert result.exit_code == 0, result.output
+    assert result.output.splitlines()[-1] == (
+        f"mfdummy 1.3 is the first version with which {CELL} is 50 % faster than with 1.0 "
+        "(95 % interval -51.0 % to -49.0 %); 1.2 is the last before it."
+    )
+    assert "mfdummy 1.3: faster: its latency beside the good version's is -50.0 % (95 %" in result.output
+    assert "mfdummy 1.2: unchanged: its latency beside the good version's is -1.0 % (95 %" in result.output
+
+
+@pytest.mark.parametrize(
+    ("slower", "words"),
+    [
+        (2.3, "15 % slower than with 1.0 (95 % interval +14.0 % to +16.0 %)"),
+        (40.0, "20 times as slow as with 1.0 (95 % interval × 20 to × 20)"),
+        (0.1, "20 times as fast as with 1.0 (95 % interval -96.0 % to -94.0 %)"),
+    ],
+)
+def test_how_much_it_changes_is_said_in_words(latencies, slower, words):
+    result = latencies({"1.0": 2.0, "1.1": 2.0, "1.2": slower})
+    assert f"mfdummy 1.2 is the first version with which {CELL} is {words}; 1.1 is" in result.output
+
+
+def test_the_first_change_is_found_where_a_later_one_goes_the_other_way(latencies):
+    """A verdict that changes twice is treated so, too: what comes first is any change from the good version."""
+    result = latencies({"1.0": 2.0, "1.1": 1.0, "1.2": 1.0, "1.3": 4.0})
+    assert f"mfdummy 1.1 is the first version with which {CELL} is 50 % faster than with 1.0" in result.output
+
+
+def test_a_latency_within_the_margin_is_said_with_its_change_in_percent(latencies):
+    result = latencies({"1.0": 2.0, "1.1": 2.05})
+    assert result.exit_code == 1, result.output
+    assert result.output.splitlines()[-1] == (
+        f"Nothing changes: {CELL} is neither slower nor faster by more than 5 % with mfdummy 1.1 than with 1.0 "
+        "(+2.5 %, 95 % interval +1.5 % to +3.5 %)."
+    )
+    table = result.output.splitlines()[-6:-2]
+    assert "latency change" in table[0]
+    assert "+2.5 %" in table[2]
+
+
+def test_an_end_of_which_nothing_can_be_said_says_what_to_do(latencies):
+    result = latencies({"1.0": 2.0, "1.1": 2.0, "1.2": None}, "--budget", "4")
+    assert result.exit_code != 0
+    assert str(result.exception) == (
+        "whether the latency changes from 1.0 to 1.2 cannot be told: inconclusive: other work interrupted the calls in "
+        "9 of 12 rounds. Measure for longer (--budget 8), on a quieter machine, or at a wider --margin."
+    )
 
 
 @pytest.mark.slow

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import numpy as np
@@ -16,9 +18,10 @@ import pytest
 from dummy_index import EMPTY, declare_backend
 from inner_run import ONE_CELL, two_layers
 
-from pytest_modelformats import configuration, environment_store, environments, installing
+from pytest_modelformats import configuration, counterparts, environment_store, environments, installing, provenance
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.options import EnvironmentEntry
+from pytest_modelformats.schema import Cell, Decision, PlannedCell
 
 pytestmark = pytest.mark.alone
 
@@ -171,6 +174,60 @@ def test_an_environment_with_these_versions_is_found(tmp_path, offline):
     assert environments.having(undeclared, {"MFDummy": "1.0"}).interpreter == found.interpreter
     assert environments.having(undeclared, {"mfdummy": "1.6"}) is None
     assert environments.having(settings, {}) is None
+
+
+def test_where_none_is_found_the_option_that_makes_one_is_said(tmp_path, offline):
+    """The option is one that is read, and with it the very version is there, now."""
+    settings = settings_of(tmp_path, "late=mfdummy==1.6")
+    said = environments.none_has(settings, {"mfdummy": "1.3"})
+    option = "--mf-env 'mfdummy-1.3=mfdummy==1.3'"
+    assert said == (
+        f"mfdummy 1.3 is not installed here, nor in a declared environment; add {option} and it is measured there, now"
+    )
+    (asked,) = shlex.split(option)[1:]
+    assert environments.having(settings_of(tmp_path, asked), {"mfdummy": "1.3"}).versions["mfdummy"] == "1.3"
+
+
+@pytest.mark.parametrize(
+    ("versions", "taken", "option"),
+    [
+        ({"onnxruntime": "1.31.1"}, (), "onnxruntime-1.31.1=onnxruntime==1.31.1"),
+        ({"torch": "2.13.0+cpu"}, (), "torch-2.13.0.cpu=torch==2.13.0+cpu"),
+        ({"a": "1", "b": "2.0"}, (), "a-1=a==1 b==2.0"),
+        ({"a": "1"}, ("a-1", "a-1-2"), "a-1-3=a==1"),
+        ({"a" * 60: "1"}, ("a" * 36,), f"{'a' * 36}-2={'a' * 60}==1"),
+        ({"a": "1'; touch x; '"}, (), None),
+        ({"a": "unknown"}, (), None),
+    ],
+)
+def test_the_option_has_a_name_and_requirements_that_are_read(tmp_path, versions, taken, option):
+    """No name is taken twice, and nothing that a record says gets into a shell."""
+    settings = settings_of(tmp_path, *(f"{name}=b==0" for name in taken))
+    said = environments.none_has(settings, versions)
+    if option is None:
+        assert said.endswith("nor in a declared environment")
+        return
+    assert f"; add --mf-env '{option}' and" in said
+    (entry,) = settings_of(tmp_path, option).environments
+    assert {text.partition("==")[0]: text.partition("==")[2] for text in entry.requirements} == versions
+
+
+def test_a_declared_environment_that_could_not_be_made_is_named_and_not_asked_for_again(tmp_path):
+    settings = settings_of(tmp_path, "mine=mfdummy>=1")
+    said = environments.none_has(settings, {"mfdummy": "1.3"})
+    assert "the declared environment 'mine', which allows it, has another version or cannot be made" in said
+    assert "--mf-env" not in said
+    assert environments.none_has(settings, {}) == "no version of its runtime is recorded"
+
+
+def test_a_baseline_whose_runtime_is_not_there_says_how_to_have_it(tmp_path, monkeypatch):
+    """It is the sentence of the comparison: why the stored samples were taken, and what to add."""
+    planned = PlannedCell(Cell("net", "onnx", "fp32", "onnxruntime", "cpu"), (), "fp32", Decision())
+    monkeypatch.setattr(counterparts, "_artifact", lambda *_: tmp_path)
+    recorded = SimpleNamespace(versions=lambda environment: {"onnxruntime": "1.31.1", "numpy": "2.0"})
+    facts = SimpleNamespace(environment="", runtime={"code": provenance.code_of(planned)})
+    found = counterparts.of(None, settings_of(tmp_path, "none"), planned, recorded, facts)
+    assert found.why_not.endswith("add --mf-env 'onnxruntime-1.31.1=onnxruntime==1.31.1' and it is measured there, now")
 
 
 # --- where packages come from

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from pytest_modelformats import selftest, selftest_workloads
 from pytest_modelformats.cli import commands
+from pytest_modelformats.commands.selftest import lines
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.ratio import Quad, Round
 from pytest_modelformats.workers.pool import Pool
@@ -69,6 +70,26 @@ def test_alarms_are_counted_and_said(brief):
     wolf = told([rounds(0.002, 0.2), rounds(0.002, 0.2)])
     assert (wolf.comparisons, wolf.alarms) == (1, 1)
     assert "1 of 2 comparisons of identical code gave an alarm" in selftest.sentence([quiet, wolf], 10.0)
+
+
+def test_none_of_a_hundred_is_not_called_less_than_one_percent():
+    """What was drawn is counted, and its upper bound stated: none of 100 leaves 3 % possible."""
+    rows = (selftest.Detectable(0.05, 10.0, 0.08, alarms, 100) for alarms in (0, 2))
+    quiet, worse = (replace(told([rounds(0.002), rounds(0.002)]), detectable=(row,)) for row in rows)
+    said = selftest.sentence([quiet], 10.0)
+    assert "(0 of 100 drawn at this variation, so at most 3.0% are to be expected, with 95 % confidence)" in said
+    assert "2 of 100 drawn at this variation, so at most 6.2%" in selftest.sentence([quiet, worse], 10.0)
+    assert "less than 1" not in said
+    assert "0 of 100, at most 3.0%" in "\n".join(lines([quiet]))
+    (stated,) = selftest.plain([quiet], {}, 10.0)["workloads"][0]["detectable"]
+    assert (stated["alarms"], stated["trials"], round(stated["alarms_at_most"], 4)) == (0, 100, 0.0295)
+
+
+@pytest.mark.parametrize(("hits", "of"), [(0, 1), (0, 100), (1, 100), (7, 100), (99, 100), (100, 100)])
+def test_the_bound_is_that_of_clopper_and_pearson(hits, of):
+    stats = pytest.importorskip("scipy.stats")
+    exact = stats.binomtest(hits, of).proportion_ci(0.90, "exact").high
+    assert selftest.share_at_most(hits, of) == pytest.approx(exact, abs=1e-6)
 
 
 def test_sentence_of_a_restless_machine(brief):

@@ -32,6 +32,12 @@ PARTS: dict[str, str] = {
     "fidelity": "benchmarks.speed.fidelity:rows",
     "scale": "benchmarks.speed.scale:rows",
 }
+# What a part looks at of the arguments: kept with its rows, for the page to state.
+TAKES: dict[str, tuple[str, ...]] = {
+    "aa": ("count", "budget", "seed", "no_load"),
+    "power": ("count", "budget", "seed"),
+    "power_under_load": ("count", "budget", "seed", "no_load"),
+}
 
 
 class Kept(argparse.Namespace):
@@ -46,6 +52,12 @@ class Kept(argparse.Namespace):
 
     def keep(self, part: str, row: dict[str, Any]) -> None:
         """Add a row and write the file again, whole or not at all."""
+        arguments = self.found.setdefault("arguments", {})
+        # Rows that a file of before has without arguments were made with unknown ones.
+        known = arguments.setdefault(part, [{}] if self.kept(part) else [])
+        own = {name: getattr(self, name) for name in TAKES.get(part, ())}
+        if own not in known:
+            known.append(own)
         self.found["rows"].setdefault(part, []).append(row)
         self.save()
 
@@ -97,12 +109,13 @@ def parsed(arguments: Sequence[str] | None) -> Kept:
 
 
 def _earlier(chosen: Kept) -> dict[str, Any]:
-    found: dict[str, Any] = {"rows": {}, "seconds": {}, "date": "", "machine": _machine()}
+    found: dict[str, Any] = {"rows": {}, "arguments": {}, "seconds": {}, "date": "", "machine": _machine()}
     if chosen.results.exists():
         found = json.loads(chosen.results.read_text(encoding="utf-8"))
     for name in chosen.parts.split(",") if chosen.fresh else ():
         found["rows"].pop(name, None)
         found["seconds"].pop(name, None)
+        found.get("arguments", {}).pop(name, None)
     return found
 
 

@@ -216,6 +216,8 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
         seconds = f"{row['seconds']:.3g}" if row.get("seconds") is not None else ""
         where = row.get("database") or row.get("note") or ""
         lines.append(f"| {row.get('what', '')} | {where} | {seconds} | {' | '.join(sizes)} |")
+    for samples in sorted({row["measurements"] for row in found if row.get("measurements")}):
+        lines += ["", f"Two stored runs that are compared hold {samples:,} samples together, half of them each."]
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What it costs to compare two stored runs of a million measurements: seconds, and peak memory.
+"""What it costs to compare two stored runs with a million samples together: seconds, and peak memory.
 
 ``rows(args)`` generates two records, compares them with ``modelformats compare`` in a process of its own, and returns
 a row per shape: few cells with many samples, and many cells with few.
@@ -22,6 +22,7 @@ from pytest_modelformats import machine, record
 from pytest_modelformats.measure import statistics
 from pytest_modelformats.schema import Cell, Decision, PlannedCell, Timing
 
+# Of both runs together.
 MEASUREMENTS = 1_000_000
 SAMPLES = (1000, 100, 10)
 COMMAND = "import sys; from pytest_modelformats.cli import main; main(sys.argv[1:])"

@@ -21,7 +21,7 @@ COMPARISONS = 200
 FOUND = {0.05: 0.95, 0.10: 0.99}
 FOREWORD = """# Does a reported slow-down exist, and is an existing one reported?
 
-Made by `make bench-speed`.
+{made}
 
 ## How two latencies are compared
 
@@ -66,9 +66,39 @@ def show(found: Mapping[str, Any], *, write: bool) -> int:
     body = _body(found, targets)
     print(f"\n{body}")
     if write:
-        PAGE.write_text(f"{FOREWORD}\n{body}", encoding="utf-8")
+        PAGE.write_text(f"{FOREWORD.format(made=made(found))}\n{body}", encoding="utf-8")
         print(f"written: {PAGE}")
     return int(any(not met for *_, met in targets))
+
+
+def made(found: Mapping[str, Any]) -> str:
+    """By which commands the rows were made, and what of the benchmark was not run."""
+    from benchmarks.speed.run import PARTS, TAKES, parsed
+
+    defaults = parsed([])
+    usual = {part: [{name: getattr(defaults, name) for name in names}] for part, names in TAKES.items()}
+    parts = [part for part in PARTS if found["rows"].get(part)]
+    known = {part: found.get("arguments", {}).get(part) or [{}] for part in parts}
+    said = f"{defaults.count} comparisons of identical cells, {defaults.count // 2} per planted slow-down"
+    said = f"{said}, {defaults.budget:g} s asked for each"
+    if parts == list(PARTS) and all(known[part] == usual[part] for part in TAKES):
+        return f"Made by `make bench-speed` with its defaults: {said}."
+    lines = [f"Made by what follows, and not by `make bench-speed` with its defaults ({said}):", ""]
+    for part in parts:
+        commands = [_command(part, arguments) for arguments in known[part]] if part in TAKES else [_command(part, {})]
+        unknown = part in TAKES and {} in known[part]
+        lines.append(f"- {', then '.join(commands)}{', with arguments that were not kept' if unknown else ''}")
+    absent = [f"`{part}`" for part in PARTS if part not in parts]
+    return "\n".join([*lines, *(["", f"Not run: {', '.join(absent)}."] if absent else [])])
+
+
+def _command(part: str, arguments: Mapping[str, Any]) -> str:
+    given = [
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value:g}")
+        for name, value in arguments.items()
+        if value is not False
+    ]
+    return f"`{' '.join(['python -m benchmarks.speed.run --parts', part, *given])}`"
 
 
 def _body(found: Mapping[str, Any], targets: Sequence[tuple[str, str, bool]]) -> str:
@@ -88,6 +118,7 @@ def _body(found: Mapping[str, Any], targets: Sequence[tuple[str, str, bool]]) ->
         parts += ["## False alarms: identical cells\n", _aa(rows["aa"]), RULES_NOTE, _by_cell(rows["aa"])]
     if rows.get("power"):
         parts += ["## Found: a slow-down planted inside the backend\n", _power(rows["power"])]
+        parts += [_power_note(rows.get("aa", ()), rows["power"])]
     if rows.get("power_under_load"):
         parts += [LOADED_NOTE, _power(rows["power_under_load"])]
     parts += [_others(name, of) for name, of in rows.items() if name not in OWN_TABLES and of]
@@ -100,12 +131,14 @@ def _targets(rows: Mapping[str, Rows]) -> Any:
         yield f"at least {COMPARISONS} comparisons of identical cells", str(len(aa)), len(aa) >= COMPARISONS
         for margin, alarms, of in _alarms(aa):
             ok = bool(of) and alarms <= ALARMS_AT_MOST * of
-            yield f"at most {ALARMS_AT_MOST:.0%} false alarms at a margin of {margin}", share(alarms, of), ok
+            what = f"at most {ALARMS_AT_MOST:.0%} false alarms at a margin of {margin}, {_budgets(aa)} asked for"
+            yield what, share(alarms, of), ok
     for planted, least in FOUND.items():
         of = [row for row in power if row["planted"] == planted]
         if of:
             hits = sum(row["change"] == "regression" for row in of)
             what = f"at least {least:.0%} of slow-downs by {planted:.0%} found, at a margin of {of[0]['margin']:.0%}"
+            what = f"{what}, {_budgets(of)} asked for"
             yield what, share(hits, len(of)), hits >= least * len(of)
     for row in rows.get("fidelity", ()):
         if row["within"]:
@@ -182,6 +215,25 @@ def _power(power: Rows) -> str:
     return markdown(
         ("planted", "rule", "found (95 % interval)", "inconclusive", "measured slow-down", "median time, s"), lines
     )
+
+
+def _power_note(aa: Rows, power: Rows) -> str:
+    """What the targets do not say: how large a planted slow-down came out, and where the budgets differ."""
+    said = []
+    for planted in sorted({row["planted"] for row in power}):
+        measured = median(row["ratio"] for row in power if row["planted"] == planted) - 1
+        said.append(f"planted as {planted:.0%} measured {measured:.1%}")
+    note = f"In the median, a slow-down {', one '.join(said)}: that is what was found.\n"
+    if aa and _budgets(aa) != _budgets(power):
+        note += (
+            f"False alarms were counted with {_budgets(aa)} asked for a comparison, these with {_budgets(power)}:\n"
+            "neither figure says what the other would be at its budget.\n"
+        )
+    return note
+
+
+def _budgets(rows: Rows) -> str:
+    return " and ".join(f"{budget:g} s" for budget in sorted({row["budget"] for row in rows}))
 
 
 def _others(name: str, rows: Rows) -> str:

@@ -13,6 +13,8 @@ import click  # noqa: TID253 - the command itself: only the command line imports
 from pytest_modelformats.commands.env import done, watched
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.options import OPTIONS
+from pytest_modelformats.report.comparisons import percent
+from pytest_modelformats.report.numbers import share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,6 +34,9 @@ _TAKEN = frozenset(
 )
 # One comparison of two versions; a clear one takes a fraction of it.
 _BUDGET_S = 30.0
+_LATENCY = "latency change"
+# From here on a factor reads better than percents.
+_TEN_FOLD = 10
 
 
 def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -52,7 +57,9 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--bad", default="", metavar="VERSION", help="The later version. Default: the last of --versions.")
 @click.option("--versions", default="", metavar="V,V,...", help="What to search. Default: all that the index has.")
 @click.option("--metric", type=click.Choice(["verdict", "latency"]), default="verdict", show_default=True)
-@click.option("--margin", default="5%", show_default=True, help="Slower by more than this is a change of the latency.")
+@click.option(
+    "--margin", default="5%", show_default=True, help="Slower or faster by more than this is a change of the latency."
+)
 @click.option("--budget", default=_BUDGET_S, show_default=True, help="Seconds to compare two latencies in.")
 @click.option("--with", "beside", multiple=True, metavar="REQ", help="Installed beside each version, as numpy<2.")
 @click.option("--python", default="", metavar="PATH", help="The interpreter to base the environments on.")
@@ -165,6 +172,12 @@ def _searched(
         return step
 
     last = look(bad)
+    if last.bad is None and last.ratio is not None:
+        msg = (
+            f"whether the latency changes from {good} to {bad} cannot be told: {last.sentence}. Measure for longer "
+            f"(--budget {2 * budget_s:g}), on a quieter machine, or at a wider --margin."
+        )
+        raise ConfigurationError(msg)
     if last.bad is None:
         raise ConfigurationError(f"the bad version {bad} cannot be tried: {last.sentence} Choose another --bad.")
     return [first, last], search(versions, look) if last.bad else None
@@ -180,8 +193,8 @@ def _shown(package: str, *, err: bool) -> Callable[[Step], None]:
 
 def _told(step: Step) -> str:
     if step.ratio is not None:
-        interval = f" ({step.ratio_low:.3f} to {step.ratio_high:.3f})" if step.ratio_low and step.ratio_high else ""
-        return f"{step.word}, {step.ratio:.3f} × the latency of the good version{interval}"
+        why = f" ({step.sentence})" if step.sentence else ""
+        return f"{step.word}{why}: its latency beside the good version's is {percent(step.ratio)}{_interval(step)}"
     if step.noise_ratio is not None:
         return f"{step.word}, noise ratio {step.noise_ratio:.3g}"
     return f"{step.word}: {step.sentence}" if step.sentence else step.word
@@ -192,12 +205,14 @@ def _table(package: str, versions: Sequence[str], steps: Sequence[Step]) -> list
     place = {version: index for index, version in enumerate(versions)}
     ordered = sorted(steps, key=lambda step: place[step.version])
     widths = [max(len(text) for text in column) for column in ([package, *versions], *[[s.word for s in steps]])]
-    lines = [f"{package:<{widths[0]}}  {'verdict':<{widths[1]}}  noise ratio  latency ratio  seconds"]
+    lines = [f"{package:<{widths[0]}}  {'verdict':<{widths[1]}}  noise ratio  {_LATENCY}  seconds"]
     for step in ordered:
         noise = "–" if step.noise_ratio is None else f"{step.noise_ratio:.3g}"
-        ratio = "–" if step.ratio is None else f"{step.ratio:.3f}"
+        ratio = "–" if step.ratio is None else percent(step.ratio)
         word = f"{step.word:<{widths[1]}}"
-        lines.append(f"{step.version:<{widths[0]}}  {word}  {noise:>11}  {ratio:>13}  {step.seconds:>7.1f}")
+        lines.append(
+            f"{step.version:<{widths[0]}}  {word}  {noise:>11}  {ratio:>{len(_LATENCY)}}  {step.seconds:>7.1f}"
+        )
     return [*lines, f"{len({s.version for s in steps})} of {len(versions)} versions were tried."]
 
 
@@ -206,15 +221,16 @@ def _sentence(cell: str, package: str, metric: str, margin: float, ends: Sequenc
     if found is None:
         if metric == "verdict":
             return f"Nothing changes: {cell} is '{good.word}' with {package} {good.version} and with {bad.version}."
+        change = f"{percent(bad.ratio or 1.0)}{_interval(bad, ', ', '')}"
         return (
-            f"Nothing changes: {cell} is not slower by more than {margin:.3g} with {package} {bad.version} than with "
-            f"{good.version} (ratio {bad.ratio:.3f})."
+            f"Nothing changes: {cell} is neither slower nor faster by more than {share(margin)} with {package} "
+            f"{bad.version} than with {good.version} ({change})."
         )
     first = next((step for step in found.steps if step.version == found.first_bad), bad)
     what = (
         f"is '{first.word}' where it was '{good.word}'"
         if metric == "verdict"
-        else f"takes {first.ratio:.3f} × as long as with {good.version}"
+        else f"is {_difference(first)} with {good.version}{_interval(first)}"
     )
     if not found.suspects:
         last = f"{found.last_good} is the last before it"
@@ -224,6 +240,20 @@ def _sentence(cell: str, package: str, metric: str, margin: float, ends: Sequenc
         f"With {package} {found.first_bad} {cell} {what}, with {found.last_good} not yet; {untried} could not be "
         "tried, so the first may be any of these."
     )
+
+
+def _difference(step: Step) -> str:
+    """``5.3 % slower than``; ten-fold and more as a factor."""
+    ratio = step.ratio or 1.0
+    if ratio >= _TEN_FOLD or ratio * _TEN_FOLD <= 1:
+        return f"{max(ratio, 1 / ratio):.3g} times as {'slow' if ratio > 1 else 'fast'} as"
+    return f"{share(abs(ratio - 1))} {'slower' if ratio > 1 else 'faster'} than"
+
+
+def _interval(step: Step, before: str = " (", after: str = ")") -> str:
+    if not (step.ratio_low and step.ratio_high):
+        return ""
+    return f"{before}95 % interval {percent(step.ratio_low)} to {percent(step.ratio_high)}{after}"
 
 
 def _data(

@@ -67,8 +67,9 @@ def lines(workloads: Sequence[Workload]) -> Iterator[str]:
             f"  a round varied by {one.round_spread:.1%} and took {one.round_s:.2f} s, a pair of processes "
             f"by {one.pair_spread:.1%} and started in {one.start_s:.1f} s; {one.disturbed:.0%} of the rounds disturbed"
         )
-        yield "  margin   seconds   detected in 95 of 100   false alarms"
+        yield "  margin   seconds   detected in 95 of 100   false alarms (95 % confidence)"
         for row in one.detectable:
             least = "none" if row.slowdown is None else f"{row.slowdown:.1%} slower"
-            yield f"  {row.margin:>6.0%}   {row.budget_s:>7g}   {least:>21}   {row.alarms:>12.0%}"
+            alarms = f"{row.alarms} of {row.trials}, at most {row.at_most:.1%}"
+            yield f"  {row.margin:>6.0%}   {row.budget_s:>7g}   {least:>21}   {alarms:>30}"
         yield ""

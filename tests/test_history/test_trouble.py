@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from pytest_modelformats import history
+from pytest_modelformats import cli, history, machine
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.redact import redacted
 
 from . import servers
+from .conftest import CELL, MACHINE
 from .test_append import settings_of
 
 SOON_S = 8  # a closed port refuses at once; the time-out of a connection is 5 s
@@ -29,6 +32,15 @@ def remark(tmp_path, where, run):
     assert "Traceback" not in said
     assert len(said) < 600, said
     return said
+
+
+def asked(path, *args):
+    """What ``modelformats history`` says: its output, or its one error."""
+    done = CliRunner().invoke(cli.commands, ["history", f"--mf-history={path}", *args])
+    if isinstance(done.exception, ConfigurationError):
+        return str(done.exception)
+    assert done.exit_code == 0, done.exception
+    return done.output
 
 
 def test_a_missing_server_is_a_skip_or_where_one_is_required_a_failure():
@@ -159,6 +171,59 @@ def test_a_server_of_which_another_process_holds_the_lock(tmp_path, run_of, post
         holder.execute(f"SELECT pg_advisory_xact_lock({history._LOCK})")
         assert "lock timeout; another process held it" in remark(tmp_path, where, run_of())
     assert history.keep(settings_of(tmp_path, where), run_of()) == []
+
+
+NO_FACTS = ["", "{", '{"cpu": "Imag', "[1, 2]", '"a CPU"', "7", '{"gpu": 3}', "[" * 100_000]
+
+
+@pytest.mark.parametrize("text", NO_FACTS, ids=[text[:20] or "empty" for text in NO_FACTS])
+def test_damaged_facts_of_a_machine_are_one_sentence(tmp_path, run_of, text):
+    """Whoever asks for a trend of that machine is told; the list of cells and other machines need nothing of it."""
+    path = tmp_path / "history.sqlite"
+    other = {"cpu": "Another", "physical_cores": 64}
+    assert history.keep(settings_of(tmp_path, str(path)), run_of(0)) == []
+    assert history.keep(settings_of(tmp_path, str(path)), run_of(1, machine=other)) == []
+    here = machine.identity(MACHINE)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE modelformats_machines SET facts = ? WHERE identity = ?", (text, here))
+    said = asked(path, CELL, "--machine", here)
+    assert said == (
+        f"the history {path} cannot be read: the facts of the machine {here} are damaged ({text[:40]!r}); the database "
+        "is damaged: put a copy of it back, move it away, or give another file with --mf-history"
+    )
+    assert asked(path, CELL, "--machine", "zzz") == said
+    assert "Another, 64 cores" in asked(path, CELL, "--machine", machine.identity({**MACHINE, **other}))
+    assert CELL in asked(path, "--machine", "all")
+    assert history.keep(settings_of(tmp_path, str(path)), run_of(2)) == []
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1, 2]", "[{}]", "null", '[{"onnxruntime": "1.2'])
+def test_damaged_versions_of_a_run_are_one_sentence(tmp_path, run_of, text):
+    path = tmp_path / "history.sqlite"
+    assert history.keep(settings_of(tmp_path, str(path)), run_of(0)) == []
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE modelformats_runtimes SET versions = ?", (text,))
+    said = asked(path, CELL, "--machine", "all")
+    assert f"{path} cannot be read: the versions of a run are damaged ({text!r}); the database is damaged: " in said
+
+
+def test_a_text_that_is_no_text_is_one_sentence(tmp_path, run_of):
+    path = tmp_path / "history.sqlite"
+    assert history.keep(settings_of(tmp_path, str(path)), run_of(0)) == []
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE modelformats_machines SET facts = CAST(X'ff7b' AS TEXT)")
+    said = asked(path, CELL, "--machine", "all")
+    assert f"the history {path} cannot be read: Could not decode to UTF-8" in said
+    assert "put a copy of it back" in said
+
+
+def test_a_machine_without_facts_has_a_trend(tmp_path, run_of):
+    path = tmp_path / "history.sqlite"
+    assert history.keep(settings_of(tmp_path, str(path)), run_of(0)) == []
+    for text in (None, "null"):
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("UPDATE modelformats_machines SET facts = ?", (text,))
+        assert "1 run on" in asked(path, CELL, "--machine", "all")
 
 
 def test_a_missing_driver_says_what_to_install(tmp_path, run_of):
