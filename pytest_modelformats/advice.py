@@ -60,7 +60,13 @@ STEPS: dict[tuple[Outcome, FailureKind | None, str], str] = {
     ),
     (Outcome.TIMEOUT, None, ""): "allow more with --mf-timeout, or repeat this cell alone to see where it hangs.",
     (Outcome.OUT_OF_MEMORY, None, ""): "allow more with --mf-memory, or judge fewer samples (--mf-samples).",
-    (Outcome.INCONCLUSIVE, None, ""): "measure longer (--mf-time-budget) on a quiet machine.",
+    (Outcome.INCONCLUSIVE, None, ""): (
+        "give inputs for which the model answers (--mf-data), or bounds of them (--mf-input)."
+    ),
+    **{
+        (Outcome.INCONCLUSIVE, None, check): "measure longer (--mf-time-budget) on a quiet machine."
+        for check in ("latency", "throughput", "comparison")
+    },
 }
 _HEAD = " Next: "
 
@@ -76,6 +82,8 @@ def with_step(sentence: str, outcome: Outcome, kind: FailureKind | None, check: 
     todo = step(outcome, kind, check)
     if not todo or _HEAD in sentence:
         return sentence
+    # What a sentence says of it in its own last words is not said twice.
+    sentence = sentence.removesuffix(f"{todo[0].upper()}{todo[1:]}")
     return f"{sentence.rstrip()}{'' if sentence.rstrip().endswith(('.', '!', '?')) else '.'}{_HEAD}{todo}"
 
 

@@ -99,20 +99,32 @@ def in_ir(search: Search, onnx: Path | None) -> Localised:
     if told["reason"]:
         return Localised(BISECTION, reason=told["reason"])
     operators = search.ask(f"{_PROGRAM}:plan_openvino", artifact=artifact, truths=truths)["operators"]
+    apart = 0
     for start in range(0, len(operators), _AT_ONCE):
         part = operators[start : start + _AT_ONCE]
         path = search.folder / f"exposed-{start}" / "model.xml"
         search.ask(f"{_PROGRAM}:expose_openvino", artifact=artifact, names=[op[0] for op in part], path=str(path))
         files = run_in_order(search, path, search.written())[1]
         answer = search.ask(
-            f"{_PROGRAM}:blame_openvino", truths=truths, operators=part, files=files, limit=search.limit
+            f"{_PROGRAM}:blame_openvino",
+            modules=_MODULES,
+            artifact=artifact,
+            source=source.to_json(),
+            truths=truths,
+            operators=part,
+            files=files,
+            limit=search.limit,
         )
+        apart += answer["apart"]
         if answer["found"] is not None:
             return finished(search, answer | {"compared": start + len(part)}, BISECTION)
-    reason = f"the {len(operators)} operators of the IR that say what they come from give what the source gives"
+    alike = len(operators) - apart
+    reason = f"the {alike} operators of the IR that say what they come from give what the source gives"
+    if apart:
+        reason += f"; {apart} more are not comparable with the module's result that they are named by"
     if not operators:
         reason = "no operator of the IR says which module or tensor of the source it comes from"
-    return Localised(BISECTION, reason=reason, nodes_compared=len(operators))
+    return Localised(BISECTION, reason=reason, nodes_compared=alike)
 
 
 # So many results of an IR are asked for at once.

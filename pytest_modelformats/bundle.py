@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import bundle_laws, laws, registry, training_mode
+from pytest_modelformats import batches, bundle_laws, registry, stress, stressed, training_mode
 from pytest_modelformats.bundle_laws import TWO_RUNS
+from pytest_modelformats.bundle_script import NO_LIMIT
 from pytest_modelformats.compare import FAITHFUL_LOW, POINT_LIMIT
 from pytest_modelformats.errors import (
     ConvertError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.compare import Noise
     from pytest_modelformats.schema import PlannedCell, Precision
     from pytest_modelformats.stages import Stages
 
@@ -135,7 +137,7 @@ def _with_runs(
         return case
     samples = models.samples(model)
     if stage == "batch":
-        return bundle_laws.after_samples(stages, planned, _batches(stages, model, case), ended)
+        return bundle_laws.after_samples(stages, planned, _batches(stages, planned, case, ended), ended)
     if stage == "determinism":
         groups = [
             {"what": what, "left": [[run, None]], "right": [[0, None]], "wide": TWO_RUNS}
@@ -149,24 +151,49 @@ def _with_runs(
     return replace(case, feeds=samples.feeds, runs=runs, groups=(group,))
 
 
-def _batches(stages: Stages, model: str, case: Case) -> Case:
-    """Each row alone, then the batches, as the batch stage runs them."""
-    samples = stages.models.samples(model)
-    alone = min(max(laws.BATCHES), samples.rows)
-    sizes = [b for b in laws.BATCHES if 1 < b <= samples.rows]
-    spans = [(i, i + 1) for i in range(alone)] + [(0, size) for size in sizes]
-    feeds = tuple(stages.models.rows(model, *span) for span in spans)
-    groups: list[dict[str, Any]] = [
-        {"what": f"batch {spans[run][1]} against the source", "left": [[run, None]], "right": None, "wide": (1.0, 1.0)}
-        for run in (0, *range(alone, len(spans)))
-    ]
-    outputs = stages.models.description(model).outputs
-    if all(s.shape is not None and samples.batch_symbol in s.shape[:1] for s in outputs):
-        for number, size in enumerate(sizes):
-            what = f"rows of batch {size} against themselves alone"
-            left, right = [[alone + number, i] for i in range(size)], [[i, None] for i in range(size)]
-            groups.append({"what": what, "left": left, "right": right, "wide": TWO_RUNS})
-    return replace(case, feeds=feeds, runs=tuple((i, 0) for i in range(len(feeds))), groups=tuple(groups))
+def _batches(stages: Stages, planned: PlannedCell, case: Case, ended: Verdict | ModelFormatsError) -> Case:
+    """Each row alone, then the batches, as the batch stage runs them, with the source's truth and noise of the same."""
+    models, model = stages.models, planned.cell.model
+    wanted = batches.spans(models.samples(model).rows)
+    if not isinstance(ended, Verdict):
+        feeds = tuple(models.rows(model, *span) for span in wanted)
+        return replace(case, feeds=feeds, runs=tuple((i, 0) for i in range(len(feeds))))
+    yardstick = _running(stages, planned, "batch").yardstick
+    source = batches.of_source(models, model, yardstick)
+    wanted = [span for span in wanted if span in source.truths]
+    run = {span: number for number, span in enumerate(wanted)}
+    groups: list[dict[str, Any]] = []
+    for size in source.sizes:
+        floors = batches.floors(models, model, source, size, yardstick)[yardstick]
+        alone = [run[i, i + 1] for i in range(size) if (i, i + 1) in run]
+        for wide, outputs in _widths(floors, models.reference(model).noise[yardstick]).items():
+            judged = [i for i in outputs if i not in source.left_out]
+            by_rows = [i for i in outputs if source.by_rows[i]] if 1 < size == len(alone) else []
+            if judged:
+                what = f"batch {size} against {source.said}"
+                group = {"what": what, "left": [[run[0, size], None]], "right": None, "wide": wide, "outputs": judged}
+                groups.append(group)
+            if by_rows:
+                what = f"rows of batch {size} against themselves alone"
+                left, right = [[run[0, size], i] for i in range(size)], [[number, None] for number in alone]
+                both = tuple(one * two for one, two in zip(wide, TWO_RUNS, strict=True))
+                groups.append({"what": what, "left": left, "right": right, "wide": both, "outputs": by_rows})
+    return replace(
+        case,
+        feeds=tuple(models.rows(model, *span) for span in wanted),
+        runs=tuple((i, 0) for i in range(len(wanted))),
+        groups=tuple(groups),
+        expected=tuple(source.truths[span] for span in wanted),
+    )
+
+
+def _widths(floors: Sequence[Noise], usual: Sequence[Noise]) -> dict[tuple[float, float], list[int]]:
+    """How much wider limits are by some noise than by the usual one (rms, largest), and of which outputs."""
+    found: dict[tuple[float, float], list[int]] = {}
+    for index, (own, known) in enumerate(zip(floors, usual, strict=True)):
+        rms, largest = own.rms / known.rms if known.rms else 1.0, own.max / known.max if known.max else 1.0
+        found.setdefault((rms, largest), []).append(index)
+    return found
 
 
 def _judged(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict) -> Case:
@@ -204,6 +231,9 @@ def _judged(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict) 
         return bundle_laws.seen(case, verdict)
     if case.law in _SAMPLES:
         case = replace(case, observed=tuple(stages.outputs(planned)))
+        shown = _with_stress(stages, planned, case, verdict)
+        if shown is not None:
+            return shown
         return case if _is_seen(case, verdict) else _by_bits(stages, planned, case, verdict)
     return case
 
@@ -219,17 +249,7 @@ def _expected(stages: Stages, model: str, case: Case) -> tuple[Sequence[np.ndarr
     truths = stages.models.reference(model).truths
     if case.law == "determinism" or case.law in bundle_laws.LAWS:
         return ()
-    if case.law != "batch":
-        return truths
-    symbol = stages.models.samples(model).batch_symbol
-    batched = [s.shape is not None and symbol in s.shape[:1] for s in stages.models.description(model).outputs]
-    alone = min(max(laws.BATCHES), stages.models.samples(model).rows)
-    spans = [slice(run, run + 1) if run < alone else slice(0, _rows(case.feeds[run])) for run, _ in case.runs]
-    return tuple([t[span] if has else t for t, has in zip(truths[0], batched, strict=True)] for span in spans)
-
-
-def _rows(feed: Mapping[str, np.ndarray]) -> int:
-    return max(int(array.shape[0]) for array in feed.values() if array.ndim)
+    return truths
 
 
 def _is_seen(case: Case, verdict: Verdict) -> bool:
@@ -253,14 +273,61 @@ def _is_seen(case: Case, verdict: Verdict) -> bool:
     return False
 
 
+def _with_stress(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict) -> Case | None:
+    """The case with the stress rows, each judged by its own noise; ``None`` where it is not they that failed."""
+    found = stressed.failure(stages, planned, verdict)
+    if found is None or not _same_positions(case.expected, found.truths):
+        return None
+    first, groups = len(case.feeds), []
+    for index, limits in enumerate(found.limits):
+        rows = [(first + feed, row) for feed, truths in enumerate(found.truths) for row in range(len(truths[index]))]
+        if limits is None or len(rows) != limits.noise.size or not case.outputs[index]["limit_rms"]:
+            continue
+        judged = [place for place, counts in enumerate(limits.judged) if counts]
+        rms, largest = (case.outputs[index][key] for key in ("limit_rms", "limit_max"))
+        group = {
+            "what": "unusual inputs, in units of each row's noise",
+            "left": [list(rows[place]) for place in judged],
+            "right": None,
+            "scales": [1 / float(limits.noise[place]) for place in judged],
+            "may_overflow": PRECISIONS[planned.cell.precision].mantissa_bits < stress.FP32_BITS,
+            # One limit, on the whole: no element has one of its own.
+            "wide": (limits.limit / rms, NO_LIMIT / max(largest, 1e-90)),
+            "outputs": [index],
+        }
+        groups.append(group)
+    feeds = (*case.feeds, *found.samples.feeds)
+    return replace(
+        case,
+        feeds=feeds,
+        runs=tuple((feed, 0) for feed in range(len(feeds))),
+        groups=(*case.groups, *groups),
+        expected=(*case.expected, *found.truths),
+        observed=(*case.observed, *found.outputs),
+    )
+
+
+def _same_positions(expected: Sequence[Sequence[Any]], stressed_truths: Sequence[Sequence[Any]]) -> bool:
+    """Whether truths that are sampled (a golden bundle's may be) are so in the same places: a bundle holds one set."""
+    import numpy as np
+
+    for usual, other in zip(expected[0], stressed_truths[0], strict=True):
+        one, two = getattr(usual, "positions", None), getattr(other, "positions", None)
+        if one is None and two is None:
+            continue
+        if one is None or two is None or not np.array_equal(one, two):
+            return False
+    return True
+
+
 def _by_bits(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict) -> Case:
     """The case told by its outputs, bit for bit: on the samples and, where they were run, on the stressed inputs."""
     feeds, observed = list(case.feeds), list(case.observed)
-    stressed = stages.models.stress(planned.cell.model)
-    if stressed is not None and any(output.stress_ratio is not None for output in verdict.outputs):
-        feeds += stressed.feeds
+    unusual = stages.models.stress(planned.cell.model)
+    if unusual is not None and any(output.stress_ratio is not None for output in verdict.outputs):
+        feeds += unusual.feeds
         observed += stages.cells.once(
-            "stress", planned, lambda: [stages.cells.run(planned, feed) for feed in stressed.feeds]
+            "stress", planned, lambda: [stages.cells.run(planned, feed) for feed in unusual.feeds]
         )
     note = (
         "It failed by a statistic that repro.py does not compute. The bug is taken to exist while every output is, bit "

@@ -128,6 +128,10 @@ def add_submodel(
         expected=(list(expected.values()),),
         outputs=tuple(_limits(part, planned, name, truth) for name, truth in expected.items()),
         observed=(),
+        # What the whole was fed before, and how it lay in memory, is none of the part's.
+        before=(),
+        layouts=(),
+        limits=(),
         notes=() if part.noise else (f"The limits are {ESTIMATED_UNITS} units of rounding of each output's rms.",),
     )
     own = {"inputs": _specs(inputs), "outputs": _specs(expected)}
@@ -240,6 +244,7 @@ def _case(case: Case, planned: PlannedCell, campaign: Campaign, outputs: list[di
         "timeout_s": campaign.settings.timeout_s,
         "memory_bytes": campaign.settings.memory_bytes if limited else 0,
         "named": {"input": form.named_inputs, "output": form.named_outputs},
+        "invented": campaign.stages.invented(planned),
         "runs": case.runs,
         "before": case.before,
         "layouts": case.layouts,
@@ -292,7 +297,8 @@ def _script(planned: PlannedCell, case: Case) -> str:
     functions = _alone(planned, case)
     if functions:
         text = _between(text, *_MARKS[:2], functions)
-    return _between(text, *_MARKS[1:], (calls._laid_out, calls.laid_out, calls.copies, calls.changed, calls.together))  # noqa: SLF001 - the script is to hold all of them
+    called = (calls.own_dtypes, calls.in_dtypes, calls._laid_out, calls.laid_out, calls.copies)  # noqa: SLF001 - the script is to hold all of them
+    return _between(text, *_MARKS[1:], (*called, calls.changed, calls.together))
 
 
 def _between(text: str, start: str, end: str, functions: Sequence[Any]) -> str:

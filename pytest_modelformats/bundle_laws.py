@@ -73,8 +73,10 @@ def after_samples(stages: Stages, planned: PlannedCell, case: Case, ended: Verdi
 def _permutation(subject: metamorphic.Subject, case: Case, _: int) -> Case:
     feed = subject.rows(0, metamorphic.ROWS)
     axes, orders = subject.models.samples(subject.model).batch_axes, metamorphic.orders()
+    # Where the law failed, the source was asked what it keeps in order; where the runtime did, nothing is judged.
+    outputs = metamorphic.ordered(subject) if case.outcome == Outcome.FAILED.value else subject.batched
     groups = [
-        {**_pair(f"rows {what}", number, 0), "order": order.tolist(), "outputs": subject.batched}
+        {**_pair(f"rows {what}", number, 0), "order": order.tolist(), "outputs": outputs}
         for number, (what, order) in enumerate(orders.items(), 1)
     ]
     feeds = (feed, *(metamorphic.reordered(feed, order, axes) for order in orders.values()))

@@ -55,7 +55,14 @@ def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[
 
 
 # --- how it is called
-from pytest_modelformats.workers.calls import changed, copies, laid_out, together  # noqa: E402
+from pytest_modelformats.workers.calls import (  # noqa: E402
+    changed,
+    copies,
+    in_dtypes,
+    laid_out,
+    own_dtypes,
+    together,
+)
 
 
 # --- the rest is the same for every runtime
@@ -89,6 +96,8 @@ def inside(case: Mapping[str, Any], folder: Path) -> int:
                 threads = {"threads": case["threads"][session]} if case["threads"] else {}
                 opened[session], inputs, outputs = open_alone({**settings, **threads})
                 (folder / "stated.json").write_text(json.dumps([inputs, outputs]))
+                wanted = [(spec["name"], spec["dtype"]) for spec in settings["inputs"]]
+                case = {**case, "dtypes": own_dtypes(wanted, [(i[0], i[1]) for i in inputs], settings["precision"])}
                 for earlier in case["before"] if session == 0 else ():
                     opened[session](feed_of(case, earlier))
             if feed is not None:
@@ -108,13 +117,13 @@ def inside(case: Mapping[str, Any], folder: Path) -> int:
 
 
 def feed_of(case: Mapping[str, Any], feed: int) -> dict[str, np.ndarray]:
-    """The inputs of a feed by name, as they are to lie in memory."""
+    """The inputs of a feed by name, in the dtypes that the artifact takes and as they are to lie in memory."""
     import numpy as np
 
     specs = case["settings"]["inputs"]
     files = [HERE / "inputs" / str(feed) / f"{i}.npy" for i in range(len(specs))]
     arrays = {spec["name"]: np.load(file, allow_pickle=False) for spec, file in zip(specs, files, strict=True)}
-    return laid_out(arrays, case["layouts"][feed] if case["layouts"] else {})
+    return laid_out(in_dtypes(arrays, case["dtypes"]), case["layouts"][feed] if case["layouts"] else {})
 
 
 def keep(folder: Path, number: int, results: Sequence[Any]) -> None:
@@ -180,8 +189,10 @@ def interface_differences(case: Mapping[str, Any], stated: Sequence[Sequence[Seq
         if side and len(side) != len(wanted):
             found.append(f"there are {len(side)} {what}s where the source has {len(wanted)}")
             continue
+        known = {spec["name"] for spec in wanted}
         for spec, (name, dtype, shape) in zip(wanted, side, strict=False):
-            if case["named"][what] and name and spec["name"] and name != spec["name"]:
+            free = what == "output" and spec["name"] in case["invented"] and name not in known
+            if case["named"][what] and name and spec["name"] and name != spec["name"] and not free:
                 found.append(f"{what} '{spec['name']}' is called '{name}'")
             if dtype and dtype != spec["dtype"] and not ("float" in spec["dtype"] and dtype == own):
                 found.append(f"{what} '{spec['name']}' is {dtype} where the source has {spec['dtype']}")
@@ -200,6 +211,10 @@ def dimension_differences(what: str, wanted: Sequence[Any] | None, has: Sequence
         for axis, (dim, got) in enumerate(zip(wanted, has, strict=True))
         if isinstance(got, int) and got != dim
     ]
+
+
+# An element may be off by so much where only the whole has a limit: JSON has no infinity.
+NO_LIMIT = 1e200
 
 
 def judge_output(
@@ -235,7 +250,8 @@ def judge_output(
     if output.get("tolerance"):
         return not close, f"'{name}': largest difference {largest:.3g}, the fixed tolerance is {output['tolerance']}"
     limits = [output["limit_rms"] * wide[0], output["limit_max"] * wide[1]]
-    told = f"'{name}': error {rms:.3g} rms (limit {limits[0]:.3g}), {largest:.3g} at most (limit {limits[1]:.3g})"
+    told = f"'{name}': error {rms:.3g} rms (limit {limits[0]:.3g}), {largest:.3g} at most"
+    told += f" (limit {limits[1]:.3g})" if limits[1] < NO_LIMIT / 2 else ""
     if output["low_rms"] and rms < output["low_rms"]:
         return True, f"{told}; below {output['low_rms']:.3g} a finer precision than the asked one ran"
     return rms > limits[0] or largest > limits[1], told
@@ -283,9 +299,26 @@ def judge_group(
         pairs = [pair(case, results, group, place, index, expected) for place in range(len(runs))]
         may_be_constant = group.get("may_be_constant", False)
         refused = next((text for text in (mismatch(output, *p, may_be_constant) for p in pairs) if text), "")
-        bad, told = (True, refused) if refused else judge_output(output, [p[:2] for p in pairs], group["wide"])
+        if refused:
+            bad, told = True, refused
+        else:
+            bad, told = judge_output(output, scaled(group, [p[:2] for p in pairs]), group["wide"])
         wrong, lines = wrong or bad, [*lines, f"{group['what']}: {told}: {'WRONG' if bad else 'right'}"]
     return wrong, lines
+
+
+def scaled(group: Mapping[str, Any], pairs: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
+    """The pairs in units of each row's own noise, where the group has it; such as may overflow do not count then."""
+    import numpy as np
+
+    if "scales" not in group:
+        return pairs
+    found = [
+        (right.astype(np.float64) * scale, got.astype(np.float64) * scale)
+        for (right, got), scale in zip(pairs, group["scales"], strict=True)
+        if np.isfinite(got).all() or not group["may_overflow"]
+    ]
+    return found or [(np.zeros(0), np.zeros(0))]
 
 
 def pair(
@@ -308,6 +341,9 @@ def pair(
     right = np.load(HERE / "expected" / str(feed) / f"{index}.npy", allow_pickle=False)
     shape = tuple(case["expected_shapes"][feed][index])
     positions = case["outputs"][index].get("positions")
+    row = group["left"][place][1]
+    if row is not None:
+        right, shape = right[row : row + 1], (1, *shape[1:])
     if positions and got.shape == shape:
         at = np.load(HERE / positions, allow_pickle=False)
         got = got.reshape(right.shape[0], -1)[:, at]

@@ -16,13 +16,14 @@ import shutil
 import uuid
 import warnings
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import CacheError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 METADATA = "metadata.json"
 _READ_BYTES = 1 << 20
@@ -64,9 +65,11 @@ def sha256_of(path: Path) -> str:
 class Cache:
     """A folder of entries."""
 
-    def __init__(self, folder: Path) -> None:
-        """Make sure that the folder can be written; raises CacheError."""
+    def __init__(self, folder: Path, *, write: bool = True) -> None:
+        """Make sure that the folder can be written, unless it is only read; raises CacheError."""
         self.folder = folder
+        if not write:
+            return
         probe = folder / f".probe-{uuid.uuid4().hex}"
         try:
             (folder / "tmp").mkdir(parents=True, exist_ok=True)
@@ -103,6 +106,24 @@ class Cache:
         """The entry for a key, verified; ``None`` where it is not there or damaged."""
         return self._read(key)[0]
 
+    def look(self, key: str) -> tuple[Entry | None, str]:
+        """As :meth:`find`, and what is wrong with the entry; "" where it is whole or not there."""
+        return self._read(key)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every entry by what its metadata says, its files not verified; ``damaged`` where that cannot be read."""
+        for path in sorted((self.folder / "artifacts").glob(f"*/*/{METADATA}")):
+            folder = path.parent
+            try:
+                metadata = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError) as error:
+                yield Entry(folder.name, folder, {}, made=False, damaged=f"{type(error).__name__}: {error}")
+                continue
+            if isinstance(metadata, dict):
+                yield Entry(folder.name, folder, metadata, made=False)
+            else:
+                yield Entry(folder.name, folder, {}, made=False, damaged=f"{METADATA} holds no object")
+
     def _path(self, key: str) -> Path:
         return self.folder / "artifacts" / key[:2] / key
 
@@ -133,7 +154,8 @@ class Cache:
                 self._blame_the_disk(error)
                 raise
             files = {str(p.relative_to(aside)): sha256_of(p) for p in sorted(aside.rglob("*")) if p.is_file()}
-            metadata = {"key": key, **provenance, "facts": dict(facts), "files": files}
+            made_at = datetime.now(timezone.utc).isoformat(timespec="seconds")
+            metadata = {"key": key, "made_at": made_at, **provenance, "facts": dict(facts), "files": files}
             (aside / METADATA).write_text(json.dumps(metadata, indent=2, allow_nan=False), encoding="utf-8")
             final.parent.mkdir(parents=True, exist_ok=True)
             if final.exists():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import configuration, expectations, machine, options, plan, registry, source
+from pytest_modelformats import configuration, expectations, machine, options, plan, registry, source, tolerances, unmet
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Campaign:
     def plan(self) -> tuple[PlannedCell, ...]:
         """Every cell with its decision."""
         candidates = source.find_candidates(self.settings)
+        unmet.check_candidates(self.settings, candidates, options.given(self.config.option))
         return plan.build_plan(self.settings, self.sources, candidates, machine.machine()).cells
 
     @cached_property
@@ -157,6 +159,34 @@ class Campaign:
                 raise
             except ModelFormatsError:
                 return  # a worker that died, say: its cells tell
+
+    def check_tolerance_globs(self) -> None:
+        """Every cell-glob of a tolerance or budget matches a cell that could be planned; raises ConfigurationError."""
+        from pytest_modelformats.completeness import narrowed_by
+
+        def everything(settings: Settings) -> tuple[PlannedCell, ...]:
+            return plan.build_plan(settings, self.sources, source.find_candidates(settings), machine.machine()).cells
+
+        if self.settings.tolerances or self.settings.budgets:
+            tolerances.check_globs(self.settings, self.plan, everything, narrowed_by(self.config))
+
+    def check_tolerances(self, cells: Sequence[str]) -> None:
+        """The tolerances of these cells name outputs of their models; one that cannot be loaded is its cells' to tell.
+
+        Raises: ConfigurationError.
+        """
+        from pytest_modelformats.errors import ModelFormatsError
+
+        globs = [t.glob for t in self.settings.tolerances if t.outputs]
+        for cell in cells:
+            planned = self.cells[cell]
+            if planned.decision.runs and any(fnmatch.fnmatchcase(cell, glob) for glob in globs):
+                try:
+                    self.stages.check_tolerances(planned)
+                except ConfigurationError:
+                    raise
+                except ModelFormatsError:
+                    continue
 
     def close(self) -> None:
         """End the workers, and let go of the baseline's record."""

@@ -11,10 +11,12 @@ import click  # noqa: TID253 - this module is the command itself: only its entry
 
 from pytest_modelformats import __version__
 from pytest_modelformats.commands import bisect, env
+from pytest_modelformats.commands.cache import cache_commands
 from pytest_modelformats.commands.compare import compare
 from pytest_modelformats.commands.history import history
 from pytest_modelformats.commands.matrix import matrix
 from pytest_modelformats.commands.merge import merge
+from pytest_modelformats.commands.registry import registry_commands
 from pytest_modelformats.commands.selecting import with_options
 from pytest_modelformats.commands.selftest import selftest
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
@@ -57,7 +59,7 @@ def selection(command: Callable[..., None]) -> Callable[..., None]:
 @selection
 def plan(models: tuple[str, ...], **chosen: Any) -> None:
     """Show every cell of MODEL: how its artifact is made, and whether it runs or why not. Nothing is run."""
-    from pytest_modelformats import configuration, machine
+    from pytest_modelformats import configuration, machine, unmet
     from pytest_modelformats.plan import absent, build_plan
     from pytest_modelformats.source import find_candidates, find_sources
 
@@ -69,7 +71,9 @@ def plan(models: tuple[str, ...], **chosen: Any) -> None:
     if not sources:
         msg = "there is no model to plan for; give one, as in 'modelformats plan model.onnx', or configure one"
         raise ConfigurationError(msg)
-    planned = build_plan(settings, sources, find_candidates(settings), machine.machine())
+    candidates = find_candidates(settings)
+    unmet.check_candidates(settings, candidates, given)
+    planned = build_plan(settings, sources, candidates, machine.machine())
     click.echo("\n".join(plan_lines(sources, planned, settings)))
     for source_format in sorted({source.format for source in sources}):
         reasons = absent(source_format)
@@ -246,7 +250,17 @@ def show(file: Path) -> None:
 
 
 # Every further command is a file of its own in commands/, and a line here.
-FURTHER: tuple[click.Command, ...] = (selftest, env.env, bisect.bisect, history, merge, matrix, compare)
+FURTHER: tuple[click.Command, ...] = (
+    selftest,
+    env.env,
+    cache_commands,
+    bisect.bisect,
+    history,
+    merge,
+    matrix,
+    compare,
+    registry_commands,
+)
 for further in FURTHER:
     commands.add_command(further)
 

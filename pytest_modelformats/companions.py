@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import importlib
 import mmap
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from pytest_modelformats import registry
 from pytest_modelformats.errors import SourceError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10
@@ -47,6 +44,21 @@ def companions(path: Path, form: str) -> tuple[Path, ...]:
     if form != "onnx":
         return ()
     return tuple(_inside(path, location) for location in external_locations(path))
+
+
+def renamed(path: Path, form: str, name: str) -> dict[str, str]:
+    """What the companions of a model's file are to be called where the file itself is called ``name``.
+
+    Both relative to the model's folder. Those that are found by the file's name follow it. Those that the file names
+    keep theirs, but where that is made of the file's own (``model.onnx.data``): ``relocate`` of the format then writes
+    the new one into the file.
+    """
+    found = [other.relative_to(path.parent).as_posix() for other in companions(path, form)]
+    if form == "openvino":
+        return {other: Path(name).with_suffix(".bin").name for other in found}
+    if not hasattr(importlib.import_module(registry.formats()[form].module), "relocate"):
+        return {other: other for other in found}
+    return {other: name + other[len(path.name) :] if other.startswith(path.name) else other for other in found}
 
 
 def _inside(path: Path, location: str) -> Path:

@@ -50,6 +50,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats import noise_profile
+from pytest_modelformats.errors import Undecidable
 from pytest_modelformats.sampled import matched
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, OutputParity, Precision, Verdict
 
@@ -65,8 +66,18 @@ LOCAL_POINT_LIMIT = {"fp32": 4.0, "tf32": 4.0, "fp16": 3.0, "bf16": 3.0, "fp16-w
 SLICE_LIMIT = 2.0
 FAITHFUL_LOW = 0.05
 PLAUSIBLE = (0.1, 2.0)
+# Where the truth varies by no more than this many times what rounding costs (sigmoid(20 + ...) at fp32), the source's
+# own run is constant too: the deviation of what is constant from the truth is at least the truth's spread. Two for
+# the few rows of a small batch, whose spread scatters.
+SPREAD = 2.0
+# What is smaller than the smallest normal float32 and bfloat16 may come out as 0 (single_input.py names the switches);
+# of fp16, whose denormals processors keep, what is smaller than the distance between two of them.
+SMALLEST_NORMAL = 2.0**-126
+SMALLEST = {"fp16": 2.0**-24}
 # Squares of errors 10¹⁶ times smaller than these are still no denormals, and their sum no infinity.
 SQUARABLE = (1e-130, 1e140)
+# Of the integers of an output: where rounding changes so many, four times as much changes nearly all (15 in 16).
+NOTHING_LEFT = 0.5
 # Design §5: accuracy loss against the source below 1 % for fp16 and bf16.
 ACCURACY_LOSS = 0.01
 FEWEST_LABELLED = 100
@@ -82,7 +93,9 @@ class Noise:
     ``raw_rms`` is as measured; ``rms`` and ``max`` are not below what writing the output
     down at that precision costs. ``flips`` is the share of integer elements that change.
     ``profile`` says how the noise lies along the axes, ``rows`` the rms of every row of all
-    feeds (-1 where a row is not finite); both only where they were measured.
+    feeds (-1 where a row is not finite); both only where they were measured. ``lost`` is where
+    the source itself has NaN or Inf at the precision and numbers in float64: start and length
+    of every run of elements, over all feeds one after the other.
     """
 
     rms: float
@@ -91,6 +104,7 @@ class Noise:
     flips: float = 0.0
     profile: Profile | None = None
     rows: tuple[float, ...] = ()
+    lost: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +136,36 @@ def measure_noise(truths: Sequence[np.ndarray], rounded: Sequence[np.ndarray], m
         error.rms,
         profile=noise_profile.measure(truths, rounded, rms, unit),
         rows=noise_profile.by_row(truths, rounded),
+        lost=_lost(truths, rounded),
     )
+
+
+def _lost(truths: Sequence[np.ndarray], rounded: Sequence[np.ndarray]) -> tuple[int, ...]:
+    """The runs of elements that are finite in the truth and not when rounded, as :class:`Noise` has them."""
+    import numpy as np
+
+    gone = [np.isfinite(t) & ~np.isfinite(r.astype(np.float64)) for t, r in zip(truths, rounded, strict=True)]
+    if not any(g.any() for g in gone):
+        return ()
+    steps = np.diff(np.concatenate([g.ravel() for g in gone]).astype(np.int8), prepend=0, append=0)
+    starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    return tuple(int(v) for v in np.stack([starts, ends - starts], 1).ravel())
+
+
+def judgeable(truths: Sequence[np.ndarray], noise: Noise) -> list[np.ndarray]:
+    """The truths with NaN where the source itself has no number at the precision: nothing can be judged there.
+
+    Shapes: one array per feed, of the feeds that the noise is of or of the first rows of them.
+    """
+    import numpy as np
+
+    if not noise.lost or not all(isinstance(t, np.ndarray) for t in truths):  # a sampled truth has no such noise
+        return list(truths)
+    gone = np.zeros(_size(truths), bool)
+    for start, length in zip(noise.lost[::2], noise.lost[1::2], strict=True):
+        gone[start : start + length] = True
+    parts = np.split(gone, np.cumsum([t.size for t in truths])[:-1])
+    return [np.where(g.reshape(t.shape), np.nan, t) for g, t in zip(parts, truths, strict=True)]
 
 
 class _Error:
@@ -173,7 +216,12 @@ def judge(
 
     Shapes: ``truths`` and ``outputs`` are [feed][output]; ``noise`` maps a precision to one
     Noise per output. ``dtypes`` are the contract's, one per output.
+
+    Raises: Undecidable where an output is complex.
     """
+    for name, dtype in zip(names, dtypes, strict=False):  # where an output is missing, that is said below
+        if dtype.startswith("complex"):
+            raise Undecidable(f"output '{name}' is {dtype}: complex outputs are not judged; return its parts as reals")
     for got in outputs:
         if len(got) != len(names):
             sentence = f"{len(got)} outputs came back where the source has {len(names)} ({', '.join(names)})."
@@ -210,26 +258,65 @@ def _judge_output(
     if refused is not None:
         return refused
     truth, got = matched(truth, got)
-    floating = np.issubdtype(truth[0].dtype, np.floating)
-    if floating:
-        refused = _non_finite(name, truth, got)
-    refused = refused or _nothing_to_compare(name, truth, got)
+    if np.issubdtype(truth[0].dtype, np.floating):
+        return _judge_floating(name, truth, got, noise, precision, classifier, tolerance)
+    return _nothing_to_compare(name, truth, got) or judge_exact(name, truth, got, noise, precision)
+
+
+def _judge_floating(
+    name: str,
+    truth: list[np.ndarray],
+    got: list[np.ndarray],
+    noise: Mapping[str, Noise],
+    precision: Precision,
+    classifier: bool,
+    tolerance: Tolerance | None,
+) -> OutputParity:
+    import numpy as np
+
+    own = noise.get(precision.yardstick)
+    left_out = 0
+    if own is not None and own.lost:
+        known = judgeable(truth, own)
+        gone = [np.isnan(k) & ~np.isnan(t) for k, t in zip(known, truth, strict=True)]
+        left_out = sum(int(g.sum()) for g in gone)
+        # What is NaN on both sides is compared no more, and stands in the same places.
+        got = [np.where(g, np.array(np.nan, y.dtype), y) for g, y in zip(gone, got, strict=True)]
+        truth = known
+    refused = _non_finite(name, truth, got) or _nothing_to_compare(name, truth, got, left_out)
     if refused is not None:
         return refused
-    if not floating:
-        return _judge_exact(name, truth, got, noise, precision)
-    if _is_degenerate(truth, got):
+    truth = flushed(truth, got, precision)
+    error = _Error(truth, got)
+    if _is_degenerate(truth, got, SPREAD * own.rms if own else 0.0):
         sentence = f"Output '{name}' is degenerate: it does not depend on its input, while the source's does."
         return OutputParity(name, Outcome.FAILED, FailureKind.DEGENERATE, sentence, elements=_size(got))
-    error = _Error(truth, got)
     flips = _decision_flips(truth, got) if classifier else None
     if tolerance is not None:
         return _judge_fixed(name, truth, got, error, tolerance, flips)
     judged = _judge_by_noise(name, error, noise, precision, flips)
-    return _judge_locally(judged, truth, got, noise[precision.yardstick], precision)
+    judged = _judge_locally(judged, truth, got, noise[precision.yardstick], precision)
+    if not left_out:
+        return judged
+    sentence = (
+        f"{judged.sentence} In {left_out} of {_size(got)} elements the source itself gives NaN or Inf at "
+        f"{precision.yardstick}, where float64 has numbers: they are not judged."
+    )
+    return replace(judged, sentence=sentence)
 
 
-def _nothing_to_compare(name: str, truth: list[np.ndarray], got: list[np.ndarray]) -> OutputParity | None:
+def flushed(truth: list[np.ndarray], got: list[np.ndarray], precision: Precision) -> list[np.ndarray]:
+    """The truth with 0 where it is below the smallest normal number and 0 came out: runtimes may flush."""
+    import numpy as np
+
+    least = SMALLEST.get(precision.yardstick, SMALLEST_NORMAL)
+    zeros = [y == 0 for y in got]
+    return [np.where(z & (np.abs(t) < least), 0.0, t) if z.any() else t for t, z in zip(truth, zeros, strict=True)]
+
+
+def _nothing_to_compare(
+    name: str, truth: list[np.ndarray], got: list[np.ndarray], left_out: int = 0
+) -> OutputParity | None:
     """No element, or no finite one, in the source as here; shapes, dtypes and the places of NaN and Inf are equal."""
     import numpy as np
 
@@ -243,8 +330,9 @@ def _nothing_to_compare(name: str, truth: list[np.ndarray], got: list[np.ndarray
     if not np.issubdtype(truth[0].dtype, np.floating) or any(np.isfinite(t).any() for t in truth):
         return None
     # Nothing was compared, so nothing has passed.
+    what = "in the source as here" if not left_out else "in the source itself at this precision"
     sentence = (
-        f"Output '{name}' is NaN or Inf in every element, in the source as here: there is no number to compare. "
+        f"Output '{name}' is NaN or Inf in every element, {what}: there is no number to compare. "
         "Give inputs for which the model answers (--mf-data), or bounds of them (--mf-input)."
     )
     return OutputParity(name, Outcome.INCONCLUSIVE, None, sentence, elements=_size(got))
@@ -289,8 +377,8 @@ def _non_finite(name: str, truth: list[np.ndarray], got: list[np.ndarray]) -> Ou
     return OutputParity(name, Outcome.FAILED, FailureKind.NAN, sentence, elements=size)
 
 
-def _is_degenerate(truth: list[np.ndarray], got: list[np.ndarray]) -> bool:
-    """Constant over all elements, or the same for every row, where the source is not."""
+def _is_degenerate(truth: list[np.ndarray], got: list[np.ndarray], explained: float) -> bool:
+    """Constant over all elements, or the same for every row, where the source varies by more than is explained."""
     import numpy as np
 
     def constant(arrays: list[np.ndarray]) -> bool:
@@ -299,9 +387,17 @@ def _is_degenerate(truth: list[np.ndarray], got: list[np.ndarray]) -> bool:
     def same_rows(arrays: list[np.ndarray]) -> bool:
         return all(a.ndim > 0 and a.shape[0] > 1 and bool(np.all(a == a[:1])) for a in arrays)
 
+    def varies(axis: int | None) -> bool:
+        finite = [np.where(np.isfinite(t), t, 0.0) for t in truth]
+        with np.errstate(over="ignore"):
+            squares = sum(float(np.sum(np.square(t - np.mean(t, axis, keepdims=True)))) for t in finite)
+        return math.sqrt(squares / _size(truth)) > explained
+
     if _size(got) < 2:  # noqa: PLR2004 - one element is always constant
         return False
-    return (constant(got) and not constant(truth)) or (same_rows(got) and not same_rows(truth))
+    if constant(got) and not constant(truth) and varies(None):
+        return True
+    return same_rows(got) and not same_rows(truth) and varies(0)
 
 
 def _decision_flips(truth: list[np.ndarray], got: list[np.ndarray]) -> float | None:
@@ -343,7 +439,15 @@ def with_accuracy(
     return replace(verdict, statement=statement)
 
 
-def _judge_exact(
+def _flips_of(own: float, limit: float) -> float:
+    """The share of elements that ``limit`` times as much rounding changes as changes the share ``own``.
+
+    In proportion where few change; never all of them: what each unit of rounding leaves is left by its multiples too.
+    """
+    return 1.0 - math.pow(1.0 - own, limit)
+
+
+def judge_exact(
     name: str, truth: list[np.ndarray], got: list[np.ndarray], noise: Mapping[str, Noise], precision: Precision
 ) -> OutputParity:
     """Integers and booleans are exact, except as far as the source's own change at the asked precision."""
@@ -352,7 +456,13 @@ def _judge_exact(
     flips = changed / size if size else 0.0
     floor = noise.get(precision.yardstick)
     # Where the source itself flips, one element more is no evidence in a small batch.
-    allowed = math.ceil(precision.limit * floor.flips * size) if floor else 0
+    allowed = math.ceil(_flips_of(floor.flips, precision.limit) * size) if floor else 0
+    if floor and floor.flips >= NOTHING_LEFT:
+        sentence = (
+            f"Output '{name}' ({got[0].dtype.name}) cannot be judged: the source itself gives other values in "
+            f"{floor.flips:.2%} of its elements at {precision.yardstick} than in float64."
+        )
+        return OutputParity(name, Outcome.INCONCLUSIVE, None, sentence, flips=flips, elements=size)
     if changed <= allowed:
         sentence = f"Output '{name}' is equal in every element."
         if changed:
@@ -430,7 +540,7 @@ def _judge_locally(
     limit, point = SLICE_LIMIT * precision.limit, LOCAL_POINT_LIMIT.get(asked, LOCAL_POINT_LIMIT["fp32"])
     sentence = ""
     # A wrong slice has wrong elements too, and the larger of the two says which it is.
-    by_slice = local.slice_ratio > limit and local.slice_ratio >= local.point_ratio
+    by_slice = local.slice_ratio > limit and local.slice_ratio * local.wider >= local.point_ratio
     if local.point_ratio > point and not by_slice:
         sentence = (
             f"Output '{name}': its element {list(local.position)} is off by {local.error:.2g}, "
@@ -440,10 +550,11 @@ def _judge_locally(
     elif local.slice_ratio > limit:
         sentence = (
             f"Output '{name}': at index {local.index} of dimension {local.axis} the error is "
-            f"{_times(local.slice_ratio)} what rounding at {asked} explains there ({local.slice_noise:.2g}; the limit "
-            f"is {limit:g}), though that of the whole output is fine: a part of small values is wrong."
+            f"{_times(local.slice_ratio * local.wider)} what rounding at {asked} explains there "
+            f"({local.slice_noise:.2g}; the limit is {limit * local.wider:.3g}), though that of the whole "
+            "output is fine: a part of small values is wrong."
         )
-    judged = replace(judged, slice_ratio=local.slice_ratio, local_point_ratio=local.point_ratio)
+    judged = replace(judged, slice_ratio=local.slice_ratio, local_point_ratio=local.point_ratio or None)
     if not sentence:
         return judged
     return replace(judged, outcome=Outcome.FAILED, failure_kind=FailureKind.NUMERIC, sentence=sentence)

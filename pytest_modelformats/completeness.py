@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _BEFORE_COLLECTION = {"lf": "--lf", "stepwise": "--stepwise"}
 _AFTER_IT = {"keyword": "-k", "markexpr": "-m", "deselect": "--deselect"}
 # What makes another plan than the configuration's own.
-_NARROWS = ("model", "candidate", "formats", "precisions", "backends", "devices", "cells", "env", "all_routes", "slow")
+NARROWS = ("model", "candidate", "formats", "precisions", "backends", "devices", "cells", "env", "all_routes", "slow")
 
 
 def partial_because(config: pytest.Config, campaign: Campaign, cells: Sequence[str]) -> str:
@@ -42,4 +42,4 @@ def partial_because(config: pytest.Config, campaign: Campaign, cells: Sequence[s
 
 def narrowed_by(config: pytest.Config) -> list[str]:
     """The options of the command line that choose which cells there are."""
-    return [f"--mf-{key.replace('_', '-')}" for key in given(config.option) if key in _NARROWS]
+    return [f"--mf-{key.replace('_', '-')}" for key in given(config.option) if key in NARROWS]

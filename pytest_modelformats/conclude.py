@@ -64,13 +64,18 @@ def fail_required(item: pytest.Item, name: str, reason: str) -> NoReturn:
     pytest.fail(note.sentence, pytrace=False)
 
 
+def _kind_of(error: ModelFormatsError) -> FailureKind | None:
+    """A runtime that raises on what the source takes does not keep to the source's interface."""
+    return FailureKind.CONTRACT if Outcome(error.outcome) is Outcome.FAILED else None
+
+
 def end_stage(item: pytest.Item, error: ModelFormatsError, required: str = "", *, own: bool = False) -> NoReturn:
     """End the test as the error asks: skipped with its reason, or failed with its sentence and the next step.
 
     ``own``: what ran were the user's own inputs, and only they know what to do next.
     """
     note = note_of(item)
-    note.outcome = Outcome(error.outcome)
+    note.outcome, note.failure_kind = Outcome(error.outcome), _kind_of(error)
     skipped = note.outcome in SKIPPED_OUTCOMES
     note.sentence = str(error) if skipped or own else with_step(str(error), note.outcome, None)
     trace = getattr(error, "trace", "")
@@ -148,7 +153,7 @@ def _outcome(
         return note.outcome, note.failure_kind, note.sentence
     error = call.excinfo.value if call.excinfo else None
     if isinstance(error, ModelFormatsError):
-        return Outcome(error.outcome), None, str(error)
+        return Outcome(error.outcome), _kind_of(error), str(error)
     text = str(error) or type(error).__name__
     return Outcome.FAILED, note.failure_kind, text.splitlines()[0][:600]
 

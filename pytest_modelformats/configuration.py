@@ -165,18 +165,19 @@ def _models(
     that table says of it.
     """
     shared = {**_facts(own), **_facts(said)}
-    tables = {}
+    tables: dict[str, list[ModelEntry]] = {}  # one file may have several, with other inputs or data
     for name, value in _table(table.get("models", {}), place.at("models")).items():
         entry, facts = _model(name, value, place.at(f"models.{name}"))
-        tables[entry] = ModelEntry(name, entry, **{**_facts(own), **facts, **_facts(said)})
+        tables.setdefault(entry, []).append(ModelEntry(name, entry, **{**_facts(own), **facts, **_facts(said)}))
     about = {key: value for key, value in shared.items() if key != "inputs"}
     chosen = said.get("golden", own.get("golden", ()))
     golden = tuple(ModelEntry("", str(path), golden=True, **about) for path in chosen)
     if "model" in said:
-        return (*(tables.get(at) or ModelEntry("", at, **shared) for at in said["model"]), *golden)
+        return (*(e for at in said["model"] for e in tables.get(at, [ModelEntry("", at, **shared)])), *golden)
     if "golden" in said:
         return golden
-    return (*(ModelEntry("", location, **shared) for location in own.get("model", ())), *tables.values(), *golden)
+    named = [entry for entries in tables.values() for entry in entries]
+    return (*(ModelEntry("", location, **shared) for location in own.get("model", ())), *named, *golden)
 
 
 def _facts(values: Mapping[str, Any]) -> dict[str, Any]:

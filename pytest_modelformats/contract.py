@@ -167,6 +167,9 @@ class FormatModule(Protocol):
     only: it returns the source kind if the file is of this format, else ``None``, and
     raises SourceError if it clearly is but is damaged. The other three run in a worker.
 
+    A module may also have ``precision(path)``, with the standard library only: the precision that a source's numbers
+    are written down in, ``fp32`` where it is not another one of the format's.
+
     A module may also have ``training_nodes(artifact) -> [(operator, name)]``: what of a file runs in training mode.
     The worker that has opened the file is asked, and a reproduction bundle holds the file in which the function
     stands: that imports the standard library alone.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import registry
+from pytest_modelformats import __version__, registry
 from pytest_modelformats.cache import key_of
 from pytest_modelformats.companions import companions
 from pytest_modelformats.machine import versions
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pytest_modelformats.cache import Cache
+    from pytest_modelformats.models import Models
+    from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import Converter, Description, PlannedCell, Source
 
 # Every converter lives in the worker of this name: what is timed never shares a process with it.
@@ -52,6 +55,71 @@ class Origin:
     options: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class KeyedStep:
+    """A step of a chain, and the key of what it makes.
+
+    ``parts`` is everything that the key is made of: ``source`` says what the chain starts from, ``steps`` every
+    conversion up to this one. It stands in the entry's ``metadata.json``, so that two keys can be told apart later.
+    """
+
+    converter: Converter
+    key: str
+    parts: Mapping[str, Any]
+
+    @property
+    def own(self) -> Mapping[str, Any]:
+        """The step itself: converter, version, precision, options and libraries."""
+        last: Mapping[str, Any] = self.parts["steps"][-1]
+        return last
+
+
+def origin_of(models: Models, settings: Settings, model: str, example: Mapping[str, str]) -> Origin:
+    """What the chains of a model start from; ``example`` names the files of a feed, and is in no key."""
+    source = models.source(model)
+    options = {"opset": settings.opset, "dynamic": not settings.static}
+    return Origin(source, models.description(model), source.sha256, example, options)
+
+
+def keyed_steps(planned: PlannedCell, origin: Origin) -> tuple[KeyedStep, ...]:
+    """The steps of a cell's chain with the keys of what they make; nothing is converted."""
+    source = {
+        "content": origin.content,
+        "fingerprint": origin.description.fingerprint,
+        "inputs": [str(s) for s in origin.description.inputs],
+        "outputs": [str(s) for s in origin.description.outputs],
+    }
+    steps: list[dict[str, Any]] = []
+    keyed = []
+    for step in planned.chain:
+        converter = registry.converters()[step.converter]
+        own = {
+            "converter": converter.name,
+            "version": converter.version,
+            "precision": step.precision,
+            "options": {name: origin.options[name] for name in converter.options},
+            "libraries": versions(converter.libraries),
+        }
+        steps = [*steps, own]
+        parts = {"source": source, "steps": steps}
+        keyed.append(KeyedStep(converter, chain_key(parts), parts))
+    return tuple(keyed)
+
+
+def chain_key(parts: Mapping[str, Any]) -> str:
+    """The key of what the last step makes, of the parts alone."""
+    key = key_of(parts["source"])
+    for step in parts["steps"]:
+        key = key_of(
+            {
+                "after": key,
+                "converter": [step["converter"], step["version"]],
+                **{name: step[name] for name in ("precision", "options", "libraries")},
+            }
+        )
+    return key
+
+
 def convert(
     planned: PlannedCell, origin: Origin, cache: Cache, ask: Callable[[Converter, dict[str, Any]], dict[str, Any]]
 ) -> Artifact:
@@ -64,37 +132,25 @@ def convert(
     if not planned.chain:
         path = Path(start)
         return Artifact(path, planned.cell.format, planned.artifact_precision, _size_of(planned, path))
-    current, held, key = Path(start), "fp32", _start_key(origin)
+    current, held = Path(start), "fp32"
     made = cached = elapsed = 0
     content = ""
     facts: dict[str, Any] = {}
-    for step in planned.chain:
-        converter = registry.converters()[step.converter]
-        options = {name: origin.options[name] for name in converter.options}
-        libraries = versions(converter.libraries)
-        key = key_of(
-            {
-                "after": key,
-                "converter": [converter.name, converter.version],
-                "precision": step.precision,
-                "options": options,
-                "libraries": libraries,
-            }
-        )
+    for step in keyed_steps(planned, origin):
+        converter, precision = step.converter, str(step.own["precision"])
         name = "model" + registry.formats()[converter.target].suffix
-        provenance = _provenance(planned, origin, converter, step.precision, options, libraries)
 
         def make(
             folder: Path,
             converter: Converter = converter,
             name: str = name,
-            job: dict[str, Any] = _job(origin, converter, current, held, step.precision, options),  # noqa: B008
+            job: dict[str, Any] = _job(origin, current, held, step),  # noqa: B008
         ) -> Mapping[str, Any]:
             answer = ask(converter, {**job, "output": str(folder / name)})
             return {**answer["facts"], "convert_ns": answer["convert_ns"]}
 
-        entry = cache.get_or_make(key, provenance, make)
-        current, held = entry.folder / name, step.precision
+        entry = cache.get_or_make(step.key, _provenance(planned.cell.model, step), make)
+        current, held = entry.folder / name, precision
         made, cached = made + entry.made, cached + (not entry.made)
         elapsed += int(entry.metadata["facts"]["convert_ns"])
         facts.update(entry.metadata["facts"])
@@ -104,54 +160,39 @@ def convert(
     return Artifact(current, planned.cell.format, held, size, elapsed, made, cached, facts, content)
 
 
-def _start_key(origin: Origin) -> str:
-    return key_of(
-        {
-            "content": origin.content,
-            "fingerprint": origin.description.fingerprint,
-            "inputs": [str(s) for s in origin.description.inputs],
-            "outputs": [str(s) for s in origin.description.outputs],
-        }
-    )
-
-
-def _job(
-    origin: Origin, converter: Converter, current: Path, held: str, precision: str, options: Mapping[str, Any]
-) -> dict[str, Any]:
+def _job(origin: Origin, current: Path, held: str, step: KeyedStep) -> dict[str, Any]:
     return {
         "source": origin.source.to_json(),
         "input": str(current),
         "input_precision": held,
-        "precision": precision,
+        "precision": step.own["precision"],
         "inputs": [s.to_json() for s in origin.description.inputs],
         "outputs": [s.to_json() for s in origin.description.outputs],
         "example": dict(origin.example),
-        "options": dict(options),
-        "checker": registry.formats()[converter.target].module,
+        "options": dict(step.own["options"]),
+        "checker": registry.formats()[step.converter.target].module,
     }
 
 
-def _provenance(
-    planned: PlannedCell,
-    origin: Origin,
-    converter: Converter,
-    precision: str,
-    options: Mapping[str, Any],
-    libraries: Mapping[str, str],
-) -> dict[str, Any]:
-    """What ``metadata.json`` says beside the key: enough to make the artifact again."""
+def _provenance(model: str, step: KeyedStep) -> dict[str, Any]:
+    """What ``metadata.json`` says beside the key: enough to make the artifact again, and to tell keys apart."""
+    source, own = step.parts["source"], step.own
     return {
         "what": "artifact",
-        "model": planned.cell.model,
-        "source_sha256": origin.content,
-        "fingerprint": origin.description.fingerprint,
-        "converter": converter.name,
-        "chain": [f"{s.converter}:{s.precision}" for s in planned.chain],
-        "precision": precision,
-        "options": dict(options),
-        "libraries": dict(libraries),
-        "inputs": [str(s) for s in origin.description.inputs],
-        "outputs": [str(s) for s in origin.description.outputs],
+        "model": model,
+        "format": step.converter.target,
+        "precision": own["precision"],
+        "source_sha256": source["content"],
+        "fingerprint": source["fingerprint"],
+        "inputs": source["inputs"],
+        "outputs": source["outputs"],
+        "converter": own["converter"],
+        "chain": [f"{s['converter']}:{s['precision']}" for s in step.parts["steps"]],
+        "options": own["options"],
+        "libraries": own["libraries"],
+        "key_parts": step.parts,
+        "tool": __version__,
+        "python": platform.python_version(),
     }
 
 

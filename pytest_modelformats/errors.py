@@ -11,6 +11,7 @@ cache                   :class:`CacheError` (folder not writable, disk full)
 run, measure            :class:`Unsupported`, :class:`MissingDependency`, :class:`NoDevice`,
                         :class:`RunError` (the runtime refused the inputs or raised),
                         :class:`NotMeasured` (timing beside other work)
+compare                 :class:`Undecidable` (a source that gives other outputs every time)
 environments            :class:`EnvironmentUnavailable` (offline, no such version)
 workers                 :class:`WorkerCrashed`, :class:`WorkerTimeout`, :class:`OutOfMemory`
 ======================  =====================================================================
@@ -85,6 +86,12 @@ class NotMeasured(ModelFormatsError):
     outcome = "not-measured"
 
 
+class Undecidable(ModelFormatsError):
+    """The source itself leaves nothing to judge by; the message says why."""
+
+    outcome = "inconclusive"
+
+
 class WorkerCrashed(ModelFormatsError):
     """The worker process died; the message names the signal or the exit status."""
 
@@ -118,6 +125,7 @@ BY_NAME: dict[str, type[ModelFormatsError]] = {
         NoDevice,
         RunError,
         NotMeasured,
+        Undecidable,
         WorkerCrashed,
         WorkerTimeout,
         OutOfMemory,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.confirming import finished, run_to_files
 from pytest_modelformats.errors import ModelFormatsError
-from pytest_modelformats.localise import INTERMEDIATES, Localised
+from pytest_modelformats.localise import INTERMEDIATES, NONE_WRONG, Localised
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,12 +37,23 @@ def in_runtime(search: Search, artifact: Path) -> Localised:
     if not plan["chunks"]:
         return Localised(INTERMEDIATES, reason=plan["reason"] or "the graph has no floating-point results to look at")
     ratios: dict[str, float | None] = {}
+    overflowing: set[str] = set()
     for number, names in enumerate(plan["chunks"]):
-        ratios |= _exposed(search, artifact, truths, names, number)
+        told = _exposed(search, artifact, truths, names, number)
+        ratios |= told["ratios"]
+        overflowing.update(told["overflows"])
         answer = _blame(search, common, ratios)
         if answer["found"] is not None:
             return finished(search, answer | {"compared": len(ratios)})
     everything = [name for names in plan["chunks"] for name in names]
+    overflowed = next((name for name in everything if name in overflowing), "")
+    if overflowed:
+        operator, node = plan["makers"][overflowed]
+        reason = (
+            f"{NONE_WRONG}: {operator} '{node}' is the first whose results are not finite where the float64 ones are, "
+            f"and at {search.precision} the graph itself has the same ones there without {search.planned.cell.backend}"
+        )
+        return Localised(INTERMEDIATES, reason=reason, nodes_compared=len(ratios))
     first = _first_wrong_prefix(search, artifact, truths, everything)
     if first is None:
         reason = (
@@ -59,17 +70,13 @@ def _blame(search: Search, common: dict[str, Any], ratios: dict[str, float | Non
     return search.ask(f"{_ONNX}:blame", **common, ratios=ratios, limit=search.limit, folder=str(search.folder / "part"))
 
 
-def _exposed(search: Search, artifact: Path, truths: Path, names: list[str], number: int) -> dict[str, float | None]:
-    """The errors of some tensors in the backend, in units of their noise."""
+def _exposed(search: Search, artifact: Path, truths: Path, names: list[str], number: int) -> dict[str, Any]:
+    """The errors of some tensors in the backend, in units of their noise, and which of them may overflow."""
     path = search.folder / f"exposed-{number}" / "model.onnx"
     search.ask(f"{_ONNX}:expose", artifact=str(artifact), names=names, path=str(path))
     files = run_to_files(search, path, search.written())
     path.unlink()
-    answer = search.ask(
-        f"{_ONNX}:distances", truths=str(truths), tensors={n: f for n, f in files.items() if n in names}
-    )
-    found: dict[str, float | None] = answer["ratios"]
-    return found
+    return search.ask(f"{_ONNX}:distances", truths=str(truths), tensors={n: f for n, f in files.items() if n in names})
 
 
 def _first_wrong_prefix(

@@ -83,6 +83,14 @@ class Fuzzer:
         self.failing: dict[str, Generated] = {}
         self.shown: dict[str, Shown] = {}
 
+    def need_source(self, model: str) -> None:
+        """There is a source to evaluate; raises Unsupported where a file holds the results of some inputs instead."""
+        if self._models.is_stored(model):
+            raise Unsupported(
+                f"generated inputs are judged by the model's own results on them, and '{model}' is a golden bundle, "
+                "which holds those of its samples only; this check needs the model itself (--mf-model)"
+            )
+
     def search(self, subject: Subject) -> Verdict:
         """The verdict over so many generated inputs, the one that failed before first.
 
@@ -108,6 +116,7 @@ class Fuzzer:
             "judged": search.judged,
             "refused_by_source": search.refused,
             "overflowing_source": search.overflown,
+            "without_numbers": search.unclear,
             "largest_noise_ratio": search.largest_ratio,
             "largest_point_ratio": search.largest_point,
             "out_of_time": search.out_of_time,
@@ -119,12 +128,18 @@ class Fuzzer:
             why = f"; the first time: {search.refusal}" if search.refusal else ""
             spent = "the time for it was spent, " if search.out_of_time else ""
             raise NotMeasured(
-                f"none of the generated inputs could be judged: {spent}the source refused {search.refused} and "
-                f"overflows on {search.overflown} itself{why}"
+                f"none of the generated inputs could be judged: {spent}the source refused {search.refused}, "
+                f"overflows on {search.overflown} itself, and an output is NaN or Inf alone on {search.unclear}{why}"
             )
         more = "--mf-fuzz N asks for more" if unasked else "--mf-fuzz-budget"
         spent = f" The time for it was spent ({more})." if search.out_of_time else ""
-        sentence = f"On {search.judged} generated inputs every output is the source's.{spent}"
+        unclear = (
+            f" On {search.unclear} more, an output is NaN or Inf in every element, in the source as here: "
+            "there was nothing to compare."
+            if search.unclear
+            else ""
+        )
+        sentence = f"On {search.judged} generated inputs every output is the source's.{unclear}{spent}"
         return Verdict(Outcome.PASSED, None, sentence, (), facts)
 
     def _smallest(self, subject: Subject, search: Search, count: int) -> WrongResult | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import asdict
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import __version__, golden_file, laws, naming, reroll
+from pytest_modelformats import __version__, batches, golden_file, laws, metamorphic, naming, reroll
 from pytest_modelformats.compare import CLASSIFIED, POINT_LIMIT, measure_noise
 from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
 from pytest_modelformats.formats.golden import feed_key
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 KEPT_ELEMENTS = 262_144
 # Of every row at least so many elements: enough for an rms within 5 % (1/√(2n) for independent errors).
 FEWEST_PER_ROW = 256
+# Of the stress rows and of those moved for a second look, which are ten feeds beside the samples' one, as much less:
+# their rms is still known within a per cent, and a bundle of 16 maps of 160 by 160 is 24 MB instead of 50.
+UNUSUAL_SHARE = 8
 SEED = 0
 
 
@@ -39,7 +44,7 @@ class Writer:
         self.reference, self.description = models.reference(model), models.description(model)
         self.arrays: dict[str, np.ndarray] = {}
         self.records: list[dict[str, Any]] = []
-        self._positions: dict[tuple[int, int], str] = {}
+        self._positions: dict[tuple[int, int, bool], str] = {}
         self.sampled = [self._is_large(index) for index in range(len(self.description.outputs))]
 
     def _is_large(self, output: int) -> bool:
@@ -47,25 +52,37 @@ class Writer:
         whole = self.description.classifier and output == 0
         return not whole and sum(t[output].size for t in self.reference.truths) > KEPT_ELEMENTS
 
-    def kept(self, output: int, array: np.ndarray) -> np.ndarray | Sampled:
-        """What is stored of an output: all of it, or the same elements of every row, chosen by a seed."""
-        if not self.sampled[output]:
-            return array
+    def kept(self, output: int, array: np.ndarray, *, unusual: bool = False) -> np.ndarray | Sampled:
+        """What is stored of an output: all of it, or the same elements of every row, chosen by a seed.
+
+        Of ``unusual`` inputs it is fewer, of integers too: there only floats are judged.
+        """
         import numpy as np
 
+        budget = KEPT_ELEMENTS // UNUSUAL_SHARE if unusual else KEPT_ELEMENTS
+        needless = unusual and array.size > budget and not np.issubdtype(array.dtype, np.floating)
+        if not self.sampled[output] and not needless:
+            return array
         size = array.size // max(rows_of(array.shape), 1)
-        name = self._positions.get((output, size))
+        key = output, size, unusual
+        name = self._positions.get(key)
         if name is None:
             rows = sum(rows_of(t[output].shape) for t in self.reference.truths)
-            count = min(size, max(FEWEST_PER_ROW, KEPT_ELEMENTS // max(rows, 1)))
+            count = min(size, max(FEWEST_PER_ROW, budget // max(rows, 1)))
             chosen = np.random.default_rng((SEED, output)).choice(size, count, replace=False)
             name = f"positions/{len(self._positions)}.npy"
-            self._positions[output, size] = name
+            self._positions[key] = name
             self.arrays[name] = np.sort(chosen).astype(np.uint32)
         return take(array, self.arrays[name])
 
     def record(
-        self, feed: Mapping[str, np.ndarray], precision: str, outputs: Sequence[np.ndarray], method: str
+        self,
+        feed: Mapping[str, np.ndarray],
+        precision: str,
+        outputs: Sequence[np.ndarray],
+        method: str,
+        *,
+        unusual: bool = False,
     ) -> None:
         """Store the outputs for one feed, once."""
         key = feed_key(feed)
@@ -73,7 +90,7 @@ class Writer:
             return
         held = []
         for index, array in enumerate(outputs):
-            kept, member = self.kept(index, array), f"evaluated/{len(self.records)}/{index}.npy"
+            kept, member = self.kept(index, array, unusual=unusual), f"evaluated/{len(self.records)}/{index}.npy"
             is_sampled = isinstance(kept, Sampled)
             self.arrays[member] = kept.values if isinstance(kept, Sampled) else kept
             size = array.size // max(rows_of(array.shape), 1)
@@ -81,19 +98,19 @@ class Writer:
                 {
                     "member": member,
                     "shape": list(array.shape),
-                    "positions": self._positions[index, size] if is_sampled else None,
+                    "positions": self._positions[index, size, unusual] if is_sampled else None,
                     "sha256": _sha256(array),
                 }
             )
         self.records.append({"feed": key, "precision": precision, "method": method, "outputs": held})
 
-    def evaluate(self, name: str, feed: Mapping[str, np.ndarray], precision: str) -> None:
+    def evaluate(self, name: str, feed: Mapping[str, np.ndarray], precision: str, *, unusual: bool = False) -> None:
         """Evaluate and store unusual inputs; what the source itself cannot do with them is asked of no candidate."""
         try:
             outputs = self.models.evaluated(self.model, name, feed, precision)
         except (Unsupported, ConvertError, RunError):
             return
-        self.record(feed, precision, outputs, precision)
+        self.record(feed, precision, outputs, precision, unusual=unusual)
 
     def noise(self) -> dict[str, list[dict[str, float]]]:
         """The noise floors; those of sampled outputs over the elements that are kept."""
@@ -106,7 +123,7 @@ class Writer:
             for output in (i for i, large in enumerate(self.sampled) if large):
                 truths = [_values(self.kept(output, t[output])) for t in self.reference.truths]
                 others = [_values(self.kept(output, r[output])) for r in rounded]
-                values[output] = asdict(measure_noise(truths, others, PRECISIONS[precision].mantissa_bits))
+                values[output] = asdict(measure_noise(truths, others, PRECISIONS[precision].result_bits))
         return found
 
 
@@ -134,7 +151,9 @@ def export(models: Models, model: str, path: Path) -> Mapping[str, Any]:
     for name, further, precision in _further(models, model):
         writer.record(further, precision, models.evaluated(model, name, further, precision), precision)
     for name, further, precision in _unusual(models, model):
-        writer.evaluate(name, further, precision)
+        writer.evaluate(name, further, precision, unusual=True)
+    if samples.batch_symbol:
+        _record_batches(models, model, writer)
     if samples.labels is not None:
         writer.arrays["labels/0.npy"] = samples.labels
     manifest: dict[str, Any] = _fit_to_show(plain(_manifest(models, model, writer)))
@@ -157,13 +176,32 @@ def _further(models: Models, model: str) -> Iterator[tuple[str, Mapping[str, np.
     """What ``Stages`` evaluates when it examines a fallback: a few rows, and the same moved by a unit of rounding."""
     few = models.rows(model, 0, max(laws.BATCHES))
     yield "few", few, "float64"
-    for precision in (p for p in naming.ALIKE if p in models.reference(model).noise):
+    moves = any(spec.is_float for spec in models.description(model).inputs)
+    # Where no input can be moved, the source's own error at the suspected precision is looked at instead.
+    for precision in (p for p in (*naming.ALIKE, *(() if moves else ("bf16",))) if p in models.reference(model).noise):
         yield "few", few, precision
-    if not any(spec.is_float for spec in models.description(model).inputs):
+    if not moves:
         return
     for precision in CLASSIFIED:
         if PRECISIONS[precision].mantissa_bits < max(CLASSIFIED.values()):
             yield f"moved-{precision}", reroll.moved(few, precision), "float64"
+
+
+def _record_batches(models: Models, model: str, writer: Writer) -> None:
+    """Store what the batch and permutation checks ask of the source; sizes that it does not take are not stored."""
+    known = list(models.reference(model).noise)
+    if not known:
+        return
+    source = batches.of_source(models, model, known[0])  # the finest: what goes by rows there does so at all
+    for span, truth in () if source.cut else source.truths.items():
+        writer.record(models.rows(model, *span), "float64", truth, "float64")
+    mixed = not source.cut and not all(source.by_rows)
+    for precision, size in product(known, source.sizes) if mixed else ():
+        feed = models.rows(model, 0, size)
+        with suppress(*batches.REFUSED):
+            writer.record(feed, precision, models.evaluated(model, f"rows-0-{size}", feed, precision), precision)
+    for number, feed in enumerate(metamorphic.in_orders(models, model)):
+        writer.evaluate(f"order-{number}", feed, "float64")
 
 
 def _unusual(models: Models, model: str) -> Iterator[tuple[str, Mapping[str, np.ndarray], str]]:

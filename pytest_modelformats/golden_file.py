@@ -159,7 +159,9 @@ def read_array(data: bytes, what: str) -> np.ndarray:
     if count < 0 or count * dtype.itemsize != len(data) - start:
         raise _damaged(what, f"shape {list(shape)} of {dtype} does not fit its {len(data) - start} bytes")
     array = np.frombuffer(data, dtype, count, start)
-    return np.ascontiguousarray(array.reshape(shape, order="F" if fortran else "C"))
+    whole = np.ascontiguousarray(array.reshape(shape, order="F" if fortran else "C"))
+    whole.shape = shape  # of a single number it has made a row
+    return whole
 
 
 def write(path: Path, manifest: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

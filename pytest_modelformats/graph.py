@@ -92,14 +92,17 @@ def _precedes(base: Path, target: str, own: set[str]) -> bool:
 
 
 @cache
-def artifacts(source_format: str) -> tuple[Path, ...]:
+def artifacts(source_format: str, precision: str = "fp32") -> tuple[Path, ...]:
     """Every artifact that can be made of a source, default chains first, then the other routes.
+
+    A source whose numbers are those of another ``precision`` is its own artifact at that one.
 
     A route's artifact is carried on within its own format (``onnx.legacy`` at fp16 is made
     from ``onnx.legacy`` at fp32), never into another one.
     """
     everything = converters().values()
     default = shortest(Path((source_format, "fp32"), ()), [c for c in everything if c.default])
+    default[source_format, precision] = Path((source_format, precision), ())
     found = list(default.values())
     for path in _alternatives(source_format, default):
         inner = [c for c in everything if c.default and c.source == c.target == path.node[0]]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats import comparison_items, machine, record, registry
+from pytest_modelformats import comparison_items, machine, record, registry, unmet
 from pytest_modelformats.advice import advised
 from pytest_modelformats.budget import within
 from pytest_modelformats.completeness import partial_because
@@ -19,6 +19,7 @@ from pytest_modelformats.conclude import end_stage, fail_required, note_of
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, NotMeasured, RunError
 from pytest_modelformats.expectations import complaints
 from pytest_modelformats.judging import Watch, refuse_update, update_files
+from pytest_modelformats.options import given
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
 from pytest_modelformats.redact import redacted
 from pytest_modelformats.reproduction import adopt, keep_bundle
@@ -239,6 +240,7 @@ def before_loop(session: pytest.Session, campaign: Campaign) -> None:
         try:
             campaign.start_ahead(ids)
             campaign.open_only_source(ids)
+            campaign.check_tolerances(ids)
         except ModelFormatsError as error:
             raise pytest.UsageError(str(error)) from None
         selected(session.config, campaign, [f"[{i}]" for i in ids])
@@ -324,8 +326,10 @@ def _located(
 
     if not localise.due(campaign.settings, name, verdict):
         return None
-    note, found = note_of(item), localise.localise(campaign.stages, campaign.settings, planned, verdict)
+    note, found = note_of(item), localise.localise(campaign.stages, campaign.settings, planned, verdict, name)
     note.data["localisation"] = found.data()
+    if name not in localise.SEARCHED:
+        return None
     what, step, rest = note.sentence.partition(" Next: ")
     note.sentence = f"{what} {found.sentence}{step}{rest}"
     return localise.submodel(found, planned)
@@ -396,8 +400,7 @@ def _required(campaign: Campaign, planned: PlannedCell, outcome: Outcome | None)
     cell, settings = planned.cell, campaign.settings
     if outcome is Outcome.NO_DEVICE and cell.device not in {*settings.require, *settings.devices}:
         return ""
-    names = {cell.format, cell.variant, cell.precision, cell.backend, cell.device, cell.environment}
-    return min(names & set(settings.require), default="")
+    return min(unmet.names(cell) & set(settings.require), default="")
 
 
 def runner(
@@ -483,6 +486,7 @@ def finish(session: pytest.Session, exitstatus: int) -> None:
         keeper.complaints.append("nothing was measured: every selected cell was skipped; the reasons are above")
     if not interrupted:
         keeper.complaints += comparison_items.complaints(campaign)
+        keeper.complaints += unmet.require_complaints(campaign.settings, campaign.plan, given(config.option))
     if keeper.complaints and exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     complete = recorder.close(

@@ -6,8 +6,9 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.errors import ConfigurationError, SourceError
+from pytest_modelformats.errors import ConfigurationError, SourceError, Unsupported
 from pytest_modelformats.registry import suggest
+from pytest_modelformats.schema import DTYPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,7 +80,7 @@ def load_samples(
 
     Raises: SourceError, naming the array, what it is and what the model takes.
     """
-    from pytest_modelformats.sample_checks import checked_feed, row_count, split
+    from pytest_modelformats.sample_checks import checked_feed, row_count, split, whole_labels
     from pytest_modelformats.sample_files import read_arrays
 
     check_specs(specs)
@@ -89,9 +90,7 @@ def load_samples(
     symbol, axes = batch(specs)
     feeds = (feed,) if symbol else split(feed, specs, origin)
     count = row_count(feed, axes, origin) if symbol else len(feeds) * fixed_batch(specs)
-    if labels is not None and (not labels.ndim or len(labels) != count):
-        msg = f"{origin} has labels of shape {list(labels.shape)} for {count} samples; give one per sample"
-        raise SourceError(msg)
+    labels = None if labels is None else whole_labels(labels, count, origin)
     return _limited(Samples(feeds, count, f"{origin}, {count} samples", labels, symbol, axes), limit)
 
 
@@ -117,8 +116,12 @@ def rows(samples: Samples, start: int, stop: int) -> dict[str, np.ndarray]:
 
 
 def check_specs(specs: Sequence[TensorSpec]) -> None:
-    """Every input has a name of its own and a shape; raises SourceError."""
+    """Every input has a name of its own, a shape and numbers in it; raises SourceError, Unsupported."""
     for spec in specs:
+        if spec.dtype not in DTYPES:
+            kind = "text" if spec.dtype in {"object", "str", "string"} else spec.dtype
+            msg = f"the input '{spec.name}' of the model is {kind}; only numbers and booleans can be drawn and compared"
+            raise Unsupported(msg)
         if not spec.name or spec.shape is None:
             msg = (
                 f"the model does not state the {'shape' if spec.name else 'name'} of an input ({spec}); "
@@ -141,6 +144,21 @@ def batch(specs: Sequence[TensorSpec]) -> tuple[str, dict[str, tuple[int, ...]]]
         return "?", {spec.name: (0,) for spec in specs if spec.shape and spec.shape[0] in ANONYMOUS}
     found = {spec.name: tuple(i for i, dim in enumerate(spec.shape or ()) if dim == first) for spec in specs}
     return first, {name: axes for name, axes in found.items() if axes}
+
+
+def why_fixed(model: str, specs: Sequence[TensorSpec]) -> str:
+    """Why such a model has no batch of another size, as a clause; what may vary without being the batch is named."""
+    first = next((spec for spec in specs if spec.shape), None)
+    varying = ((s.name, i, dim) for s in specs for i, dim in enumerate(s.shape or ()) if isinstance(dim, str))
+    found = next(varying, None)
+    if first is None or found is None:
+        return f"the batch dimension of {model} is fixed"
+    name, axis, symbol = found
+    what = f"'{symbol}'" if symbol not in ANONYMOUS else "a dimension"
+    return (
+        f"the first dimension of input '{first.name}' of {model} is fixed at {fixed_batch(specs)}, and no other is "
+        f"taken for the batch ({what} that may vary is dimension {axis} of '{name}')"
+    )
 
 
 def fixed_batch(specs: Sequence[TensorSpec]) -> int:
@@ -227,14 +245,18 @@ def as_float(array: Any, dtype: str) -> np.ndarray:
 def _integer_range(spec: TensorSpec) -> tuple[int, int]:
     import numpy as np
 
-    dims = ",".join(str(dim) for dim in spec.shape or ())
+    # A symbol of the model's own may be a term, or "?": what is proposed has a name.
+    named = (
+        d if isinstance(d, int) or d.isidentifier() else f"d{i}" if i else "N" for i, d in enumerate(spec.shape or ())
+    )
+    dims = ",".join(map(str, named))
+    limits = np.iinfo(spec.dtype)
     if spec.low is None or spec.high is None:
         msg = (
             f"the input '{spec.name}' is {spec.dtype} and its range of values is not known; "
-            f"add --mf-input '{spec.name}:{spec.dtype}[{dims}]{{0..30521}}' with its own range"
+            f"add --mf-input '{spec.name}:{spec.dtype}[{dims}]{{0..{min(30521, limits.max)}}}' with its own range"
         )
         raise SourceError(msg)
-    limits = np.iinfo(spec.dtype)
     low, high = int(spec.low), int(spec.high)
     if low != spec.low or high != spec.high or not limits.min <= low <= high <= limits.max:
         msg = f"the range of the input {spec} is not one of whole {spec.dtype} numbers, low to high; correct --mf-input"

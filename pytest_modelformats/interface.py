@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from pytest_modelformats.schema import Format, TensorSpec
 
@@ -20,20 +20,36 @@ def differences(
     stated_outputs: Sequence[TensorSpec],
     form: Format,
     precision: str,
+    invented: Collection[str] = (),
 ) -> list[str]:
     """Every way in which what the runtime states differs from the source's interface, as sentences.
+
+    ``invented`` are names of outputs that the source does not state: where they are no contract (an artifact that was
+    not converted here), other names stand for the outputs at their positions.
 
     What the runtime or the format does not state (a name "", a shape ``None``, no specification
     at all) cannot differ; it is held by the outputs themselves in the parity check.
     """
     return [
         *_side("input", expected_inputs, stated_inputs, form.named_inputs, precision),
-        *_side("output", expected_outputs, stated_outputs, form.named_outputs, precision),
+        *_side("output", expected_outputs, stated_outputs, form.named_outputs, precision, invented),
     ]
 
 
+def by_position(outputs: Sequence[TensorSpec], stated: Sequence[TensorSpec], invented: Collection[str]) -> list[str]:
+    """The names that an artifact has for outputs which the source does not name; one of the source's own is none."""
+    names = {spec.name for spec in outputs}
+    pairs = zip(outputs, stated, strict=False)  # another number of them is a difference of its own
+    return [got.name for source, got in pairs if source.name in invented and got.name and got.name not in names]
+
+
 def _side(
-    what: str, expected: Sequence[TensorSpec], stated: Sequence[TensorSpec], named: bool, precision: str
+    what: str,
+    expected: Sequence[TensorSpec],
+    stated: Sequence[TensorSpec],
+    named: bool,
+    precision: str,
+    invented: Collection[str] = (),
 ) -> list[str]:
     if not stated:
         return []
@@ -41,8 +57,9 @@ def _side(
         names = ", ".join(s.name or "?" for s in stated)
         return [f"there are {len(stated)} {what}s ({names}) where the source has {len(expected)}"]
     found = []
+    free = by_position(expected, stated, invented)
     for index, (source, got) in enumerate(zip(expected, stated, strict=True)):
-        if named and got.name and source.name and got.name != source.name:
+        if named and got.name and source.name and got.name not in {source.name, *free}:
             found.append(f"{what} {index} is called '{got.name}' where the source says '{source.name}'")
         if got.dtype and source.dtype != got.dtype and not (source.is_float and got.dtype == _OWN_DTYPE.get(precision)):
             found.append(f"{what} '{source.name}' is {got.dtype} where the source has {source.dtype}")

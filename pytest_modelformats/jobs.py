@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import registry
+from pytest_modelformats import registry, unmet
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.options import OPTIONS
 
@@ -184,8 +184,17 @@ def _selection(
     plan_of: Planner,
     given: Mapping[str, Any],
 ) -> tuple[str, ...]:
-    """The options that leave exactly the group of a plan: the fewest axes that do, or else its cells by their ids."""
+    """The options that leave exactly the group of a plan: the fewest axes that do, or else its cells by their ids.
+
+    Names to require are handed on to the jobs whose cells have them. Candidates of the command line stay
+    whole, for an option that leaves one without a cell contradicts it: their ids alone do not.
+    """
     wanted = {planned.cell.id for planned in group}
+    if "require" in given:
+        there = set().union(*(unmet.names(planned.cell) for planned in group))
+        given = {**given, "require": tuple(name for name in settings.require if name in there)}
+    if "candidate" in given and not {p.cell.candidate for p in cells} <= {"", *(p.cell.candidate for p in group)}:
+        return _words({**given, "cells": tuple(planned.cell.id for planned in group)})
     axes = {axis: tuple(dict.fromkeys(_value(planned, axis) for planned in group)) for axis in _AXES}
     others = (planned for planned in cells if planned.cell.id not in wanted)
     if not any(all(_value(planned, axis) in axes[axis] for axis in _AXES) for planned in others):

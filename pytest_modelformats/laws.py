@@ -62,9 +62,12 @@ def between_runs(
     noise: Mapping[str, Sequence[Noise]],
     precision: Precision,
 ) -> Verdict:
-    """Judge two runs of one artifact against each other: their difference against √2 of the noise."""
+    """Judge two runs of one artifact against each other: their difference against √2 of the noise.
+
+    Shapes: both are of the first rows that the noise is of, or ``lost`` is not in it.
+    """
     wide = {
-        p: [Noise(n.rms * _TWO_RUNS, n.max * 2, n.raw_rms * _TWO_RUNS, n.flips * 2) for n in v]
+        p: [Noise(n.rms * _TWO_RUNS, n.max * 2, n.raw_rms * _TWO_RUNS, n.flips * 2, lost=n.lost) for n in v]
         for p, v in noise.items()
     }
     dtypes = [a.dtype.name for a in first[0]]

@@ -27,6 +27,17 @@ if TYPE_CHECKING:
 KINDS = frozenset({FailureKind.NUMERIC, FailureKind.NAN, FailureKind.DEGENERATE, FailureKind.PRECISION})
 # How the batch law says which size of batch it is about: that many rows are looked at.
 _BATCH = re.compile(r"^(?:rows of )?batch (\d+) against")
+# The checks that compare with the source, and so have something to search against.
+SEARCHED = frozenset({"parity", "batch", "fuzz"})
+_NO_REFERENCE = {
+    "permutation": "the rows of a batch in another order",
+    "determinism": "the same input again and in a fresh session",
+    "history": "the same input before and after others",
+    "concurrency": "calls alone and beside others",
+    "threads": "sessions with one thread and with several",
+}
+# How a reason starts that is an answer, and no search that came to nothing.
+NONE_WRONG = "no operator is wrong"
 INTERMEDIATES, BISECTION = "onnx-intermediates", "bisection"
 
 
@@ -69,24 +80,42 @@ class Localised:
 
 def due(settings: Settings, name: str, verdict: Verdict) -> bool:
     """Whether a verdict asks for it."""
-    if settings.localise_budget_s <= 0 or name not in {"parity", "batch"}:
+    if settings.localise_budget_s <= 0 or name not in {*SEARCHED, *_NO_REFERENCE}:
         return False
     return verdict.outcome is Outcome.FAILED and verdict.failure_kind in KINDS
 
 
-def localise(stages: Stages, settings: Settings, planned: PlannedCell, verdict: Verdict) -> Localised:
-    """Where the cell goes wrong, within the budget; asked a second time for a cell, the same answer."""
+def localise(
+    stages: Stages, settings: Settings, planned: PlannedCell, verdict: Verdict, name: str = "parity"
+) -> Localised:
+    """Where the cell goes wrong, within the budget; asked again for a cell and the same inputs, the same answer.
+
+    ``name`` is the check's. What compares the cell with itself alone has nothing to search against, and says so.
+    """
+    if name in _NO_REFERENCE:
+        reason = (
+            f"the {name} check compares the cell with itself ({_NO_REFERENCE[name]}), where no reference says "
+            "which operator's result is the right one"
+        )
+        told = Localised(INTERMEDIATES, reason=reason)
+        return replace(told, sentence=sentence(told, planned.cell.backend))
     named = _BATCH.search(verdict.sentence)
     rows = int(named[1]) if named else None
-    return stages.cells.once("localised", planned, lambda: _within(stages, settings, planned, rows))
+    asked = "fuzz" if name == "fuzz" else "samples"
+    return stages.cells.once(
+        f"localised-{asked}", planned, lambda: _within(stages, settings, planned, rows, name, verdict)
+    )
 
 
-def _within(stages: Stages, settings: Settings, planned: PlannedCell, rows: int | None) -> Localised:
-    from pytest_modelformats.locating import locate
+def _within(
+    stages: Stages, settings: Settings, planned: PlannedCell, rows: int | None, name: str, verdict: Verdict
+) -> Localised:
+    from pytest_modelformats.locating import failing_input, locate
 
     started = time.monotonic()
     try:
-        found = locate(stages, settings, planned, started + settings.localise_budget_s, rows)
+        failing = failing_input(stages, planned, name, verdict)
+        found = locate(stages, settings, planned, started + settings.localise_budget_s, rows, failing)
     except WorkerTimeout as error:
         # A worker says that it was killed, and to allow more with --mf-timeout: here it is the budget that ended.
         found = Localised(INTERMEDIATES, reason=f"the time budget ended: {str(error).partition(' and was killed')[0]}")
@@ -113,6 +142,8 @@ def submodel(found: Localised, planned: PlannedCell) -> Submodel | None:
 
 def sentence(found: Localised, backend: str) -> str:
     """What was found, in words."""
+    if found.reason.startswith(NONE_WRONG):
+        return f"{found.reason[0].upper()}{found.reason[1:].rstrip('.')}."
     if found.reason:
         return f"The first wrong operator could not be located because {found.reason.rstrip('.')}."
     place = f" ({found.module})" if found.module and found.module != found.node else ""

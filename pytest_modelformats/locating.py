@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import graph, registry
+from pytest_modelformats import graph, registry, stressed
 from pytest_modelformats.confirming import finished
 from pytest_modelformats.errors import ModelFormatsError, WorkerTimeout
 from pytest_modelformats.localise import INTERMEDIATES, Localised
@@ -16,11 +16,12 @@ from pytest_modelformats.schema import PRECISIONS, Environment, PlannedCell
 from pytest_modelformats.workers.asking import Asker, write_feed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     import numpy as np
 
     from pytest_modelformats.options import Settings
+    from pytest_modelformats.schema import Verdict
     from pytest_modelformats.stages import Stages
 
 # The worker that reads and evaluates graphs: one that hangs or dies takes nothing else with it.
@@ -33,7 +34,10 @@ _ONNX = "pytest_modelformats.formats.onnx_localise"
 
 @dataclass(slots=True)
 class Search:
-    """What every step of one search needs; ``ends`` is when its budget does."""
+    """What every step of one search needs; ``ends`` is when its budget does.
+
+    ``truths`` are the source's float64 outputs for ``feed``, where they are not those of the samples; () is unknown.
+    """
 
     stages: Stages
     settings: Settings
@@ -42,6 +46,7 @@ class Search:
     feed: Mapping[str, np.ndarray]
     rows: int
     folder: Path
+    truths: Sequence[np.ndarray] | None = None
 
     @property
     def seconds(self) -> float:
@@ -94,9 +99,32 @@ def digest(feed: Mapping[str, np.ndarray]) -> str:
     return found.hexdigest()[:16]
 
 
-def locate(stages: Stages, settings: Settings, planned: PlannedCell, ends: float, rows: int | None = None) -> Localised:
-    """Search the cell, on so many rows where that is said; raises ModelFormatsError where a worker fails."""
+def failing_input(
+    stages: Stages, planned: PlannedCell, name: str, verdict: Verdict
+) -> tuple[Mapping[str, np.ndarray], Sequence[np.ndarray]] | None:
+    """What a check failed on where that is no sample, and the source's float64 outputs for it (() if unknown)."""
+    if name == "fuzz":
+        shown = stages.fuzzer.shown.get(planned.cell.id)
+        return None if shown is None else (shown.drawn.feed, shown.truth)
+    found = stressed.failure(stages, planned, verdict) if name == "parity" else None
+    return None if found is None else stressed.worst(found)
+
+
+def locate(
+    stages: Stages,
+    settings: Settings,
+    planned: PlannedCell,
+    ends: float,
+    rows: int | None = None,
+    failing: tuple[Mapping[str, np.ndarray], Sequence[np.ndarray]] | None = None,
+) -> Localised:
+    """Search the cell, on so many rows or on one input where that is said.
+
+    Raises: ModelFormatsError where a worker fails.
+    """
     search = _search(stages, settings, planned, ends, rows)
+    if failing is not None:
+        search = replace(search, feed=failing[0], truths=failing[1])
     artifact = onnx_of(search)
     if artifact is None:
         from pytest_modelformats.bisecting import bisect
@@ -179,21 +207,26 @@ def _true_outputs(search: Search) -> list[str]:
     """The source's float64 outputs for the search's rows as files, none where they cannot be cut to rows."""
     import numpy as np
 
-    model = search.planned.cell.model
-    samples, description = search.stages.models.samples(model), search.stages.models.description(model)
-    truths = search.stages.models.reference(model).truths[0]
-    batched = [s.shape is not None and samples.batch_symbol in s.shape[:1] for s in description.outputs]
-    if samples.batch_symbol and not all(batched):
-        return []
+    truths = _known_truths(search) if search.truths is None else search.truths
     paths = []
     folder = search.folder.parent / f"true-{digest(search.feed)}"
     folder.mkdir(exist_ok=True)
     for index, truth in enumerate(truths):
         path = folder / f"{index}.npy"
         if not path.is_file():
-            np.save(path, truth[: search.rows] if samples.batch_symbol else truth, allow_pickle=False)
+            np.save(path, truth, allow_pickle=False)
         paths.append(str(path))
     return paths
+
+
+def _known_truths(search: Search) -> Sequence[np.ndarray]:
+    model = search.planned.cell.model
+    samples, description = search.stages.models.samples(model), search.stages.models.description(model)
+    truths = search.stages.models.reference(model).truths[0]
+    batched = [s.shape is not None and samples.batch_symbol in s.shape[:1] for s in description.outputs]
+    if not samples.batch_symbol:
+        return truths
+    return [truth[: search.rows] for truth in truths] if all(batched) else []
 
 
 def _in_graph(search: Search, reference: Path, artifact: Path) -> Localised:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import laws, registry
+from pytest_modelformats import batches, laws, registry, row_noise
 from pytest_modelformats.errors import Unsupported
+from pytest_modelformats.inputs import why_fixed
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -81,9 +82,8 @@ class Subject:
         """Whether two results are the same bits, or no more than rounding apart; ``outputs`` limits it to some."""
         if laws.bit_equal(one, other):
             return Verdict(Outcome.PASSED, None, BIT_EQUAL)
-        noise = self.models.reference(self.model).noise
         chosen = range(len(self.names)) if outputs is None else outputs
-        floors = {p: [values[i] for i in chosen] for p, values in noise.items()}
+        floors = row_noise.of_results(self.models.reference(self.model), one, chosen, self.precision.yardstick)
         names = [self.names[i] for i in chosen]
         return laws.between_runs(names, [one], [other], floors, self.precision)
 
@@ -94,27 +94,71 @@ BIT_EQUAL = "the same bits"
 def permutation(subject: Subject) -> Verdict:
     """f(x[p]) = f(x)[p]: the rows of a batch in another order give the same rows in that order.
 
-    Raises: Unsupported where the batch is fixed or no output has it.
+    Where it does not hold, the source itself is asked: what keeps no order there is asked of no cell.
+    Raises: Unsupported where the batch is fixed, no output has it, or the source keeps no order.
     """
     samples = subject.models.samples(subject.model)
     symbol, axes = samples.batch_symbol, samples.batch_axes
     if not symbol:
-        raise Unsupported(f"the batch dimension of {subject.model} is fixed, so its rows have no order to change")
-    outputs = subject.models.description(subject.model).outputs
+        fixed = why_fixed(subject.model, subject.specs)
+        raise Unsupported(f"{fixed}, so its rows have no order to change")
     batched = subject.batched
     if not batched:
         raise Unsupported(f"no output of {subject.model} has the batch as its first dimension")
     feed = subject.rows(0, ROWS)
     straight = subject.run(feed)
-    verdicts = {}
+    results = {what: subject.run(reordered(feed, order, axes)) for what, order in orders().items()}
+    verdict = _in_order(subject, straight, results, batched)
+    if verdict.passed:
+        return verdict
+    kept = ordered(subject)
+    if kept == batched:
+        return verdict
+    mixed = ", ".join(f"'{subject.names[i]}'" for i in batched if i not in kept)
+    said = f"in the source itself a row of {mixed} depends on its place or on the other rows"
+    if not kept:
+        raise Unsupported(f"{said}, so no order is kept")
+    verdict = _in_order(subject, straight, results, kept)
+    return replace(verdict, sentence=f"{verdict.sentence} Not compared: {said}.")
+
+
+def _in_order(
+    subject: Subject, straight: Sequence[np.ndarray], results: Mapping[str, Sequence[np.ndarray]], chosen: Sequence[int]
+) -> Verdict:
+    """Whether the chosen outputs of every other order are those of the straight one, in that order."""
+    verdicts, count = {}, len(subject.names)
     for what, order in orders().items():
-        got = subject.run(reordered(feed, order, axes))
-        if len(got) != len(outputs) or len(straight) != len(outputs):
+        got = results[what]
+        if len(got) != count or len(straight) != count:
             verdicts[f"rows {what}"] = subject.agree(straight, got)
             continue
-        expected = [straight[i][order] if straight[i].shape[:1] == (ROWS,) else straight[i] for i in batched]
-        verdicts[f"rows {what}"] = subject.agree(expected, [got[i] for i in batched], batched)
+        expected = [straight[i][order] if straight[i].shape[:1] == (ROWS,) else straight[i] for i in chosen]
+        verdicts[f"rows {what}"] = subject.agree(expected, [got[i] for i in chosen], chosen)
     return _together(verdicts, f"The {ROWS} rows of a batch, reversed and rotated, give their own results")
+
+
+def ordered(subject: Subject) -> list[int]:
+    """The outputs with the batch in front whose rows the source itself keeps in order, all where it cannot be asked."""
+    models, model = subject.models, subject.model
+    try:
+        straight, *others = models.further(model, "orders", in_orders(models, model), ()).truths
+    except batches.REFUSED:
+        return subject.batched
+    yardstick = subject.precision.yardstick
+    noise = models.reference(model).noise[yardstick]
+
+    def keeps(i: int) -> bool:
+        floor = row_noise.of_rows(noise[i], (0, ROWS), straight[i], yardstick)
+        pairs = zip(others, orders().values(), strict=True)
+        return all(row_noise.same(other[i], row_noise.rearranged(straight[i], order), floor) for other, order in pairs)
+
+    return [i for i in subject.batched if keeps(i)]
+
+
+def in_orders(models: Models, model: str) -> list[Feed]:
+    """What the permutation check runs: the rows as they are and in every other order."""
+    feed, axes = models.rows(model, 0, ROWS), models.samples(model).batch_axes
+    return [feed, *(reordered(feed, order, axes) for order in orders().values())]
 
 
 def orders() -> dict[str, np.ndarray]:
@@ -169,9 +213,9 @@ def concurrency(subject: Subject) -> Verdict:
         for caller, calls in enumerate(beside)
         for call, got in enumerate(calls)
     }
+    times = "once" if rounds == 1 else f"{rounds} times"
     return _together(
-        verdicts,
-        f"{CALLERS} threads that call one session at once, {ROUNDS} times each, get what each call gives alone",
+        verdicts, f"{CALLERS} threads that call one session at once, {times} each, get what each call gives alone"
     )
 
 

@@ -5,18 +5,20 @@ Runs in the pytest process; everything that needs a framework is asked of a work
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pytest_modelformats import registry, second_look
+from pytest_modelformats.compare import Noise, measure_noise
 from pytest_modelformats.convert import RUNTIME
-from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
+from pytest_modelformats.errors import ConvertError, ModelFormatsError, RunError, SourceError, Undecidable, Unsupported
 from pytest_modelformats.machine import versions
-from pytest_modelformats.reference import EVALUATED, Reference, build_reference
+from pytest_modelformats.reference import EVALUATED, Reference, build_reference, reference_of
 from pytest_modelformats.remember import remember
-from pytest_modelformats.schema import Description, Source, TensorSpec
+from pytest_modelformats.schema import PRECISIONS, Description, Source, TensorSpec
 from pytest_modelformats.source import content_hash
 from pytest_modelformats.stress import make_stress
 from pytest_modelformats.workers.asking import read_arrays, write_feed
@@ -36,6 +38,7 @@ _T = TypeVar("_T")
 # With real samples and small inputs, more rows cost little and make flips and accuracy mean something.
 REAL_ROWS = 256
 REAL_ROWS_BYTES = 4_000_000
+_MADE_STILL = "no conversion of it can be judged, so leave its random operators out or put them into evaluation mode"
 
 
 class Models:
@@ -77,6 +80,14 @@ class Models:
 
         return self._per_model("description", model, load)
 
+    def output_names(self) -> list[str]:
+        """The outputs of every model of the run that can be described."""
+        found: list[str] = []
+        for model in self._sources:
+            with contextlib.suppress(ModelFormatsError):
+                found.extend(spec.name for spec in self.description(model).outputs)
+        return found
+
     def samples(self, model: str) -> Samples:
         """The inputs that parity is judged on."""
         return self._per_model("samples", model, lambda: self._load_samples(model))
@@ -84,6 +95,10 @@ class Models:
     def _stored(self, model: str, what: str) -> Callable[..., Any] | None:
         """The function of a format that has samples, reference or outputs in its file, ``None`` where it has not."""
         return getattr(importlib.import_module(registry.formats()[self._sources[model].format].module), what, None)
+
+    def is_stored(self, model: str) -> bool:
+        """Whether a file with results on some inputs stands for the model, so that no others can be evaluated."""
+        return self._stored(model, "stored") is not None
 
     def seed(self, model: str) -> int:
         """The seed of everything that is drawn for a model: the run's, or the one that its file was made with."""
@@ -137,14 +152,45 @@ class Models:
 
         return self._per_model(f"moved-{precision}", model, load)
 
+    def further(
+        self, model: str, name: str, feeds: Sequence[Mapping[str, np.ndarray]], precisions: tuple[str, ...]
+    ) -> Reference:
+        """The float64 truth and the noise over other feeds; ``name`` stands for them.
+
+        Raises: Unsupported, ConvertError, RunError where the source does not take them.
+        """
+
+        def load() -> Reference:
+            if self._stored(model, "stored") is not None:
+                # Large outputs are kept in part, and only here is one told from another.
+                truths = tuple(tuple(one) for one in self.evaluate(model, feeds, "float64"))
+                noise = {p: self._stored_noise(model, feeds, truths, p) for p in precisions}
+                return Reference(truths, noise, {}, {}, made=False)
+            samples = replace(self.samples(model), feeds=tuple(dict(f) for f in feeds), labels=None)
+            return self._built(model, samples, name, precisions)
+
+        return self._per_model(f"further-{name}-{precisions}", model, load)
+
+    def _stored_noise(
+        self, model: str, feeds: Sequence[Mapping[str, np.ndarray]], truths: Sequence[Sequence[Any]], precision: str
+    ) -> tuple[Noise, ...]:
+        """The noise over feeds whose results are in the model's file."""
+        rounded = self.evaluate(model, feeds, precision)
+        kept = [[[getattr(a, "values", a) for a in one] for one in side] for side in (truths, rounded)]
+        by_output = zip(*(zip(*side, strict=True) for side in kept), strict=True)
+        return tuple(measure_noise(t, r, PRECISIONS[precision].result_bits) for t, r in by_output)
+
     def moved_feeds(self, model: str) -> tuple[dict[str, np.ndarray], ...]:
         """The first rows moved a little several times."""
         return second_look.moved(self.rows(model, 0, second_look.ROWS), self.seed(model))
 
     def _built(self, model: str, samples: Samples, name: str, precisions: tuple[str, ...]) -> Reference:
+        if self.is_stored(model):
+            return self._stored_reference(model, samples, precisions)
         source = self.source(model)
         feeds = [self.written(model, f"{name}-{i}", feed) for i, feed in enumerate(samples.feeds)]
         form = registry.formats()[source.format]
+        again = self.written(model, "again", self.rows(model, 0, 1)) if name == "all" else None
         parts = {
             **self.identity(model),
             "samples": digest(samples),
@@ -153,11 +199,37 @@ class Models:
         }
 
         def evaluate(precision: str, folder: Path) -> dict[str, Any]:
-            arguments = {"module": form.module, "source": source.to_json(), "feeds": feeds}
+            arguments: dict[str, Any] = {"module": form.module, "source": source.to_json(), "feeds": feeds}
             what = f"evaluating {model} at {precision}"
-            return self._asker.runtime(RUNTIME, what, "evaluate", **arguments, precision=precision, folder=str(folder))
+            more = {"again": again} if precision == "float64" else {}
+            arguments |= {"precision": precision, "folder": str(folder), **more}
+            try:
+                answer = self._asker.runtime(RUNTIME, what, "evaluate", **arguments)
+            except RunError as error:
+                if name != "all":
+                    raise
+                raise self._refused(model, samples, error) from error
+            if answer["random"]:
+                raise Undecidable(f"{model} is random: {answer['random']}; {_MADE_STILL}")
+            return answer
 
         return build_reference(self._cache, parts, len(feeds), evaluate, precisions)
+
+    def _refused(self, model: str, samples: Samples, error: RunError) -> RunError:
+        """The error of a source that its own framework cannot run on its own samples."""
+        from pytest_modelformats.own_samples import refused
+
+        description = self.description(model)
+        drawn = not (self._data.get(model) or description.data)
+        return refused(model, str(error).rstrip("."), description.inputs, samples.origin, drawn=drawn)
+
+    def _stored_reference(self, model: str, samples: Samples, precisions: tuple[str, ...]) -> Reference:
+        """The same of the outputs that a file holds; raises Unsupported where it has none for these inputs."""
+
+        def evaluate(precision: str) -> tuple[list[list[np.ndarray]], str]:
+            return self.evaluate(model, samples.feeds, precision), "stored"
+
+        return reference_of(evaluate, precisions)
 
     def identity(self, model: str) -> dict[str, Any]:
         """What decides the reference besides the libraries: the model's content and code, inputs and samples."""
@@ -175,6 +247,7 @@ class Models:
 
     def _load_samples(self, model: str) -> Samples:
         from pytest_modelformats.inputs import Samples, batch, make_samples
+        from pytest_modelformats.sample_checks import class_labels
 
         source, description = self.source(model), self.description(model)
         stored = self._stored(model, "stored_samples")
@@ -199,6 +272,9 @@ class Models:
         )
         feeds = tuple(dict(zip(f, read_arrays(list(f.values())), strict=True)) for f in answer["feeds"])
         labels = read_arrays([answer["labels"]])[0] if answer["labels"] else None
+        classes = description.outputs[0].shape if description.classifier and description.outputs else None
+        if labels is not None and classes and isinstance(classes[-1], int):
+            labels = class_labels(labels, classes[-1], answer["origin"])
         symbol, axes = batch(description.inputs)
         return Samples(feeds, answer["rows"], answer["origin"], labels, symbol, axes)
 

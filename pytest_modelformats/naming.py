@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelformats.compare import fallback_sentence, plausible
 from pytest_modelformats.reroll import correlation
+from pytest_modelformats.sampled import matched
 from pytest_modelformats.schema import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -74,12 +75,12 @@ def named(
 
 
 def errors(got: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The difference of every floating output; integers and booleans have none (zeros)."""
+    """The difference of every floating output, where it is known; integers and booleans have none (zeros)."""
     import numpy as np
 
     return [
         y.astype(np.float64) - t if np.issubdtype(t.dtype, np.floating) else np.zeros(t.shape)
-        for y, t in zip(got, truth, strict=True)
+        for t, y in zip(*matched(truth, got), strict=True)
     ]
 
 

@@ -30,6 +30,15 @@ FEWEST = 64
 # this). Such a slice counts as having the whole output's. The effective number of elements is (sum of e^2)^2 / (sum of
 # e^4); of normal noise it is a third of all.
 FEWEST_EFFECTIVE = 16
+# The limit of a slice of fewer elements is SCATTER^(1/d) times wider, 5.6 times for 8 elements: the ratio of two rms
+# values of d independent errors each is larger about once in SCATTER slices (the tail of the F distribution with d and
+# d degrees of freedom). Of normal noise the effective number of elements is (n + 2) / 3: d where it is less even. Where
+# one element makes all of it, d counts as 2: a slice's noise is never below what writing it down costs, and a thousand
+# times more than that is no chance.
+SCATTER = 1e6
+FEWEST_DEGREES = 2.0
+# A runtime may flush to zero what is smaller (compare.py).
+SMALLEST_NORMAL = 2.0**-126
 # Profiles live in the metadata of the cache; along a longer axis there is none.
 LONGEST = 4096
 
@@ -40,17 +49,22 @@ class Profile:
 
     ``axes`` has per axis the rms of every slice, or nothing where its slices are too small
     or too many; ``largest`` is the largest rounding error in units of its element's noise.
+    ``few`` has the rms of slices that are too small for that, per axis, and ``wider`` how many times
+    wider their limit is.
     """
 
     shape: tuple[int, ...]
     axes: tuple[tuple[float, ...], ...]
     largest: float
+    few: tuple[tuple[float, ...], ...] = ()
+    wider: tuple[tuple[float, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Local:
     """The worst slice and the worst element of an error, in units of their own noise.
 
+    ``wider`` is how many times wider than usual that slice's limit is, which ``slice_ratio`` allows for.
     ``point_ratio`` is over the same of the rounding errors; ``error`` and ``allowed`` are
     that element's error and the largest that rounding does there, in the output's unit.
     """
@@ -63,12 +77,13 @@ class Local:
     position: tuple[int, ...]
     error: float
     allowed: float
+    wider: float = 1.0
 
 
 def measure(
     truths: Sequence[np.ndarray], rounded: Sequence[np.ndarray], noise_rms: float, unit: float
 ) -> Profile | None:
-    """The profile of an output's noise over all feeds, ``None`` where it has no axis with slices that are large enough.
+    """The profile of an output's noise over all feeds, ``None`` where it has no axis with slices.
 
     Units: ``noise_rms`` is the whole output's; ``unit`` is the relative rounding unit: no slice's noise is below what
     writing it down costs.
@@ -79,14 +94,20 @@ def measure(
     if error is None or truth is None:
         return None
     usable = [2 <= n <= LONGEST and error.size // n >= FEWEST for n in error.shape]  # noqa: PLR2004 - an axis of 1 is none
-    if not any(usable) or not noise_rms:
+    small = [2 <= n <= LONGEST and 2 <= error.size // n < FEWEST for n in error.shape]  # noqa: PLR2004 - likewise
+    if not any((*usable, *small)) or not noise_rms:
         return None
     finite = np.where(np.isfinite(truth), truth, 0.0)
     axes = tuple(
         _noise_along(error, finite, axis, noise_rms, unit) if use else np.empty(0) for axis, use in enumerate(usable)
     )
     largest = float((np.abs(error) / _sigma(error.shape, axes, noise_rms)).max())
-    return Profile(error.shape, tuple(tuple(a.tolist()) for a in axes), max(largest, 1.0))
+    few, wider = [], []
+    for axis, use in enumerate(small):
+        own, width = _few_along(error, finite, axis, noise_rms, unit) if use else ((), ())
+        few.append(tuple(own))
+        wider.append(tuple(width))
+    return Profile(error.shape, tuple(tuple(a.tolist()) for a in axes), max(largest, 1.0), tuple(few), tuple(wider))
 
 
 def compare(
@@ -99,17 +120,24 @@ def compare(
     if error is None or error.shape != tuple(profile.shape) or not noise_rms:
         return None
     axes = tuple(np.array(a) for a in profile.axes)
-    worst = (0.0, 0, 0, noise_rms)
-    for axis, noise in enumerate(axes):
+    worst, wider = (0.0, 0, 0, noise_rms), 1.0
+    for axis in range(error.ndim):
+        noise, width = axes[axis], np.ones(1)
+        if axis < len(profile.few) and profile.few[axis]:
+            noise, width = np.array(profile.few[axis]), np.array(profile.wider[axis])
         if noise.size:
-            ratios = _along(error, axis) / noise
+            ratios = _along(error, axis) / noise / width
             index = int(ratios.argmax())
-            worst = max(worst, (float(ratios[index]), axis, index, float(noise[index])))
+            if ratios[index] > worst[0]:
+                worst = (float(ratios[index]), axis, index, float(noise[index]))
+                wider = float(np.broadcast_to(width, noise.shape)[index])
     sigma = _sigma(error.shape, axes, noise_rms)
     relative = np.abs(error) / sigma
     position = tuple(int(i) for i in np.unravel_index(int(relative.argmax()), error.shape))
     allowed = profile.largest * float(np.broadcast_to(sigma, error.shape)[position])
-    return Local(*worst, float(relative[position]) / profile.largest, position, float(abs(error[position])), allowed)
+    # Without a large slice there is no more to say of an element than what the output as a whole says.
+    point = float(relative[position]) / profile.largest if any(a.size for a in axes) else 0.0
+    return Local(*worst, point, position, float(abs(error[position])), allowed, wider)
 
 
 def by_row(truths: Sequence[np.ndarray], rounded: Sequence[np.ndarray]) -> tuple[float, ...]:
@@ -129,8 +157,11 @@ def from_json(data: dict[str, object] | None) -> Profile | None:
     """The profile as the cache's metadata has it."""
     if data is None:
         return None
-    axes = tuple(tuple(float(v) for v in a) for a in data["axes"])  # type: ignore[attr-defined]
-    return Profile(tuple(data["shape"]), axes, float(data["largest"]))  # type: ignore[arg-type]
+    axes, few, wider = (
+        tuple(tuple(float(v) for v in a) for a in data.get(key, ()))  # type: ignore[attr-defined]
+        for key in ("axes", "few", "wider")
+    )
+    return Profile(tuple(data["shape"]), axes, float(data["largest"]), few, wider)  # type: ignore[arg-type]
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray | None:
@@ -158,7 +189,11 @@ def _along(array: np.ndarray, axis: int) -> np.ndarray:
     import numpy as np
 
     others = tuple(a for a in range(array.ndim) if a != axis)
-    result: np.ndarray = np.sqrt(np.mean(np.square(array), axis=others))
+    with np.errstate(over="ignore"):
+        result: np.ndarray = np.sqrt(np.mean(np.square(array), axis=others))
+    if not np.isfinite(result).all():  # doubles whose squares overflow
+        largest = float(np.abs(array).max())
+        result = largest * np.sqrt(np.mean(np.square(array / largest), axis=others))
     return result
 
 
@@ -166,13 +201,35 @@ def _noise_along(error: np.ndarray, truth: np.ndarray, axis: int, whole: float, 
     """The noise of every slice along an axis, the whole output's where a slice does not tell."""
     import numpy as np
 
-    others = tuple(a for a in range(error.ndim) if a != axis)
-    relative = np.square(error / whole)
-    fourth = np.sum(np.square(relative), axis=others)
-    effective = np.square(np.sum(relative, axis=others)) / np.maximum(fourth, np.finfo(np.float64).tiny)
+    effective = _effective(error, axis, whole)
     own = np.maximum(_along(error, axis), _along(truth, axis) * unit / math.sqrt(3))
     told = np.where((effective >= FEWEST_EFFECTIVE) & (own > 0), own, np.maximum(own, whole))
     return np.array([float(f"{v:.4g}") for v in told])
+
+
+def _few_along(
+    error: np.ndarray, truth: np.ndarray, axis: int, whole: float, unit: float
+) -> tuple[list[float], list[float]]:
+    """The noise of every slice of few elements along an axis, and how many times wider its limit is."""
+    import numpy as np
+
+    written = _along(truth, axis) * unit / math.sqrt(3)
+    own = np.maximum(np.maximum(_along(error, axis), written), SMALLEST_NORMAL)
+    own = np.where(written > 0, own, np.maximum(own, whole))
+    degrees = np.minimum(error.size // error.shape[axis], 3 * _effective(error, axis, whole) - 2)
+    degrees = np.maximum(degrees, FEWEST_DEGREES)
+    return [float(f"{v:.4g}") for v in own], [float(f"{v:.4g}") for v in SCATTER ** (1 / degrees)]
+
+
+def _effective(error: np.ndarray, axis: int, whole: float) -> np.ndarray:
+    """The effective number of elements of every slice along an axis."""
+    import numpy as np
+
+    others = tuple(a for a in range(error.ndim) if a != axis)
+    relative = np.square(error / whole)
+    fourth = np.sum(np.square(relative), axis=others)
+    found: np.ndarray = np.square(np.sum(relative, axis=others)) / np.maximum(fourth, np.finfo(np.float64).tiny)
+    return found
 
 
 def _sigma(shape: tuple[int, ...], axes: Sequence[np.ndarray], whole: float) -> np.ndarray:

@@ -43,12 +43,13 @@ def build_plan(
     Raises: ConfigurationError for an unknown name, an ambiguous chain, or when nothing is left.
     """
     _check_names(settings)
-    lanes: dict[str, list[_Lane]] = {}
+    lanes: dict[tuple[str, str], list[_Lane]] = {}
     cells: list[PlannedCell] = []
     for source in sources:
-        if source.format not in lanes:
-            lanes[source.format] = list(_lanes(source.format, settings, machine, is_installed))
-        for lane in lanes[source.format]:
+        kind = source.format, source.precision
+        if kind not in lanes:
+            lanes[kind] = list(_lanes(source.format, settings, machine, is_installed, source.precision))
+        for lane in lanes[kind]:
             where = lane.backend, lane.device, lane.environment
             cell = Cell(source.name, lane.path.node[0], lane.precision, *where, lane.path.route)
             cells.append(PlannedCell(cell, lane.path.steps, lane.path.node[1], lane.decision))
@@ -131,13 +132,18 @@ def _environments(settings: Settings, backend: Backend) -> Iterator[tuple[str, B
 
 
 def _lanes(
-    source_format: str, settings: Settings, machine: Mapping[str, Any], is_installed: Callable[[str], bool]
+    source_format: str,
+    settings: Settings,
+    machine: Mapping[str, Any],
+    is_installed: Callable[[str], bool],
+    held: str,
 ) -> Iterator[_Lane]:
+    """``held`` is the precision that the source's numbers are written down in."""
     order = {name: i for i, name in enumerate(registry.formats())}
     steps = {name: i for i, name in enumerate(PRECISIONS)}
     backends = {name: i for i, name in enumerate(registry.backends())}
     found = []
-    for path in artifacts(source_format):
+    for path in artifacts(source_format, held):
         if not _format_selected(path, settings):
             continue
         for backend in registry.backends().values():
@@ -146,6 +152,7 @@ def _lanes(
                     for name, there in _environments(settings, backend):
                         form = path.node[0]
                         decision = _decide(there, path, form, precision, device, settings, machine, is_installed)
+                        decision = _too_fine(precision, held) or decision
                         found.append(_Lane(path, precision, backend.name, device, decision, name))
     found.sort(
         key=lambda n: (order[n.path.node[0]], n.path.route, steps[n.precision], backends[n.backend], n.device != "cpu")
@@ -156,6 +163,16 @@ def _lanes(
         if key not in seen:
             seen.add(key)
             yield lane
+
+
+def _too_fine(precision: str, held: str) -> Decision | None:
+    """The decision on a cell whose results are finer than what the source's file is written in."""
+    if held == "fp32" or PRECISIONS[precision].result_bits <= PRECISIONS[held].mantissa_bits:
+        return None
+    reason = (
+        f"the file holds {held}, so nothing that is made of it can be {precision}; its cell at {held} runs it as it is"
+    )
+    return Decision(Outcome.UNSUPPORTED, reason)
 
 
 def _format_selected(path: Path, settings: Settings) -> bool:

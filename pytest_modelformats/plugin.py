@@ -160,6 +160,7 @@ def campaign_of(config: pytest.Config) -> Campaign:
         try:
             campaign = Campaign(config)
             _ = campaign.plan, campaign.expectations, campaign.recorded
+            campaign.check_tolerance_globs()
         except ModelFormatsError as error:
             raise pytest.UsageError(str(error)) from None
         config.stash[CAMPAIGN] = campaign
@@ -172,10 +173,22 @@ def _stage(request: pytest.FixtureRequest, stage: str, planned: PlannedCell, *mo
     return hooks.stage(request.node, campaign_of(request.config), stage, planned, *more)
 
 
+def _parameter(request: pytest.FixtureRequest) -> Any:
+    """What a test was parametrised with, which is settled by the arguments of its function."""
+    if not hasattr(request, "param"):
+        name = request.fixturename
+        pytest.fail(
+            f"{name} has no value here: a test has one for each that is planned, by its arguments alone. "
+            f"Take {name} as an argument of the test; request.getfixturevalue() comes too late",
+            pytrace=False,
+        )
+    return request.param
+
+
 @pytest.fixture
 def mf_cell(request: pytest.FixtureRequest) -> PlannedCell:
     """One planned cell of the matrix: model, format, precision, backend, device, and its chain of conversions."""
-    planned: PlannedCell = request.param
+    planned: PlannedCell = _parameter(request)
     return planned
 
 
@@ -216,7 +229,7 @@ def mf_parity(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
 
 @pytest.fixture
 def mf_batch(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
-    """The verdict over batches of 1, 2, 3 and 7 and over each row alone."""
+    """The verdict over batches of 1, 2, 3 and 7, and over each row alone where the source goes by rows."""
     verdict: Verdict = _stage(request, "batch", mf_cell)
     return verdict
 
@@ -283,7 +296,7 @@ def mf_timing(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Timing:
 @pytest.fixture
 def mf_scenario(request: pytest.FixtureRequest) -> Scenario:
     """One way of loading a cell: a batch size of ``--mf-batch``, or a number of requests of ``--mf-concurrency``."""
-    scenario: Scenario = request.param
+    scenario: Scenario = _parameter(request)
     return scenario
 
 

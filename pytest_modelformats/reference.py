@@ -9,6 +9,7 @@ from pytest_modelformats import noise_profile
 from pytest_modelformats.cache import key_of
 from pytest_modelformats.compare import Noise, measure_noise
 from pytest_modelformats.errors import ConvertError, Unsupported
+from pytest_modelformats.sampled import matched
 from pytest_modelformats.schema import PRECISIONS
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 EVALUATED = ("fp32", "tf32", "fp16", "bf16", "fp16-weights")
 # Raise when the meaning of a cached reference changes.
-VERSION = 3
+VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,23 +57,21 @@ def build_reference(
     def make(folder: Path) -> Mapping[str, Any]:
         truth = evaluate("float64", folder / "float64")
         truths = [[np.load(p, allow_pickle=False) for p in paths] for paths in truth["outputs"]]
-        methods, missing, noise = {"float64": truth["method"]}, {}, {}
-        for precision in precisions:
-            try:
-                answer = evaluate(precision, folder / "scratch" / precision)
-            except (Unsupported, ConvertError) as error:
-                missing[precision] = str(error)
-                continue
-            rounded = [[np.load(p, allow_pickle=False) for p in paths] for paths in answer["outputs"]]
-            lost = _overflown(truths, rounded)
-            if lost is not None:
-                missing[precision] = f"the source itself gives NaN or Inf in every element of output {lost} there"
-                continue
-            methods[precision] = answer["method"]
-            noise[precision] = [asdict(n) for n in _noise(truths, rounded, PRECISIONS[precision].result_bits)]
+
+        def rounded(precision: str) -> tuple[list[list[np.ndarray]], str]:
+            answer = evaluate(precision, folder / "scratch" / precision)
+            return [[np.load(p, allow_pickle=False) for p in paths] for paths in answer["outputs"]], answer["method"]
+
+        methods, missing, floors = _floors(truths, rounded, precisions)
         _remove(folder / "scratch")
+        noise = {precision: [asdict(n) for n in values] for precision, values in floors.items()}
         counts = [len(t) for t in truths]
-        return {"methods": methods, "missing": missing, "noise": noise, "outputs": counts}
+        return {
+            "methods": {"float64": truth["method"], **methods},
+            "missing": missing,
+            "noise": noise,
+            "outputs": counts,
+        }
 
     key = key_of({"what": "reference", "version": VERSION, **key_parts})
     entry = cache.get_or_make(key, {"what": "reference", "inputs": dict(key_parts)}, make)
@@ -83,6 +82,43 @@ def build_reference(
     )
     noise = {p: tuple(kept_noise(n) for n in values) for p, values in facts["noise"].items()}
     return Reference(truths, noise, facts["methods"], facts["missing"], entry.made)
+
+
+def reference_of(evaluate: Callable[[str], tuple[list[list[np.ndarray]], str]], precisions: Sequence[str]) -> Reference:
+    """The reference of outputs that are at hand; of those that are sampled, over the elements that are known.
+
+    ``evaluate(precision)`` gives [feed][output] and how they were evaluated.
+    """
+    truths, method = evaluate("float64")
+    methods, missing, noise = _floors(truths, evaluate, precisions)
+    kept = tuple(tuple(outputs) for outputs in truths)
+    return Reference(
+        kept, {p: tuple(values) for p, values in noise.items()}, {"float64": method, **methods}, missing, made=False
+    )
+
+
+def _floors(
+    truths: Sequence[Sequence[np.ndarray]],
+    evaluate: Callable[[str], tuple[list[list[np.ndarray]], str]],
+    precisions: Sequence[str],
+) -> tuple[dict[str, str], dict[str, str], dict[str, list[Noise]]]:
+    """By precision: how it was evaluated, or why it was not, and the noise of every output."""
+    methods, missing, noise = {}, {}, {}
+    for precision in precisions:
+        try:
+            outputs, method = evaluate(precision)
+        except (Unsupported, ConvertError) as error:
+            missing[precision] = str(error)
+            continue
+        pairs = [matched(t, o) for t, o in zip(truths, outputs, strict=True)]
+        known, rounded = [t for t, _ in pairs], [o for _, o in pairs]
+        lost = _overflown(known, rounded)
+        if lost is not None:
+            missing[precision] = f"the source itself gives NaN or Inf in every element of output {lost} there"
+            continue
+        methods[precision] = method
+        noise[precision] = _noise(known, rounded, PRECISIONS[precision].result_bits)
+    return methods, missing, noise
 
 
 def _noise(
@@ -107,8 +143,8 @@ def _overflown(truths: Sequence[Sequence[np.ndarray]], rounded: Sequence[Sequenc
 
 def kept_noise(data: Mapping[str, Any]) -> Noise:
     """A noise as the cache's metadata has it."""
-    rows = tuple(data.get("rows", ()))
-    return Noise(**{**data, "rows": rows, "profile": noise_profile.from_json(data.get("profile"))})
+    rows, lost = tuple(data.get("rows", ())), tuple(data.get("lost", ()))
+    return Noise(**{**data, "rows": rows, "lost": lost, "profile": noise_profile.from_json(data.get("profile"))})
 
 
 def _remove(folder: Path) -> None:

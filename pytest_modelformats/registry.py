@@ -55,6 +55,9 @@ BACKENDS: dict[str, str] = {
     "openvino": "pytest_modelformats.backends.openvino:BACKEND",
 }
 
+# What people call it, where the spelling is nearer to another name.
+_MEANT = {"gpu": "cuda", "nvidia": "cuda"}
+
 _T = TypeVar("_T", Format, Converter, Backend)
 
 
@@ -67,7 +70,8 @@ def resolve(reference: str) -> Any:
 def suggest(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` or, without a near match, the list of what is known."""
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    meant = _MEANT.get(name.lower(), "")
+    near = [meant] if meant in names else difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(names)}"
 
 

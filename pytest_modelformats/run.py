@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelformats import registry
-from pytest_modelformats.convert import RUNTIME, Artifact, Origin, convert
+from pytest_modelformats.convert import RUNTIME, Artifact, convert, origin_of
 from pytest_modelformats.environments import Environments
 from pytest_modelformats.errors import (
     MissingDependency,
@@ -105,10 +105,8 @@ class Cells:
     def converted(self, planned: PlannedCell, asker: Asker) -> Artifact:
         """What a chain makes, by the time-out of ``asker``; the current cell stays the current one."""
         model = planned.cell.model
-        description = self._models.description(model)
         example = self._models.written(model, "example", self._models.rows(model, 0, 2))
-        options = {"opset": self._settings.opset, "dynamic": not self._settings.static}
-        origin = Origin(self._models.source(model), description, self._models.source(model).sha256, example, options)
+        origin = origin_of(self._models, self._settings, model, example)
 
         def ask(converter: Any, job: dict[str, Any]) -> dict[str, Any]:
             what = f"converting {model} to {converter.target} ({job['precision']})"

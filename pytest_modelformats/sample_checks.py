@@ -108,3 +108,52 @@ def _check_shapes(feed: Mapping[str, np.ndarray], specs: Sequence[TensorSpec], o
 
 def _wrong_shape(array: np.ndarray, spec: TensorSpec, origin: str) -> SourceError:
     return SourceError(f"{origin}: '{spec.name}' has the shape {list(array.shape)}, the model takes {spec}")
+
+
+def whole_labels(labels: np.ndarray, count: int, origin: str) -> np.ndarray:
+    """The labels of ``count`` samples as whole numbers; those of one column, or one-hot, keep their shape.
+
+    Raises: SourceError.
+    """
+    import numpy as np
+
+    if not labels.ndim or len(labels) != count:
+        msg = f"{origin} has labels of shape {list(labels.shape)} for {count} samples; give one per sample"
+        raise SourceError(msg)
+    number = labels.dtype.kind in "biuf" and bool(np.all(np.isfinite(labels)))
+    if not number or bool(np.any(labels != np.trunc(labels))):
+        what = f"such as {labels.flat[0]!s:.40}" if labels.size else labels.dtype.name
+        kinds = {"f": "numbers that are not whole", "U": "text", "S": "text"}
+        what = f"{kinds.get(labels.dtype.kind, labels.dtype.name)}, {what}"
+        msg = f"{origin}: 'labels' holds {what}; give the number of each sample's class, counted from 0"
+        raise SourceError(msg)
+    return labels.astype(np.int64)
+
+
+def class_labels(labels: np.ndarray, classes: int, origin: str) -> np.ndarray:
+    """One class per sample, of those that a classifier's output has; one-hot rows become the class that they mark.
+
+    Shapes: ``labels`` [rows], [rows, 1] or [rows, classes]; the result [rows].
+
+    Raises: SourceError.
+    """
+    rows = len(labels)
+    if labels.shape[1:] == (classes,) and classes > 1:
+        if bool((labels.sum(1) != 1).any() or labels.min() < 0):
+            msg = f"{origin}: labels of shape {list(labels.shape)} that are not one-hot; give one class per sample"
+            raise SourceError(msg)
+        return labels.argmax(1)  # type: ignore[no-any-return]
+    if labels.size != rows:
+        msg = (
+            f"{origin}: labels of shape {list(labels.shape)} for a model of {classes} classes; give one class per "
+            f"sample, or one-hot rows of {classes}"
+        )
+        raise SourceError(msg)
+    flat = labels.reshape(rows)
+    if rows and (flat.min() < 0 or flat.max() >= classes):
+        msg = (
+            f"{origin}: labels from {flat.min()} to {flat.max()}, and the model's {classes} classes are counted "
+            f"from 0 to {classes - 1}; correct them"
+        )
+        raise SourceError(msg)
+    return flat

@@ -42,8 +42,10 @@ class Sampled:
         """The memory that is held."""
         return self.values.nbytes
 
-    def of(self, array: np.ndarray) -> np.ndarray:
+    def of(self, array: np.ndarray | Sampled) -> np.ndarray:
         """The elements of another array of this shape at the positions that are known here."""
+        if isinstance(array, Sampled):
+            return array.values
         found: np.ndarray = array.reshape(rows_of(self.shape), -1)[:, self.positions]
         return found
 
@@ -76,9 +78,40 @@ def take(array: np.ndarray, positions: np.ndarray) -> Sampled:
 
 
 def matched(
-    truths: Sequence[np.ndarray | Sampled], others: Sequence[np.ndarray]
+    truths: Sequence[np.ndarray | Sampled], others: Sequence[np.ndarray | Sampled]
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Both sides at the positions that are known; arrays of equal shape, pair by pair."""
-    known = [t.values if isinstance(t, Sampled) else t for t in truths]
-    taken = [t.of(o) if isinstance(t, Sampled) else o for t, o in zip(truths, others, strict=True)]
+    pairs = zip(truths, others, strict=True)
+    return [_values(t) for t in truths], [t.of(o) if isinstance(t, Sampled) else _values(o) for t, o in pairs]
+
+
+def alike(
+    truths: Sequence[Sequence[np.ndarray | Sampled]], outputs: Sequence[Sequence[np.ndarray | Sampled]]
+) -> tuple[list[list[np.ndarray]], list[list[np.ndarray]]]:
+    """Both sides, [feed][output], at the positions that are known; an output of another shape stays as it is."""
+    known: list[list[np.ndarray]] = []
+    taken: list[list[np.ndarray]] = []
+    for feed, others in zip(truths, outputs, strict=True):
+        fits = [t.shape == o.shape for t, o in zip(feed, others, strict=True)]
+        pairs = zip(fits, feed, others, strict=True)
+        known.append([_values(t) for t in feed])
+        taken.append([t.of(o) if fit and isinstance(t, Sampled) else _values(o) for fit, t, o in pairs])
     return known, taken
+
+
+def shares(names: Sequence[str], truths: Sequence[Sequence[np.ndarray | Sampled]]) -> str:
+    """What is said of outputs of which only some elements are judged, "" where all are known in full.
+
+    Shapes: ``truths`` is [feed][output].
+    """
+    parts = []
+    for index, name in enumerate(names):
+        found = [feed[index] for feed in truths]
+        if any(isinstance(truth, Sampled) for truth in found):
+            known, whole = sum(_values(t).size for t in found), sum(t.size for t in found)
+            parts.append(f"{known:,} of {whole:,} elements of '{name}'")
+    return f"Judged were {' and '.join(parts)} (sampled)." if parts else ""
+
+
+def _values(array: np.ndarray | Sampled) -> np.ndarray:
+    return array.values if isinstance(array, Sampled) else array

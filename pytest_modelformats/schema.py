@@ -6,6 +6,7 @@ in foreign interpreters.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 SCHEMA_VERSION = 1
 
@@ -43,7 +44,10 @@ SKIPPED_OUTCOMES = frozenset(
 
 
 class FailureKind(str, Enum):
-    """What a ``failed`` check failed on."""
+    """What a ``failed`` check failed on.
+
+    ``precision`` is for checks of outside packages: of ours, what ran at another precision ends as ``fallback``.
+    """
 
     CONTRACT = "contract"
     NUMERIC = "numeric"
@@ -100,6 +104,8 @@ PRECISIONS: dict[str, Precision] = {
 _SPEC = re.compile(
     r"^(?:(?P<name>[^:\[\]{}]+):)?(?P<dtype>[a-z]+\d*)\[(?P<shape>[^\]]*)\](?:\{(?P<low>[^{},.]+(?:\.\d+)?)\.\.(?P<high>[^{}]+)\})?$"
 )
+# A sample of 1 TiB and more, whatever its dtype.
+MOST_ELEMENTS = 2**40
 DTYPES = frozenset(
     [
         "float64",
@@ -117,6 +123,45 @@ DTYPES = frozenset(
         "bool",
     ]
 )
+
+
+def _dimensions(text: str, shape: str) -> tuple[int | str, ...]:
+    """The dimensions of a specification; raises ConfigurationError."""
+    dims: list[int | str] = []
+    for dim in (part.strip() for part in shape.split(",")):
+        if re.fullmatch(r"[+-]?[0-9]+", dim):
+            dims.append(int(dim))
+        elif dim.isidentifier():
+            dims.append(dim)
+        elif dim:
+            msg = (
+                f"'{text}' has the dimension '{dim}', which is neither a whole number nor a name; "
+                "write a letter such as N for a dimension that may vary"
+            )
+            raise ConfigurationError(msg)
+    fixed = [dim for dim in dims if isinstance(dim, int)]
+    if any(dim < 1 for dim in fixed):
+        msg = f"'{text}' has a dimension below 1; write a letter such as N for a dimension that may vary"
+        raise ConfigurationError(msg)
+    if math.prod(fixed) > MOST_ELEMENTS:
+        msg = f"'{text}' is a tensor of {math.prod(fixed):.3g} elements, more than any machine holds; correct its sizes"
+        raise ConfigurationError(msg)
+    return tuple(dims)
+
+
+def _bounds(text: str, low: str, high: str) -> tuple[float, float]:
+    """The range of a specification's values; raises ConfigurationError."""
+    try:
+        found = float(low), float(high)
+    except ValueError:
+        found = math.nan, math.nan
+    if not -math.inf < found[0] <= found[1] < math.inf:
+        msg = (
+            f"'{text}' has the range {{{low}..{high}}}; write two numbers, the smaller one first, "
+            "as in 'ids:int64[N,128]{0..30521}'"
+        )
+        raise ConfigurationError(msg)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +198,8 @@ class TensorSpec:
                 "'input:float32[N,3,224,224]', or 'ids:int64[N,128]{0..30521}' with a range of values"
             )
             raise ConfigurationError(msg)
-        dims = tuple(
-            int(d) if d.lstrip("-").isdigit() else d for d in (p.strip() for p in match["shape"].split(",")) if d
-        )
-        if any(isinstance(d, int) and d < 1 for d in dims):
-            msg = f"'{text}' has a dimension below 1; write a letter such as N for a dimension that may vary"
-            raise ConfigurationError(msg)
-        low, high = (None, None) if match["low"] is None else (float(match["low"]), float(match["high"]))
+        dims = _dimensions(text, match["shape"])
+        low, high = (None, None) if match["low"] is None else _bounds(text, match["low"], match["high"])
         return cls(match["name"] or "", match["dtype"], dims, low, high)
 
     def to_json(self) -> dict[str, Any]:
@@ -272,6 +312,7 @@ class Source:
     artifact of. ``location`` is an absolute path, or ``module:callable`` for a factory.
     ``sha256`` covers every byte of the file or files ("" for a factory).
     ``inputs`` are the user's ``--mf-input`` specifications; empty means: ask the model.
+    ``precision`` is the one that the file's numbers are written down in.
     """
 
     name: str
@@ -283,6 +324,7 @@ class Source:
     trust: bool = False
     inputs: tuple[TensorSpec, ...] = ()
     search_path: tuple[str, ...] = ()
+    precision: str = "fp32"
 
     def to_json(self) -> dict[str, Any]:
         """The plain form that crosses the process border."""
@@ -300,6 +342,13 @@ class Source:
         return cls(**fields)
 
 
+def classifies(outputs: Sequence[TensorSpec]) -> bool:
+    """Whether the outputs are those of a classifier: one row of numbers for each sample, a number for each class."""
+    shape = outputs[0].shape if len(outputs) == 1 and outputs[0].is_float else None
+    rows_of_classes = shape is not None and len(shape) == len(("N", "C")) and isinstance(shape[0], str)
+    return rows_of_classes and isinstance(shape[1], int) and shape[1] > 1  # type: ignore[index]
+
+
 @dataclass(frozen=True, slots=True)
 class Description:
     """What a source says of itself once it is loaded.
@@ -307,6 +356,7 @@ class Description:
     ``fingerprint`` is a SHA-256 over everything that decides what the model computes and
     that the file's own hash does not cover (the code of its architecture).
     ``data`` names where real samples come from (``module:callable``), "" if nowhere.
+    ``invented`` are the outputs that the source does not name: the names of these are the tool's own.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -315,12 +365,14 @@ class Description:
     classifier: bool = False
     data: str = ""
     summary: str = ""
+    invented: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The plain form that crosses the process border."""
         data = asdict(self)
         data["inputs"] = [spec.to_json() for spec in self.inputs]
         data["outputs"] = [spec.to_json() for spec in self.outputs]
+        data["invented"] = list(self.invented)
         return data
 
     @classmethod
@@ -329,6 +381,7 @@ class Description:
         fields = dict(data)
         fields["inputs"] = tuple(TensorSpec.from_json(s) for s in data["inputs"])
         fields["outputs"] = tuple(TensorSpec.from_json(s) for s in data["outputs"])
+        fields["invented"] = tuple(data.get("invented", ()))
         return cls(**fields)
 
 

@@ -56,6 +56,7 @@ class Search:
     verdicts: dict[str, Verdict | None] = field(default_factory=dict)
     refused: int = 0
     overflown: int = 0
+    unclear: int = 0
     out_of_time: bool = False
     wrong: bool = False
     refusal: str = ""
@@ -86,9 +87,10 @@ def smallest_wrong(
     search: Search,
     effort: Effort,
 ) -> WrongResult | None:
-    """The smallest input found on which the verdict is not passed, or ``None``; ``search`` then holds the counts.
+    """The smallest input found on which the verdict is failed, or ``None``; ``search`` then holds the counts.
 
-    ``look`` gives the verdict on one input, and ``None`` where there is nothing to judge by.
+    ``look`` gives the verdict on one input, and ``None`` where there is nothing to judge by. One that decides
+    nothing (a result of NaN alone, in the source as here) is counted, and the search goes on.
     Raises: RunError where Hypothesis sees its own drawing change.
     """
     import hypothesis
@@ -148,6 +150,9 @@ def _verdict(look: Callable[[Generated], Verdict | None], search: Search, drawn:
         # Not shrunk, each try would cost a worker; but kept, so that the next run begins with it.
         search.ended = error
         verdict = Verdict(Outcome.FAILED, None, str(error))
+    if verdict is not None and verdict.outcome not in {Outcome.PASSED, Outcome.FAILED}:
+        search.unclear += 1
+        verdict = None
     search.wrong = search.wrong or (verdict is not None and not verdict.passed)
     search.verdicts[digest] = verdict
     return verdict

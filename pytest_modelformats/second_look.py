@@ -18,7 +18,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.compare import POINT_LIMIT
+from pytest_modelformats.compare import POINT_LIMIT, judgeable
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def look(truths: Sequence[np.ndarray], got: Sequence[np.ndarray], noise: Noise) 
     if len(shapes) != 1 or truths[0].dtype.kind != "f" or not truths[0].size or not noise.rms:
         return None
     total, squares, count = np.zeros(truths[0].shape), 0.0, len(truths)
-    for truth, other in zip(truths, got, strict=True):
+    for truth, other in zip(judgeable(truths, noise), got, strict=True):
         with np.errstate(invalid="ignore"):
             error = other.astype(np.float64) - truth
         error = np.where(np.isfinite(error), error, 0.0)

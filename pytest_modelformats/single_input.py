@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.compare import POINT_LIMIT, Noise, judge, measure_noise
-from pytest_modelformats.schema import PRECISIONS, FailureKind, Verdict
+from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -124,9 +124,9 @@ class Judgement:
         return truth, rounded
 
     def settled(self, feed: Feed, truth: Outputs, rounded: Outputs, got: Outputs) -> Verdict:
-        """The verdict; what the first look does not pass gets a second one. Raises: OverflowsItself."""
+        """The verdict; what fails at the first look gets a second one. Raises: OverflowsItself."""
         verdict = self.first(truth, rounded, got)
-        return verdict if verdict.passed else self.second(feed, truth, rounded, got)
+        return self.second(feed, truth, rounded, got) if verdict.outcome is Outcome.FAILED else verdict
 
     def first(self, truth: Outputs, rounded: Outputs, got: Outputs) -> Verdict:
         """The verdict by this input's noise and the samples'."""

@@ -17,7 +17,7 @@ from pytest_modelformats.references import importable, safe_name, split_referenc
 from pytest_modelformats.schema import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from pytest_modelformats.options import ModelEntry, Settings
 
@@ -103,7 +103,21 @@ def _sources(entry: ModelEntry, settings: Settings) -> Iterator[Source]:
         if entry.golden and form != "golden":
             msg = f"--mf-golden: {path} is no golden bundle but a model in {form}; give it by --mf-model"
             raise SourceError(msg)
-        yield Source(name, str(file), kind, form, search_path=search, **common)
+        yield Source(name, str(file), kind, form, search_path=search, precision=_precision(file, form), **common)
+
+
+def _precision(path: Path, form: str) -> str:
+    """The precision that the numbers of a file are written down in."""
+    stated = getattr(importlib.import_module(registry.formats()[form].module), "precision", None)
+    if stated is None:
+        return "fp32"
+    status = path.stat()
+    return _precision_of(stated, str(path), status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _precision_of(stated: Callable[[Path], str], path: str, _size: int, _mtime_ns: int) -> str:
+    return stated(Path(path))
 
 
 def _unique(names: Sequence[str], taken: Iterable[str] = ()) -> list[str]:

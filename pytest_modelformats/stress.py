@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats import noise_profile
+from pytest_modelformats.compare import SMALLEST, SMALLEST_NORMAL, judge_exact
+from pytest_modelformats.sampled import matched
 from pytest_modelformats.schema import FailureKind, Outcome, OutputParity, Verdict
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ LIMIT = 1.5
 # more elements had the noise of ordinary rows.
 PRIOR_ELEMENTS = 8
 FP32_BITS = 23
+_UNUSUAL = "on ordinary inputs but not on unusual ones"
+_NOT_FINITE = "on inputs that are stressed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,18 @@ class Stressed:
     kind: str
     limit: float
     not_finite: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RowLimits:
+    """What the stress rows of one output may be off by: the rms over rows of (error / noise) is at most ``limit``.
+
+    Shapes: ``noise`` and ``judged`` (whether a row counts) are [row].
+    """
+
+    noise: np.ndarray
+    judged: np.ndarray
+    limit: float
 
 
 def make_stress(specs: Sequence[TensorSpec], seed: int) -> Samples | None:
@@ -118,12 +134,23 @@ def judge_stress(
     judged = []
     for index, output in enumerate(verdict.outputs):
         truth, got = [t[index] for t in truths], [o[index] for o in outputs]
+        refused = _reshaped(output, truth, got) or _exact(output, truth, got, noise[index], precision)
+        if refused is not None:
+            judged.append(refused)
+            continue
         found = _stressed(truth, got, noise[index], ordinary[index], precision)
         judged.append(output if found is None else _with(output, found, precision))
     failed = next((o for o in judged if o.outcome is Outcome.FAILED), None)
     if failed is None:
         return replace(verdict, outputs=tuple(judged))
     return Verdict(Outcome.FAILED, failed.failure_kind, failed.sentence, tuple(judged), verdict.statement)
+
+
+def failed(verdict: Verdict) -> bool:
+    """Whether it is the stress rows alone that a verdict failed on."""
+    return any(
+        o.outcome is Outcome.FAILED and (_UNUSUAL in o.sentence or _NOT_FINITE in o.sentence) for o in verdict.outputs
+    )
 
 
 def truth_rms(truths: Sequence[np.ndarray]) -> float:
@@ -133,6 +160,44 @@ def truth_rms(truths: Sequence[np.ndarray]) -> float:
     finite = [np.asarray(t, np.float64)[np.isfinite(t)] for t in truths]
     total = sum(t.size for t in finite)
     return math.sqrt(sum(float(np.dot(t, t)) for t in finite) / total) if total else 0.0
+
+
+def _reshaped(output: OutputParity, truth: Sequence[np.ndarray], got: Sequence[np.ndarray]) -> OutputParity | None:
+    """Failed where a shape is another one than the source's."""
+    for t, y in zip(truth, got, strict=True):
+        if t.shape != y.shape:
+            sentence = (
+                f"Output '{output.name}' agrees {_UNUSUAL}: there it has shape {list(y.shape)} where the source gives "
+                f"{list(t.shape)}."
+            )
+            return replace(output, outcome=Outcome.FAILED, failure_kind=FailureKind.CONTRACT, sentence=sentence)
+    return None
+
+
+def _exact(
+    output: OutputParity, truth: Sequence[np.ndarray], got: Sequence[np.ndarray], noise: Noise, precision: Precision
+) -> OutputParity | None:
+    """Failed where integers or booleans differ in more elements than the source itself changes at the precision."""
+    import numpy as np
+
+    if truth[0].dtype.kind == "f":
+        return None
+    truth, got = matched(truth, got)
+    found = judge_exact(output.name, truth, got, {precision.yardstick: noise}, precision)
+    if found.outcome is not Outcome.FAILED:
+        return None
+    where = ""
+    rows = sum(t.shape[0] if t.ndim else 0 for t in truth)
+    if rows and rows % len(KINDS) == 0:
+        changed = [(t != y).reshape(len(t), -1).sum(1) for t, y in zip(truth, got, strict=True)]
+        worst = int(np.concatenate(changed).argmax())
+        where = f", most of them on inputs that are {KINDS[list(KINDS)[worst % len(KINDS)]]}"
+    sentence = (
+        f"Output '{output.name}' ({got[0].dtype.name}) agrees {_UNUSUAL}: it must be exact and differs in "
+        f"{round((found.flips or 0.0) * found.elements)} of {found.elements} elements{where}. The converted model "
+        "computes something else there."
+    )
+    return replace(output, outcome=Outcome.FAILED, failure_kind=FailureKind.NUMERIC, sentence=sentence)
 
 
 def _stressed(
@@ -145,39 +210,56 @@ def _stressed(
     import numpy as np
 
     same = all(t.shape == y.shape for t, y in zip(truth, got, strict=True))
-    if not same or truth[0].dtype.kind != "f" or truth[0].ndim == 0 or not ordinary[0]:
-        return None
-    own, sizes = np.array(noise.rows), np.array(noise_profile.by_row([t * 0 for t in truth], truth))
+    rows = row_limits(truth, noise, ordinary, precision) if same else None
     errors = np.array(noise_profile.by_row(truth, got))
-    if not own.size or own.size != errors.size or errors.size % len(KINDS):
+    if rows is None or rows.noise.size != errors.size:
         return None
-    elements = sum(t.size for t in truth) / errors.size
-    usable = (own >= 0) & (sizes >= 0)
-    not_finite = bool(np.any(usable & (errors < 0)) and precision.mantissa_bits >= FP32_BITS)
+    not_finite = bool(np.any(rows.judged & (errors < 0)) and precision.mantissa_bits >= FP32_BITS)
     # What overflows at a narrow precision may do so at another place in another runtime.
-    usable &= errors >= 0
+    usable = rows.judged & (errors >= 0)
     if not usable.any():
         return Stressed(math.inf, math.inf, next(iter(KINDS)), 0.0, not_finite) if not_finite else None
+    ratios = np.where(usable, errors / rows.noise, 0.0)
+    worst = int(ratios.argmax())
+    ratio = float(np.sqrt(np.mean(ratios[usable] ** 2)))
+    return Stressed(ratio, float(ratios[worst]), list(KINDS)[worst % len(KINDS)], rows.limit, not_finite)
+
+
+def row_limits(
+    truth: Sequence[np.ndarray], noise: Noise, ordinary: tuple[float, float], precision: Precision
+) -> RowLimits | None:
+    """The limits of one output on the stress rows, ``None`` where it is not judged there.
+
+    Shapes: ``truth`` is [feed]; ``noise`` and ``ordinary`` as in :func:`judge_stress`, of this output.
+    """
+    import numpy as np
+
+    if truth[0].dtype.kind != "f" or truth[0].ndim == 0 or not ordinary[0]:
+        return None
+    own, sizes = np.array(noise.rows), np.array(noise_profile.by_row([np.zeros(t.shape) for t in truth], truth))
+    if not own.size or own.size != sizes.size or own.size % len(KINDS):
+        return None
+    elements = sum(t.size for t in truth) / own.size
     prior = ordinary[0] * np.maximum(1.0, sizes / ordinary[1] if ordinary[1] else 1.0)
     sigma = np.sqrt((elements * own**2 + PRIOR_ELEMENTS * prior**2) / (elements + PRIOR_ELEMENTS))
-    ratios = np.where(usable, errors / np.maximum(sigma, sizes * 2.0 ** -(precision.mantissa_bits + 1) / 3**0.5), 0.0)
-    worst = int(ratios.argmax())
+    sigma = np.maximum(sigma, sizes * 2.0 ** -(precision.mantissa_bits + 1) / 3**0.5)
+    # What is smaller may be flushed to zero.
+    sigma = np.maximum(sigma, SMALLEST.get(precision.yardstick, SMALLEST_NORMAL))
     limit = LIMIT * precision.limit * (1 + PRIOR_ELEMENTS / elements)
-    ratio = float(np.sqrt(np.mean(ratios[usable] ** 2)))
-    return Stressed(ratio, float(ratios[worst]), list(KINDS)[worst % len(KINDS)], limit, not_finite)
+    return RowLimits(sigma, (own >= 0) & (sizes >= 0), limit)
 
 
 def _with(output: OutputParity, found: Stressed, precision: Precision) -> OutputParity:
     ratio = found.ratio if math.isfinite(found.ratio) else None
     if found.not_finite:
-        sentence = f"Output '{output.name}' has NaN or Inf where the source has none, on inputs that are stressed."
+        sentence = f"Output '{output.name}' has NaN or Inf where the source has none, {_NOT_FINITE}"
         return replace(
             output, outcome=Outcome.FAILED, failure_kind=FailureKind.NAN, sentence=sentence, stress_ratio=ratio
         )
     if found.ratio <= found.limit:
         return replace(output, stress_ratio=ratio)
     sentence = (
-        f"Output '{output.name}' agrees on ordinary inputs but not on unusual ones: {found.ratio:.3g} × what rounding "
+        f"Output '{output.name}' agrees {_UNUSUAL}: {found.ratio:.3g} × what rounding "
         f"at {precision.yardstick} explains (the limit is {found.limit:.2g}), {found.worst:.3g} × on inputs that are "
         f"{KINDS[found.kind]}. The converted model computes something else there."
     )

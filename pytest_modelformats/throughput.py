@@ -125,7 +125,7 @@ def _batch(subject: Subject, asked: int) -> int:
         return asked or 1
     fixed = samples.rows // len(samples.feeds)
     if asked not in {0, fixed}:
-        raise Unsupported(f"the batch dimension of {model} is fixed at {fixed}, so it has no batch of {asked}")
+        raise Unsupported(f"the first dimension of the inputs of {model} is {fixed}, so it has no batch of {asked}")
     return fixed
 
 

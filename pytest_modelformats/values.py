@@ -13,7 +13,7 @@ from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.options import CandidateEntry, Option
 from pytest_modelformats.redact import redacted
 from pytest_modelformats.references import locate
-from pytest_modelformats.registry import suggest
+from pytest_modelformats.registry import backends, suggest
 from pytest_modelformats.schema import PRECISIONS, TensorSpec
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def read_spec(text: str, place: Place) -> TensorSpec:
 def read_candidate(text: str, place: Place) -> CandidateEntry:
     """Read ``FILE[,precision=..][,device=..][,model=..]``.
 
-    Raises: ConfigurationError for an unknown key or precision, or an empty value.
+    Raises: ConfigurationError for an unknown key, precision or device, or an empty value.
     """
     parts = text.split(",")
     facts: dict[str, str] = {}
@@ -133,6 +133,11 @@ def read_candidate(text: str, place: Place) -> CandidateEntry:
     if facts.get("precision", "fp32") not in PRECISIONS:
         msg = f"{place.where}: '{text}' has an unknown precision{suggest(facts['precision'], PRECISIONS)}"
         raise ConfigurationError(msg)
+    if "device" in facts:
+        devices = {device for backend in backends().values() for device in backend.devices}
+        if facts["device"] not in devices:
+            msg = f"{place.where}: '{text}' has an unknown device{suggest(facts['device'], devices)}"
+            raise ConfigurationError(msg)
     return CandidateEntry(_path(",".join(parts), place), **facts)
 
 

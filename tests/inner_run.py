@@ -84,7 +84,7 @@ def one_sentence(ran, *parts):
     return errors[0]
 
 
-def two_layers(path, *, seed=0, change=0.0, batch="N"):
+def two_layers(path, *, seed=0, change=0.0, batch="N", output="y"):
     """Write an ONNX model of two layers, x:float32[N,4] to y:float32[N,3]; ``change`` is added to one weight."""
     import numpy as np
     import onnx
@@ -97,10 +97,10 @@ def two_layers(path, *, seed=0, change=0.0, batch="N"):
     nodes = [
         helper.make_node("Gemm", ["x", "w1", "b1"], ["h"]),
         helper.make_node("Tanh", ["h"], ["a"]),
-        helper.make_node("Gemm", ["a", "w2", "b2"], ["y"]),
+        helper.make_node("Gemm", ["a", "w2", "b2"], [output]),
     ]
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, FEATURES])
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [batch, CLASSES])
+    y = helper.make_tensor_value_info(output, TensorProto.FLOAT, [batch, CLASSES])
     initialisers = [numpy_helper.from_array(w, n) for n, w in weights.items()]
     graph = helper.make_graph(nodes, "two_layers", [x], [y], initialisers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)

@@ -318,19 +318,25 @@ onnx.save(model, "clips.onnx")
 """
 
 
-def test_what_fails_by_other_statistics_is_told_by_its_bits(run, tiny, pytester, thin_onnxruntime):
-    """Inputs are clipped at 6: wrong on stressed inputs alone, so no number of the samples shows it."""
+def test_what_fails_on_stressed_inputs_alone_is_shown_on_them(run, tiny, pytester, thin_onnxruntime):
+    """Inputs are clipped at 6: they hold what is right, so the bug is gone with a right artifact, and is searched."""
     subprocess.run([sys.executable, "-c", CLIPS], cwd=pytester.path, check=True)
     ran = run("--mf-model", tiny, "--mf-candidate", "clips.onnx", *PARITY)
     cell = "tiny~clips-onnx-fp32-onnxruntime@cpu"
     assert ran.outcomes[cell, "parity"] == "failed", ran.text
+    assert "not on unusual ones" in ran.checks[cell, "parity"]["sentence"]
+    found = ran.checks[cell, "parity"]["data"]["localisation"]
+    assert (found["operator"], found["confirmed"]) == ("Clip", True), found
     bundle = bundle_of(ran, cell, "parity")
     done = repro(thin_onnxruntime, bundle)
     assert done.returncode == EXISTS, done.stdout + done.stderr
-    assert "bit for bit what came out when the check failed" in done.stdout
+    ordinary, unusual = done.stdout.splitlines()[1:3]
+    assert ordinary.endswith("right"), done.stdout
+    assert unusual.strip().startswith("unusual inputs, in units of each row's noise"), done.stdout
+    assert unusual.endswith("WRONG"), done.stdout
     done = repro(thin_onnxruntime, bundle, "--artifact", tiny)
-    assert done.returncode == UNKNOWN, done.stdout + done.stderr
-    assert "bit for bit" in (bundle / "README.txt").read_text()
+    assert done.returncode == GONE, done.stdout + done.stderr
+    assert repro(thin_onnxruntime, bundle / "submodel").returncode == EXISTS
 
 
 def test_a_failure_that_is_in_no_outputs_numbers_is_told_by_its_bits():

@@ -11,6 +11,7 @@ import pytest
 
 from pytest_modelformats import compare, laws
 from pytest_modelformats.compare import FAITHFUL_LOW, PLAUSIBLE, POINT_LIMIT, Noise, Tolerance, judge, measure_noise
+from pytest_modelformats.errors import Undecidable
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict
 
 FP32, FP16, BF16 = PRECISIONS["fp32"], PRECISIONS["fp16"], PRECISIONS["bf16"]
@@ -379,6 +380,32 @@ def test_integers_are_exact(changed, expected):
     found = verdict(got, truth=truth, noise={"fp32": [Noise(0.0, 0.0, 0.0, 0.0)]})
     assert (found.outcome, found.failure_kind) == expected
     assert found.outputs[0].flips == changed / 1000
+
+
+@pytest.mark.parametrize(("changed", "expected"), [(680, PASSED), (720, NUMERIC), (1000, NUMERIC)])
+def test_where_the_source_changes_a_quarter_not_every_integer_may_change(changed, expected):
+    """A quarter left by each unit of rounding: four of them change 1 - 0.75⁴, and never all."""
+    truth = np.arange(1000)
+    got = truth.copy()
+    got[:changed] += 1
+    assert result(got, truth=truth, noise={"fp32": [Noise(0.0, 0.0, 0.0, 0.25)]}) == expected
+
+
+@pytest.mark.parametrize("changed", [0, 400, 1000])
+def test_where_the_source_changes_half_of_the_integers_nothing_is_judged(changed):
+    truth = np.arange(1000)
+    got = truth.copy()
+    got[:changed] += 1
+    found = verdict(got, truth=truth, noise={"fp32": [Noise(0.0, 0.0, 0.0, 0.5)]})
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "the source itself gives other values in 50.00%" in found.sentence
+
+
+def test_complex_outputs_are_not_judged_and_say_so():
+    """They are no floats: judged as integers, their own rounding would excuse every element."""
+    truth = TRUTH + 1j * TRUTH
+    with pytest.raises(Undecidable, match="output 'y' is complex64"):
+        verdict(3 * truth, truth=truth, dtype="complex64")
 
 
 @pytest.mark.parametrize(("changed", "expected"), [(20, PASSED), (21, NUMERIC)])

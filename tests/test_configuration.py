@@ -253,6 +253,14 @@ def test_a_model_of_the_command_line_keeps_what_its_table_says(configured):
     assert (entry.name, entry.arch) == ("x", "a:b")
 
 
+def test_one_file_may_have_several_tables(configured):
+    """As with other inputs or other data; each is a model of its own name."""
+    text = "[models.a]\npath = 'x.pt'\ndata = 'a.npz'\n[models.b]\npath = 'x.pt'\ndata = 'b.npz'\n"
+    for entries in (configured(text).models, configured(text, model=["../x.pt"]).models):
+        assert [(entry.name, Path(entry.data).name) for entry in entries] == [("a", "a.npz"), ("b", "b.npz")]
+        assert entries[0].location == entries[1].location
+
+
 def test_a_callable_of_a_file_is_located(configured, project):
     (entry,) = configured("[models.x]\npath = 'nets/own.py:build'\n").models
     assert entry.location == f"{project / 'nets/own.py'}:build"

@@ -77,6 +77,54 @@ def test_slices_with_few_telling_elements_count_as_the_whole(monkeypatch):
     assert slice_ratio() > 8
 
 
+COLUMNS = RNG.standard_normal((8, 3)) * [1e6, 1.0, 1e-3]
+
+
+def judged_columns(got):
+    own = (COLUMNS + 1e-7 * COLUMNS * RNG.standard_normal(COLUMNS.shape)).astype(np.float32)
+    return verdict(got.astype(np.float32), COLUMNS, measure_noise([COLUMNS], [own], 23))
+
+
+@pytest.mark.parametrize(("column", "factor"), [(2, -3.0), (1, 1.01)])
+def test_a_column_of_few_elements_fails_by_its_own_noise(column, factor):
+    got = COLUMNS.copy()
+    got[:, column] *= factor
+    found = judged_columns(got)
+    assert (found.outcome, found.failure_kind) == (Outcome.FAILED, FailureKind.NUMERIC)
+    assert f"at index {column} of dimension 1" in found.sentence
+    assert found.outputs[0].noise_ratio < 4
+
+
+def test_few_elements_are_no_reason_for_an_alarm():
+    """The noise of eight elements is small by chance somewhere among a hundred thousand columns."""
+    random, worst = np.random.default_rng(3), 0.0
+    for _ in range(100):
+        truth = random.standard_normal((8, 1000))
+        own, got = (truth + 1e-6 * random.standard_normal(truth.shape) for _ in range(2))
+        profile = noise_profile.measure([truth], [own], 1e-6, 2.0**-24)
+        worst = max(worst, noise_profile.compare(profile, 1e-6, [truth], [got]).slice_ratio)
+    assert 0.3 < worst < 4
+
+
+def test_few_elements_that_rounding_happens_to_leave_alone_have_the_noise_of_writing_them_down():
+    exact = COLUMNS.astype(np.float32).astype(np.float64)
+    noise = measure_noise([exact], [exact * [1 + 1e-7, 1, 1]], 23)
+    assert verdict((exact * (1 + 1e-7)).astype(np.float32), exact, noise).passed
+    assert not verdict((exact * [1, 1, 1.001]).astype(np.float32), exact, noise).passed
+
+
+def test_few_elements_survive_the_cache():
+    from dataclasses import asdict
+    from json import dumps, loads
+
+    own = np.log(np.array([[1e-300, 2.0, 3.0]] * 8))
+    lost = np.where(own < -100, -np.inf, own).astype(np.float32)
+    noise = measure_noise([own], [lost], 23)
+    assert noise.profile.few
+    assert noise.lost
+    assert kept_noise(loads(dumps(asdict(noise)))) == noise
+
+
 def test_a_profile_survives_the_cache():
     from dataclasses import asdict
     from json import dumps, loads
@@ -150,6 +198,51 @@ def test_nan_where_the_source_has_none_fails():
         return y
 
     assert stressed(alter).failure_kind is FailureKind.NAN
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinity_that_belongs_on_a_stress_row_warns_of_nothing():
+    truth = np.ones((8, 4))
+    truth[3, 2] = np.inf
+    noise = measure_noise([truth], [truth.astype(np.float32)], 23)
+    limits = stress.row_limits([truth], noise, (1e-7, 1.0), FP32)
+    assert limits.judged.tolist() == [True] * 3 + [False] + [True] * 4
+
+
+def exactly(got, truth, own=None, precision=FP32):
+    noise = measure_noise([truth], [truth if own is None else own], 23)
+    passed = verdict(rounded(TRUTH, 2))
+    return stress.judge_stress(passed, [[truth]], [[got]], [noise], [(0.0, 0.0)], precision)
+
+
+def test_integers_and_booleans_are_exact_on_stress_rows():
+    truth = np.arange(8) % 3
+    assert exactly(truth.copy(), truth).passed
+    wrong = truth.copy()
+    wrong[0] += 1
+    found = exactly(wrong, truth)
+    assert (found.outcome, found.failure_kind) == (Outcome.FAILED, FailureKind.NUMERIC)
+    assert "differs in 1 of 8 elements, most of them on inputs that are 8 times as large" in found.sentence
+    assert stress.failed(found)
+    flipped = np.zeros((8, 5), bool)
+    flipped[4, 1] = True
+    assert "one constant" in exactly(flipped, np.zeros((8, 5), bool)).sentence
+
+
+def test_what_flips_in_the_source_too_may_flip_on_stress_rows():
+    truth, own = np.arange(8) % 3, np.arange(8) % 3
+    own[1] += 1
+    wrong = truth.copy()
+    wrong[0] += 1
+    assert exactly(wrong, truth, own).passed
+
+
+@pytest.mark.parametrize("truth", [np.arange(8), np.ones((8, 3))], ids=["int64", "float64"])
+def test_another_shape_on_stress_rows_fails(truth):
+    found = exactly(truth[:5], truth)
+    assert (found.outcome, found.failure_kind) == (Outcome.FAILED, FailureKind.CONTRACT)
+    assert "there it has shape [5" in found.sentence
+    assert stress.failed(found)
 
 
 # --- the second look

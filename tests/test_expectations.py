@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 from inner_run import ONE_CELL, PARITY, one_sentence, two_layers
 
@@ -156,6 +160,89 @@ def test_a_chosen_tolerance_takes_the_place_of_the_measured_noise(judged, pytest
     (pytester.path / "modelformats.toml").write_text(f'[tolerances."tiny~wrong-*"]\natol = {atol}\noutputs = ["y"]\n')
     ran = judged("")
     assert ran.outcomes == {(CELL, "parity"): "passed", (WRONG, "parity"): outcome}
+
+
+@pytest.mark.parametrize("more", [(), ("-p", "xdist", "-n", "2")])
+@pytest.mark.parametrize("name", ["yy", "z*"])
+def test_a_tolerance_for_an_output_that_no_model_has_is_refused(run, tiny, pytester, name, more):
+    """Before anything is judged; pytest-xdist collects in its processes, and there every check of the cell says so."""
+    (pytester.path / "modelformats.toml").write_text(f'[tolerances."tiny-*"]\natol = 5.0\noutputs = ["y", "{name}"]\n')
+    ran = run("--mf-model", tiny, *PARITY, *more)
+    hint = "did you mean 'y'?" if name == "yy" else "known are y"
+    words = f"modelformats.toml: [tolerances.\"tiny-*\"]: '{name}' is no output of the model of {CELL}; {hint}"
+    if more:
+        assert ran.outcomes[CELL, "parity"] not in {"passed", "failed"}
+        assert words in ran.checks[CELL, "parity"]["sentence"]
+    else:
+        one_sentence(ran, words)
+
+
+def test_a_tolerance_for_an_output_may_be_about_one_of_several_models(run, tiny, pytester):
+    two_layers(pytester.path / "other.onnx", output="z")
+    (pytester.path / "modelformats.toml").write_text('[tolerances."*-onnx-*"]\natol = 5.0\noutputs = ["z"]\n')
+    ran = run("--mf-model", tiny, "--mf-model", "other.onnx", *PARITY)
+    assert ran.status == 0, ran.text
+    assert "fixed tolerance" in ran.checks["other-onnx-fp32-onnxruntime@cpu", "parity"]["sentence"]
+    assert "fixed tolerance" not in ran.checks[CELL, "parity"]["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("glob", "refused"),
+    [
+        ("tiny-onnx-fp32-onxruntime@*", True),
+        ("tiny-onnx-fp16-*", False),
+        ("tiny~*", False),
+        ("resnet50-*", False),
+        ("*-onxruntime@*", False),
+    ],
+)
+def test_a_tolerance_for_cells_that_a_model_has_not_is_refused(run, tiny, pytester, glob, refused):
+    """What the command line leaves out is no mistake, and neither is another model, given another time."""
+    (pytester.path / "modelformats.toml").write_text(f'[tolerances."{glob}"]\natol = 5.0\n')
+    ran = run("--mf-model", tiny, *PARITY)
+    if refused:
+        one_sentence(ran, f'[tolerances."{glob}"] matches no cell that can be planned; did you mean ')
+    else:
+        assert ran.status == 0, ran.text
+
+
+@pytest.mark.parametrize("glob", ["tinny-*", "*-onxruntime@*", "tiny~right-*"])
+def test_in_a_whole_run_a_tolerance_matches_a_cell(run, tiny, pytester, glob):
+    models = 'candidate = ["wrong.onnx"]\n[models.tiny]\npath = "tiny.onnx"\n'
+    two_layers(pytester.path / "wrong.onnx", change=1.0)
+    (pytester.path / "modelformats.toml").write_text(f'{models}[tolerances."{glob}"]\natol = 5.0\n')
+    one_sentence(run(*PARITY), f'[tolerances."{glob}"] matches no cell that can be planned')
+
+
+CLIPS = """
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+# Two outputs, y and z, of the tiny model; both are clipped in the candidate, which ordinary samples do not show.
+for name, bound in (("model.onnx", 1e30), ("clips.onnx", 6.0)):
+    model = onnx.load("tiny.onnx")
+    for bounds in (("low", -bound), ("high", bound)):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(bounds[1]), bounds[0]))
+    model.graph.node.insert(0, helper.make_node("Clip", ["x", "low", "high"], ["clipped"]))
+    model.graph.node[1].input[0] = "clipped"
+    model.graph.node.append(helper.make_node("Neg", ["y"], ["z"]))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, ["N", 3]))
+    onnx.save(model, name)
+"""
+
+
+@pytest.mark.parametrize("chosen", [["y"], ["y", "z"]])
+def test_a_tolerance_of_one_output_leaves_the_others_their_stress_rows(run, tiny, pytester, chosen):
+    subprocess.run([sys.executable, "-c", CLIPS], cwd=pytester.path, check=True)
+    (pytester.path / "modelformats.toml").write_text(f'[tolerances."*"]\natol = 1.0\noutputs = {json.dumps(chosen)}\n')
+    ran = run("--mf-model", "model.onnx", "--mf-candidate", "clips.onnx", *PARITY, "--mf-localise-budget", "0")
+    line = ran.checks["model~clips-onnx-fp32-onnxruntime@cpu", "parity"]
+    if chosen == ["y"]:
+        assert line["outcome"] == "failed", line["sentence"]
+        assert "Output 'z' agrees on ordinary inputs but not on unusual ones" in line["sentence"]
+    else:
+        assert line["outcome"] == "passed", line["sentence"]
 
 
 def test_a_run_in_which_everything_was_skipped_fails(run, tiny, imaginary):

@@ -269,17 +269,32 @@ def test_stressed_inputs_are_judged_too_whatever_the_seed(run, tiny, shelf, pyte
 
 # --- large outputs
 
-SMALL = "from pytest_modelformats import golden_export as g; g.KEPT_ELEMENTS, g.FEWEST_PER_ROW = 12, 1; "
-SMALL += "from pytest_modelformats.cli import main; main()"
+# As if the tiny model were none that classifies: of those that do, every class is kept.
+SMALL = """
+from dataclasses import replace
+
+from pytest_modelformats import golden_export
+from pytest_modelformats.cli import main
+from pytest_modelformats.models import Models
+
+described = Models.description
+Models.description = lambda self, model: replace(described(self, model), classifier=False)
+golden_export.KEPT_ELEMENTS, golden_export.FEWEST_PER_ROW = {kept}, 1
+main()
+"""
+
+
+def export_in_part(model, folder, cache, kept):
+    """Write ``tiny.golden``, where an output of more than ``kept`` elements is sampled."""
+    command = [sys.executable, "-c", SMALL.format(kept=kept), "golden", "export", str(model), "-o", "tiny.golden"]
+    subprocess.run([*command, "--mf-cache", str(cache)], cwd=folder, check=True, capture_output=True)
+    return folder / "tiny.golden"
 
 
 @pytest.fixture(scope="module")
 def in_part(shelf, tmp_path_factory):
     """A bundle of the tiny ONNX model of whose three columns one is kept."""
-    folder = tmp_path_factory.mktemp("part")
-    command = [sys.executable, "-c", SMALL, "golden", "export", str(shelf / "tiny.onnx"), "-o", "tiny.golden"]
-    subprocess.run([*command, "--mf-cache", str(shelf / "cache")], cwd=folder, check=True, capture_output=True)
-    return folder / "tiny.golden"
+    return export_in_part(shelf / "tiny.onnx", tmp_path_factory.mktemp("part"), shelf / "cache", 12)
 
 
 def test_noise_and_error_of_a_sampled_output_are_those_over_the_sample(in_part, exported, shelf):
@@ -318,6 +333,84 @@ def test_a_sampled_output_is_judged_where_it_is_known(run, in_part, pytester, se
 
 def shelf_model(pytester):
     return two_layers(pytester.path / "right.onnx")
+
+
+def test_a_large_output_is_no_obstacle_to_a_run_without_options(run, in_part, pytester):
+    """Every suite; generated inputs cannot be judged without the model, which is said before anything is searched."""
+    two_layers(pytester.path / "shipped.onnx")
+    chosen = ("--mf-backends", "onnxruntime", "--mf-fuzz", "9")
+    ran = run("--mf-golden", in_part, "--mf-candidate", "shipped.onnx", *chosen)
+    assert ran.status == 0, ran.text
+    line = ran.checks["tiny~shipped-onnx-fp32-onnxruntime@cpu", "fuzz"]
+    assert line["outcome"] == "unsupported"
+    assert "is a golden bundle, which holds those of its samples only" in line["sentence"]
+    assert "overflows" not in line["sentence"]
+
+
+def test_the_sentence_says_how_much_of_a_sampled_output_was_judged(run, in_part, pytester):
+    for name, change in (("right", 0.0), ("wrong", 1.0)):
+        two_layers(pytester.path / f"{name}.onnx", change=change)
+    chosen = ("--mf-suites", "parity,batch", "--mf-backends", "onnxruntime", "--mf-devices", "cpu")
+    ran = run("--mf-golden", in_part, "--mf-candidate", "right.onnx", "--mf-candidate", "wrong.onnx", *chosen)
+    said = "Judged were 8 of 24 elements of 'y' (sampled)."
+    for check in ("parity", "batch"):
+        right, wrong = (ran.checks[f"tiny~{n}-onnx-fp32-onnxruntime@cpu", check] for n in ("right", "wrong"))
+        assert right["outcome"] == "passed", right["sentence"]
+        assert right["sentence"].endswith(said)
+        # Before the next step, which ends a sentence.
+        assert said in wrong["sentence"].partition(" Next: ")[0]
+
+
+@pytest.mark.parametrize("large", ["in_part", "exported"])
+def test_stressed_inputs_are_judged_where_a_large_output_is_known(run, tiny, pytester, large, request):
+    subprocess.run([sys.executable, "-c", CLIPS], cwd=pytester.path, check=True)
+    bundle = shutil.copy(request.getfixturevalue(large), pytester.path / "large.golden")
+    chosen = ("--mf-suites", "parity", "--mf-backends", "onnxruntime", "--mf-devices", "cpu")
+    ran = run("--mf-golden", bundle, "--mf-candidate", "clips.onnx", "--mf-candidate", tiny, *chosen)
+    line = ran.checks["large~clips-onnx-fp32-onnxruntime@cpu", "parity"]
+    assert line["outcome"] == "failed"
+    assert "agrees on ordinary inputs but not on unusual ones" in line["sentence"]
+    assert ran.outcomes["large~tiny-onnx-fp32-onnxruntime@cpu", "parity"] == "passed"
+
+
+def test_of_unusual_inputs_less_of_a_large_output_is_kept(exported, shelf, tmp_path):
+    """Two of three columns of the samples, one of those that are moved or stressed; small outputs are kept whole."""
+    held = golden_file.read(export_in_part(shelf / "tiny.onnx", tmp_path, shelf / "cache", 16))
+    columns = [held.arrays[r["outputs"][0]["member"]].shape[1] for r in held.manifest["records"]]
+    assert columns[0] == 2
+    assert set(columns) == {1, 2}
+    # Eight copies for a second look in two precisions, and the stress rows in all.
+    assert columns.count(1) == 16 + 1 + len(form.stored_reference(source(held.path)).noise)
+    whole = golden_file.read(exported)
+    assert {whole.arrays[r["outputs"][0]["member"]].shape[1] for r in whole.manifest["records"]} == {3}
+
+
+def test_both_sides_are_taken_where_a_sampled_output_is_known():
+    """For the second look and the stress rows; an output of another shape stays as it is, to be told by it."""
+    truth = sampled.take(np.arange(24.0).reshape(4, 6), np.array([1, 4], np.uint32))
+    right = np.arange(24.0, dtype=np.float32).reshape(4, 6)
+    truths, outputs = sampled.alike([[truth, right]], [[right, right]])
+    assert [a.shape for a in truths[0]] == [a.shape for a in outputs[0]] == [(4, 2), (4, 6)]
+    assert np.array_equal(truths[0][0], outputs[0][0])
+    _, outputs = sampled.alike([[truth]], [[right[:, :5]]])
+    assert outputs[0][0].shape == (4, 5)
+
+
+def test_what_ran_instead_is_told_from_a_sampled_output_too(run, in_part, pytester):
+    """An error of another precision's size is looked at where the output is known."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(two_layers(pytester.path / "shipped.onnx"))
+    for weight in model.graph.initializer:
+        rounded = numpy_helper.to_array(weight).astype(np.float16).astype(np.float32)
+        weight.CopyFrom(numpy_helper.from_array(rounded, weight.name))
+    onnx.save(model, pytester.path / "shipped.onnx")
+    chosen = ("--mf-suites", "parity", "--mf-backends", "onnxruntime", "--mf-devices", "cpu")
+    ran = run("--mf-golden", in_part, "--mf-candidate", "shipped.onnx", *chosen)
+    line = ran.checks["tiny~shipped-onnx-fp32-onnxruntime@cpu", "parity"]
+    assert line["outcome"] == "fallback", line["sentence"]
+    assert "fp16-weights is what ran" in line["sentence"]
 
 
 def test_a_sampled_output_of_another_shape_fails_the_contract():

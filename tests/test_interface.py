@@ -54,6 +54,36 @@ def test_names_count_only_where_the_format_holds_them():
     assert found(outputs=renamed, form="openvino") != []
 
 
+UNNAMED = [TensorSpec.parse("output_0:float32[N,10]"), TensorSpec.parse("label:int64[N]")]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("logits", "label"), ""),
+        (("output_0", "label"), ""),
+        (("logits", "class"), "output 1 is called 'class' where the source says 'label'"),
+        (("label", "output_0"), "output 0 is called 'label' where the source says 'output_0'"),
+    ],
+)
+def test_an_output_that_the_source_does_not_name_goes_by_position(names, said):
+    """A name that the source has for another of its outputs is a change of order."""
+    stated = [TensorSpec(name, spec.dtype, spec.shape) for name, spec in zip(names, UNNAMED, strict=True)]
+    told = differences(INPUTS, UNNAMED, INPUTS, stated, formats()["onnx"], "fp32", ("output_0",))
+    assert said in "; ".join(told)
+    assert bool(told) == bool(said)
+
+
+def test_an_output_without_a_name_keeps_its_dtype_shape_and_number():
+    for stated, said in (
+        ([TensorSpec.parse("logits:int32[N,10]"), UNNAMED[1]], "output 'output_0' is int32"),
+        ([TensorSpec.parse("logits:float32[N,9]"), UNNAMED[1]], "dimension 1 of output 'output_0' is 9"),
+        ([TensorSpec.parse("logits:float32[N,10]")], "there are 1 outputs"),
+    ):
+        told = differences(INPUTS, UNNAMED, INPUTS, stated, formats()["onnx"], "fp32", ("output_0",))
+        assert said in "; ".join(told)
+
+
 def test_a_dimension_that_became_dynamic_is_no_loss():
     fixed = [TensorSpec.parse("image:float32[N,C,H,W]"), INPUTS[1]]
     assert found(inputs=fixed) == []

@@ -210,3 +210,21 @@ def test_a_runner_that_is_no_device_and_label_is_refused(tiny, monkeypatch, pyte
         cli.main(["matrix", "tiny.onnx", "--runs-on", "cuda"])
     assert ended.value.code == 2
     assert "--runs-on is 'cuda'; expected DEVICE=LABEL" in capsys.readouterr().err
+
+
+def test_a_required_name_goes_to_the_jobs_that_have_it(tmp_path):
+    """In the others it would fail the run: none of their cells has it."""
+    found, _ = made(("--mf-require", "onnx,openvino", "--mf-devices", "cpu"), tmp_path, by="backend")
+    selected = {job.name: job.select for job in found}
+    assert selected["openvino@cpu"][-2:] == ("--mf-require", "openvino")
+    assert selected["onnxruntime@cpu"][-2:] == ("--mf-require", "onnx")
+    assert "--mf-require" not in selected["torch@cpu"]
+
+
+def test_a_candidate_of_the_command_line_is_not_contradicted(tmp_path):
+    """An option that leaves it without a cell would be refused; its cells by their ids are not."""
+    found, _ = made(("--mf-candidate", "shipped.onnx", "--mf-devices", "cpu"), tmp_path, by="backend")
+    selected = {job.name: job.select for job in found}
+    assert "--mf-cells" in selected["openvino@cpu"]
+    assert "--mf-backends" not in selected["openvino@cpu"]
+    assert "--mf-backends" in selected["onnxruntime@cpu"]

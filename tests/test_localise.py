@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import numpy as np
@@ -17,6 +18,8 @@ from inner_run import ended
 from onnx import helper, numpy_helper
 
 import pytest_modelformats
+from pytest_modelformats import localise
+from pytest_modelformats.schema import Cell, Decision, FailureKind, Outcome, PlannedCell, Verdict
 
 pytestmark = pytest.mark.slow
 
@@ -287,6 +290,37 @@ def test_a_fault_of_one_size_of_batch_is_looked_for_in_that_size(search, place):
     assert ran.outcomes[cell, "parity"] == "passed"
     found = ran.checks[cell, "batch"]["data"]["localisation"]
     assert (found["node"], found["confirmed"]) == ("/1/inner/inner.0/LayerNormalization", True)
+
+
+def test_what_fails_on_a_generated_input_is_searched_on_it(search, place, pytester):
+    """No sample and no stressed row is beyond 200: the graph is wrong on large numbers alone."""
+    model = onnx.load(place / "mlp_0.onnx")
+    first = next(node for node in model.graph.node if "input" in node.input)
+    for name, value in (("low", -200.0), ("high", 200.0)):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+    first.input[list(first.input).index("input")] = "clipped"
+    model.graph.node.insert(0, helper.make_node("Clip", ["input", "low", "high"], ["clipped"], "clip"))
+    onnx.save(model, str(pytester.path / "clips.onnx"))
+    args = [*onnxruntime(place / "mlp_0.onnx"), "--mf-candidate", "clips.onnx", "-k", "clips", "--mf-fuzz", "40"]
+    ran, lines = search(*args, suites="parity,fuzz")
+    (parity,) = lines.values()
+    assert parity["outcome"] == "passed", parity["sentence"]
+    (fuzz,) = (line for line in ran.of("check") if line["check"] == "fuzz")
+    assert fuzz["outcome"] == "failed", fuzz["sentence"]
+    found = fuzz["data"]["localisation"]
+    assert (found["node"], found["confirmed"]) == ("clip", True), found
+    assert found["sentence"] in fuzz["sentence"]
+
+
+@pytest.mark.parametrize("name", ["permutation", "determinism", "history", "concurrency", "threads"])
+def test_what_compares_a_cell_with_itself_says_that_there_is_no_reference(name):
+    planned = PlannedCell(Cell("m", "onnx", "fp32", "onnxruntime", "cpu"), (), "fp32", Decision())
+    verdict = Verdict(Outcome.FAILED, FailureKind.NUMERIC, "It differs.")
+    settings = SimpleNamespace(localise_budget_s=60.0)
+    assert localise.due(settings, name, verdict)
+    found = localise.localise(None, settings, planned, verdict, name)
+    assert found.sentence.startswith(f"The first wrong operator could not be located because the {name} check compares")
+    assert (found.operator, found.data()["reason"].count(".")) == ("", 0)
 
 
 def test_a_worker_that_hangs_ends_with_the_budget_and_the_outcome_stays(search, place):

@@ -25,6 +25,7 @@ class Models:
 
     inputs: tuple = (X,)
     outputs: tuple = (Y,)
+    source: object = None
 
     def description(self, _):
         return SimpleNamespace(inputs=self.inputs, outputs=self.outputs)
@@ -36,7 +37,17 @@ class Models:
         return rows(self.samples(model), start, stop)
 
     def reference(self, _):
-        return SimpleNamespace(noise={"fp32": [Noise(1e-6, 4e-6, 1e-6)] * len(self.outputs)})
+        noise = {"fp32": [Noise(1e-6, 4e-6, 1e-6)] * len(self.outputs)}
+        return SimpleNamespace(noise=noise, truths=[self._truths(self.samples("m").feeds[0])])
+
+    def further(self, model, name, feeds, precisions):
+        """What the source gives for other feeds; by default it takes none."""
+        if self.source is None:
+            raise Unsupported("no source")
+        return SimpleNamespace(truths=[self.source(feed) for feed in feeds])
+
+    def _truths(self, feed):
+        return [feed["x"].astype(float)] * len(self.outputs) if self.source is None else self.source(feed)
 
 
 @dataclass
@@ -149,6 +160,59 @@ def test_only_outputs_with_the_batch_in_front_have_an_order():
     assert metamorphic.permutation(subject(law, outputs=outputs)).passed
     with pytest.raises(Unsupported, match="no output of m has the batch"):
         metamorphic.permutation(subject(law, outputs=outputs[1:]))
+
+
+def mixes_rows(feed, _=1):
+    """The first output is the running sum over the rows; the second one goes by rows."""
+    return [np.cumsum(feed["x"], 0), feed["x"] * 2]
+
+
+def test_a_source_that_keeps_no_order_is_asked_for_none():
+    """What a faithful cell does with rows of such a model is what the source does."""
+    outputs = (Y, TensorSpec("z", "float32", ("N", 4)))
+    verdict = metamorphic.permutation(subject(mixes_rows, outputs=outputs, source=mixes_rows))
+    assert verdict.passed, verdict.sentence
+    assert verdict.sentence.endswith(
+        "bit for bit. Not compared: in the source itself a row of 'y' depends on its place or on the other rows."
+    )
+    with pytest.raises(Unsupported, match="a row of 'y' depends on its place"):
+        metamorphic.permutation(subject(lambda f, _: mixes_rows(f)[:1], source=lambda feed: mixes_rows(feed)[:1]))
+
+
+def test_a_cell_that_keeps_no_order_where_the_source_does_fails():
+    verdict = metamorphic.permutation(subject(lambda f, _: mixes_rows(f)[:1], source=faithful))
+    assert verdict.failure_kind is FailureKind.NUMERIC
+    assert verdict.sentence.startswith("rows reversed: ")
+
+
+def test_two_runs_of_an_unusual_row_differ_by_the_noise_of_that_row():
+    """Rounding is relative to the values: of a row 1000 times as large it is 1000 times as much."""
+
+    def law(feed, _=1):
+        return [feed["x"] * np.float32(1000 + 1e-3 * next(runs))]
+
+    runs = iter(range(100))
+    assert metamorphic.permutation(subject(law)).passed
+    runs = iter(range(0, 10**6, 1000))
+    assert not metamorphic.permutation(subject(law)).passed
+
+
+@pytest.mark.parametrize(("limit", "said"), [(0.1, "3 times each"), (-1.0, "once each")])
+def test_concurrency_says_how_often_threads_have_called(monkeypatch, limit, said):
+    monkeypatch.setattr(metamorphic, "LONG_CALL_S", limit)
+    assert (
+        f"4 threads that call one session at once, {said}, get" in metamorphic.concurrency(subject(faithful)).sentence
+    )
+
+
+def test_a_fixed_first_dimension_is_said_beside_what_varies():
+    """nn.LSTM without batch_first: [steps, batch, features]."""
+    inputs = (TensorSpec("x", "float32", (5, "N", 6)),)
+    said = (
+        r"first dimension of input .x. of m is fixed at 5, and no other .*\(.N. that may vary is dimension 1 of .x.\)"
+    )
+    with pytest.raises(Unsupported, match=said):
+        metamorphic.permutation(subject(faithful, inputs=inputs))
 
 
 def test_a_fixed_batch_has_no_order():

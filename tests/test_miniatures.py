@@ -97,8 +97,8 @@ BACKENDS = {
         "fallback", None, "parity", ("Asked for cpu", "2 of 4 operators are on npu (Tanh, Sigmoid)")
     ),
     "cannot_state_what_ran": PASSED,
-    "raises_at_open": End("failed", None, "contract", ("could not open the artifact", "protobuf parsing failed")),
-    "raises_at_run": End("failed", None, "parity", ("RuntimeError: Got invalid dimensions for input: x",)),
+    "raises_at_open": contract("contract", "could not open the artifact", "protobuf parsing failed"),
+    "raises_at_run": contract("parity", "RuntimeError: Got invalid dimensions for input: x"),
     "lacks_operator": End("unsupported", None, "contract", ("no implementation of Tanh",)),
     "lacks_device": End("no-device", None, "contract", ("finds no accelerator",)),
     "segfaults": End("crashed", None, "parity", ("'run' in the miniature worker was ended by SIGSEGV",)),

@@ -297,6 +297,60 @@ def test_compressed_weights_are_half_the_size_and_run_in_fp32(conversion, cnn_ir
     np.testing.assert_allclose(ran[0], rounded[0][0], atol=2e-6)
 
 
+class Shared(nn.Module):
+    """Outputs that are an input, or each other."""
+
+    def forward(self, x, ids):
+        hidden = x * 2
+        return hidden, x, hidden, ids, x
+
+
+SHARED_IN = [TensorSpec("x", "float32", ("N", 3)), TensorSpec("ids", "int64", ("N",), 0, 10)]
+SHARED_OUT = [
+    TensorSpec(name, dtype, shape)
+    for name, dtype, shape in (
+        ("output_0", "float32", ("N", 3)),
+        ("output_1", "float32", ("N", 3)),
+        ("output_2", "float32", ("N", 3)),
+        ("output_3", "int64", ("N",)),
+        ("x_again", "float32", ("N", 3)),
+    )
+]
+
+
+@pytest.mark.parametrize("route", ["torch", "onnx"])
+def test_an_output_that_is_an_input_or_another_output_keeps_its_own_name(conversion, tmp_path, route):
+    path = tmp_path / "m.onnx"
+    job = conversion(Shared(), SHARED_IN, SHARED_OUT, input_path=path)
+    if route == "torch":
+        openvino_from_pytorch.convert(job)
+    else:
+        names = {"input_names": ["x", "ids"], "output_names": [s.name for s in SHARED_OUT], "dynamo": False}
+        axes = {spec.name: {0: "N"} for spec in (*SHARED_IN, *SHARED_OUT)}
+        example = (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
+        torch.onnx.export(Shared().eval(), example, str(path), dynamic_axes=axes, **names)
+        openvino_from_onnx.convert(job)
+    ov_format.check(job.output)
+    session = open_ir(job.output)
+    assert [str(s) for s in session.inputs] == ["x:float32[N,3]", "ids:int64[N]"]
+    assert [(s.name, s.dtype) for s in session.outputs] == [(s.name, s.dtype) for s in SHARED_OUT]
+    x, ids = np.random.default_rng(0).standard_normal((5, 3), dtype=np.float32), np.arange(5)
+    for got, expected in zip(session.run({"x": x, "ids": ids}), (x * 2, x, x * 2, ids, x), strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_an_output_that_is_called_as_an_input_is_unsupported(conversion):
+    """OpenVINO's own file format renames the output: 'output' comes back as 'output_1'."""
+
+    class Named(nn.Module):
+        def forward(self, output):
+            return output * 2
+
+    spec = TensorSpec("output", "float32", ("N", 3))
+    with pytest.raises(Unsupported, match="of 'net' are both called 'output'"):
+        openvino_from_pytorch.convert(conversion(Named(), [spec], [spec]))
+
+
 def test_an_operator_without_conversion_rule_is_unsupported_and_named(conversion):
     spec = TensorSpec("x", "float32", ("N", 4))
     job = conversion(Bessel(), [spec], [TensorSpec("y", "float32", ("N", 4))])
@@ -388,6 +442,27 @@ def test_inputs_that_would_be_cast_silently_are_refused(cnn_ir):
         session.run({"img": images(2)})
     with pytest.raises(RunError, match="shape"):
         session.run({"image": np.zeros((2, 3, 8, 8), np.float32)})
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+def test_narrow_inputs_and_outputs_cross_with_their_values(tmp_path, dtype):
+    """numpy has no bfloat16: float32 that it holds exactly goes in and comes out, in a bundle too."""
+    import openvino
+    from openvino import opset13
+
+    x = opset13.parameter([-1, 4], getattr(openvino.Type, dtype), name="x")
+    x.output(0).get_tensor().set_names({"x"})
+    model = openvino.Model([opset13.multiply(x, opset13.constant(2, getattr(openvino.Type, dtype)))], [x], "twice")
+    model.outputs[0].get_tensor().set_names({"y"})
+    openvino.save_model(model, str(tmp_path / "m.xml"), compress_to_fp16=False)
+    values = np.array([[1, -0.5, 3, 0.25]], np.float32 if dtype == "bf16" else np.float16)
+    session = open_ir(tmp_path / "m.xml")
+    assert [s.dtype for s in (*session.inputs, *session.outputs)] == [{"bf16": "bfloat16", "f16": "float16"}[dtype]] * 2
+    settings = {"threads": 1, "precision": "fp32", "artifact": str(tmp_path / "m.xml")}
+    alone, _, _ = ov_backend.open_alone(settings)
+    for (result,) in (session.run({"x": values}), alone({"x": values})):
+        assert result.dtype == values.dtype
+        np.testing.assert_array_equal(result, values * 2)
 
 
 def test_the_threads_asked_for_are_stated(cnn_ir):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,6 +58,21 @@ def test_the_chain_is_the_shortest_path():
     assert chains["net-onnx-fp16-onnxruntime@cpu"] == ["onnx_from_pytorch", "onnx_fp16_from_onnx"]
     assert chains["net-openvino-bf16-openvino@cpu"] == ["openvino_from_pytorch"]
     assert chains["net-pytorch-fp32-torch@cpu"] == []
+
+
+def test_a_source_in_fp16_is_run_as_it_is_at_fp16_and_has_no_fp32():
+    half = Source("net", "/x/net.onnx", "onnx", "onnx", precision="fp16")
+    cells = {p.cell.id: p for p in planned(half)}
+    own = cells["net-onnx-fp16-onnxruntime@cpu"]
+    assert (own.chain, own.artifact_precision, own.decision.runs) == ((), "fp16", True)
+    for fine in ("net-onnx-fp32-onnxruntime@cpu", "net-openvino-fp32-openvino@cpu"):
+        assert cells[fine].decision.outcome is Outcome.UNSUPPORTED
+        assert "the file holds fp16" in cells[fine].decision.reason
+    assert cells["net-openvino-bf16-openvino@cpu"].decision.runs
+    both = plan.build_plan(settings(), [half, replace(half, name="wide", precision="fp32")], (), MACHINE, bool).cells
+    chains = {p.cell.id: [s.converter for s in p.chain] for p in both}
+    assert chains["wide-onnx-fp16-onnxruntime@cpu"] == ["onnx_fp16_from_onnx"]
+    assert chains["net-onnx-fp16-onnxruntime@cpu"] == []
 
 
 def test_a_route_is_asked_for_by_name_and_shows_in_the_id():
@@ -149,7 +165,7 @@ def test_the_runtimes_default_precision_is_opt_in():
         ({"formats": ("onnx.legcy",)}, "did you mean 'onnx.legacy'?"),
         ({"precisions": ("fp61",)}, "unknown precision 'fp61'; did you mean 'fp16'?"),
         ({"backends": ("onnxruntim",)}, "did you mean 'onnxruntime'?"),
-        ({"devices": ("gpu",)}, "unknown device 'gpu'"),
+        ({"devices": ("gpu",)}, "unknown device 'gpu'; did you mean 'cuda'?"),
         ({"require": ("tensorrt",)}, "unknown name to require 'tensorrt'"),
     ],
 )

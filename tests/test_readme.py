@@ -15,7 +15,7 @@ import pytest
 from pytest_modelformats import cli, configuration, documentation, options, plan
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.report import html, lines, markdown, terminal
-from pytest_modelformats.schema import Outcome
+from pytest_modelformats.schema import FailureKind, Outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")
@@ -176,7 +176,19 @@ def _suites():
     return sorted((ROOT / "suites").glob("test_*.py"))
 
 
+def test_every_kind_of_failure_is_listed():
+    (row,) = (line for line in README.splitlines() if line.startswith("| `failed` |"))
+    listed = row.partition("the kind says on what: ")[2].partition(" |")[0].split(", ")
+    assert set(listed) == {kind.value for kind in FailureKind} - {"precision"}  # ours end as fallback
+
+
 # --- configuration
+
+
+def test_the_tables_that_exist_only_in_the_file_are_named():
+    (text,) = re.findall(r"(\w+) tables exist only here: ([^.]*)\.", README)
+    assert text[0] == {3: "Three", 4: "Four", 5: "Five"}[len(configuration.TABLES)]
+    assert tuple(re.findall(r"`(\w+)`", text[1])) == configuration.TABLES
 
 
 def test_the_toml_of_the_readme_loads(tmp_path):

@@ -56,3 +56,24 @@ def test_every_float_moves_by_one_unit_and_integers_stay(precision, unit):
 def test_no_error_correlates_with_nothing():
     assert reroll.correlation(np.zeros(4), np.ones(4)) == 0.0
     assert reroll.correlation(np.array([1.0, np.nan]), np.array([2.0, 1.0])) == pytest.approx(1.0)
+
+
+# --- inputs that cannot be moved
+
+
+def test_an_error_in_some_rows_alone_is_a_fault():
+    """One wrong row of an embedding: what rounding at bf16 would change is right elsewhere."""
+    wrong = np.zeros_like(PATTERN)
+    wrong[3:5] = 2 * OTHER[3:5]
+    settled = reroll.settle_by_place(verdict(), "bf16", [wrong + 1e-6 * OTHER], [PATTERN])
+    assert (settled.outcome, settled.failure_kind) == (Outcome.FAILED, FailureKind.NUMERIC)
+    assert "many elements that it would change are right" in settled.sentence
+    assert settled.outputs[0].effective_precision == ""
+
+
+def test_an_error_everywhere_stays_a_fallback():
+    """Two runs at bf16, also where some elements are zero in both (a ReLU)."""
+    dead = (np.arange(70) % 3 > 0).reshape(7, 10)
+    assert reroll.settle_by_place(verdict(), "bf16", [OTHER], [PATTERN]).outcome is Outcome.FALLBACK
+    assert reroll.settle_by_place(verdict(), "bf16", [OTHER * dead], [PATTERN * dead]).outcome is Outcome.FALLBACK
+    assert reroll.settle_by_place(verdict(), "bf16", [PATTERN], [PATTERN]).outcome is Outcome.FALLBACK

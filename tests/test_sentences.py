@@ -170,6 +170,20 @@ def test_the_next_step_depends_on_the_check():
     assert len(set(steps.values())) == len(steps)
 
 
+def test_what_decides_nothing_asks_for_inputs_or_for_time_as_it_fits():
+    """No number to compare is not helped by a quiet machine, nor an unsteady clock by other inputs."""
+    for check in ("parity", "batch", "history"):
+        assert "--mf-data" in advice.step(Outcome.INCONCLUSIVE, None, check)
+    for check in ("latency", "throughput", "comparison"):
+        assert "quiet machine" in advice.step(Outcome.INCONCLUSIVE, None, check)
+
+
+def test_a_step_that_the_sentence_has_already_is_said_once():
+    todo = advice.step(Outcome.INCONCLUSIVE, None, "parity")
+    said = with_step(f"There is no number. {todo[0].upper()}{todo[1:]}", Outcome.INCONCLUSIVE, None, "parity")
+    assert said == f"There is no number. Next: {todo}"
+
+
 def test_no_failure_is_without_a_next_step():
     """Every outcome that a report counts as a failure has one, and so has every kind of ``failed``."""
     for outcome in (*FAILURES, Outcome.INCONCLUSIVE):

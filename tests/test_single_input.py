@@ -7,7 +7,7 @@ import pytest
 
 from pytest_modelformats import single_input
 from pytest_modelformats.compare import Noise
-from pytest_modelformats.schema import PRECISIONS, FailureKind, TensorSpec
+from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, TensorSpec
 
 FP32 = PRECISIONS["fp32"]
 WEIGHTS = np.random.default_rng(0).normal(size=(12, 5))
@@ -87,6 +87,13 @@ def test_rounding_that_happens_to_be_exact_is_measured_again_around_the_input():
     verdict = judged(ones, lambda x: backwards(x) + np.float32(2e-4), asked)
     assert verdict.passed, verdict.sentence
     assert len(asked.precisions) == 2 + 2 * single_input.MOVES
+
+
+def test_a_result_without_numbers_is_no_fault_and_asks_no_more_of_the_source():
+    asked = Asked(lambda feed, _: [feed["x"][:, :5].astype(np.float64) * np.nan])
+    verdict = judged(X, lambda x: np.full((3, 5), np.nan, np.float32), asked)
+    assert verdict.outcome is Outcome.INCONCLUSIVE
+    assert len(asked.precisions) == 2
 
 
 def test_denormals_may_be_flushed_and_nothing_else():

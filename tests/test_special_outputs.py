@@ -167,6 +167,90 @@ def test_a_failure_beside_an_inconclusive_output_is_the_verdict():
     assert verdict([nowhere, BIG], [single(nowhere), single(BIG)]).outcome is Outcome.INCONCLUSIVE
 
 
+# --- NaN and Inf that the source itself gives at the precision, where float64 has numbers
+
+LOGS = np.log(np.array([[1e-60, 0.5, 2.0], [3.0, 1e-50, 0.25], [0.125, 5.0, 1e-70]]))
+
+
+def itself(truth, lost):
+    """The source's own noise, with -Inf where the mask says."""
+    own = rounded(truth)
+    own[lost] = -np.inf
+    return {p: [measure_noise([truth], [own], 23)] for p in ("fp32", "bf16")}
+
+
+def judged_beside(got, lost=LOGS < -50, truth=LOGS):
+    return judge(["y"], [[truth]], [[got]], itself(truth, lost), FP32, dtypes=["float32"])
+
+
+def test_where_the_source_has_no_number_at_the_precision_nothing_is_judged():
+    """Log of an underflow: -Inf and a number are as good there, and the sentence says in how many elements."""
+    overflown = np.where(LOGS < -50, -np.inf, LOGS).astype(np.float32)
+    for got in (overflown, single(LOGS), single(np.where(LOGS < -50, 7.0, LOGS))):
+        found = judged_beside(got)
+        assert found.passed, found.sentence
+        assert "In 3 of 9 elements the source itself gives NaN or Inf at fp32" in found.sentence
+        assert found.outputs[0].elements == 6
+
+
+def test_the_rest_of_such_an_output_is_judged_as_ever():
+    """A number that is wrong, and NaN where the source has a number at the precision too."""
+    wrong = single(LOGS)
+    wrong[0, 1] *= np.float32(1.001)
+    assert judged_beside(wrong).failure_kind is NUMERIC
+    wrong[0, 1] = np.nan
+    assert judged_beside(wrong).failure_kind is NAN
+
+
+def test_an_output_that_the_source_loses_entirely_is_inconclusive():
+    """Nothing could be compared."""
+    found = judged_beside(single(LOGS), LOGS < 100)
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "in the source itself at this precision" in found.sentence
+
+
+def test_places_count_over_all_feeds_and_hold_for_the_first_rows():
+    """A batch of the first rows is judged by the same places."""
+    own = [rounded(LOGS), rounded(LOGS)]
+    own[0][1, 1] = own[1][2, 2] = -np.inf
+    noise = {"fp32": [measure_noise([LOGS, LOGS], own, 23)]}
+    assert noise["fp32"][0].lost == (4, 1, 17, 1)
+    got = [[single(LOGS)], [single(LOGS)]]
+    got[0][0][1, 1] = got[1][0][2, 2] = np.nan
+    assert judge(["y"], [[LOGS], [LOGS]], got, noise, FP32, dtypes=["float32"]).passed
+    assert judge(["y"], [[LOGS[:2]]], [[got[0][0][:2]]], noise, FP32, dtypes=["float32"]).passed
+    got[0][0][0, 0] = np.nan
+    assert judge(["y"], [[LOGS[:2]]], [[got[0][0][:2]]], noise, FP32, dtypes=["float32"]).failure_kind is NAN
+
+
+# --- outputs that are constant at the precision, or too small for it
+
+
+def test_what_saturates_in_the_source_too_is_not_degenerate():
+    """sigmoid(20 + ...) varies by 1e-9 in float64, and is 1 in fp32."""
+    truth = 1 / (1 + np.exp(-20 - 0.1 * RANDOM.normal(size=(8, 4))))
+    assert verdict([truth], [np.ones((8, 4), np.float32)]).passed
+    assert verdict([truth[:2]], [np.ones((2, 4), np.float32)]).passed
+    assert verdict([truth], [np.zeros((8, 4), np.float32)]).failure_kind is NUMERIC
+
+
+def test_the_same_row_for_all_is_not_degenerate_where_rounding_makes_it_so():
+    """Columns that differ, rows that do not in fp32."""
+    truth = np.array([1.0, 2.0, 3.0]) + 1e-10 * RANDOM.normal(size=(8, 3))
+    assert verdict([truth], [np.repeat([[1.0, 2.0, 3.0]], 8, 0).astype(np.float32)]).passed
+    wide = truth + 1e-3 * RANDOM.normal(size=(8, 3))
+    found = verdict([wide], [np.repeat([[1.0, 2.0, 3.0]], 8, 0).astype(np.float32)])
+    assert found.failure_kind is FailureKind.DEGENERATE
+
+
+def test_what_is_too_small_for_a_normal_number_may_be_flushed():
+    """Denormals as zeros are a runtime's choice; the smallest normal numbers are not."""
+    truth = RANDOM.uniform(1, 2, size=(8, 3)) * 1e-42
+    assert verdict([truth], [np.zeros((8, 3), np.float32)]).passed
+    assert verdict([truth], [single(truth)]).passed
+    assert not verdict([truth * 1e6], [np.zeros((8, 3), np.float32)]).passed
+
+
 # --- outputs that rounding does not change, and scalars
 
 

@@ -218,7 +218,7 @@ def test_a_fixed_batch_has_no_other_batches():
     """Its own batch is measured, any other is unsupported by name."""
     assert measured(mini.Faithful(), throughput.Scenario(2), inputs=FIXED).figures[0].batch == 2
     assert measured(mini.Faithful(), throughput.Scenario(0), inputs=FIXED).figures[0].batch == 2
-    with pytest.raises(Unsupported, match="the batch dimension of m is fixed at 2, so it has no batch of 8"):
+    with pytest.raises(Unsupported, match="the first dimension of the inputs of m is 2, so it has no batch of 8"):
         measured(mini.Faithful(), throughput.Scenario(8), inputs=FIXED)
 
 

@@ -210,6 +210,28 @@ def test_outputs_are_described_with_their_symbols(net, outputs, classifier):
     assert json.loads(json.dumps(description.to_json()))["fingerprint"] == description.fingerprint
 
 
+@pytest.mark.parametrize(
+    ("returned", "names", "invented"),
+    [
+        ("x", ["output"], ("output",)),
+        ("(x, x)", ["output_0", "output_1"], ("output_0", "output_1")),
+        ("{'output': x}", ["output"], ()),
+        ("{'a': x, 'b': [x, x]}", ["a", "b_0", "b_1"], ()),
+        ("(x, {'scores': x})", ["output_0", "output_1_scores"], ("output_0", "output_1_scores")),
+    ],
+)
+def test_an_output_without_a_key_has_no_name_of_its_own(tmp_path, returned, names, invented):
+    file = tmp_path / "returning.py"
+    file.write_text(
+        f"import torch\nclass Net(torch.nn.Module):\n    def forward(self, x):\n        return {returned}\n"
+    )
+    spec = TensorSpec.parse("x:float32[N,2]")
+    description = pytorch.describe(Source("net", f"{file}:Net", "factory", "pytorch", inputs=(spec,)))
+    assert [o.name for o in description.outputs] == names
+    assert description.invented == invented
+    assert type(description).from_json(json.loads(json.dumps(description.to_json()))) == description
+
+
 def test_a_dimension_that_depends_on_a_symbol_in_another_way_gets_its_own(tmp_path):
     (tmp_path / "halves.py").write_text(
         "import torch\nclass Net(torch.nn.Module):\n"
@@ -653,6 +675,51 @@ def test_torchscript_that_writes_files_needs_trust(tmp_path):
         torch.jit.script(Writer()).save(path)
     with pytest.raises(TrustError, match="add --mf-trust"):
         torchscript.describe(file_source(path, "torchscript", "torchscript"))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_a_program_that_takes_the_narrow_dtype_is_fed_it(tmp_path, precision):
+    """Through the worker's border, and in what a reproduction bundle opens it with."""
+    from pytest_modelformats.backends import torch_export
+    from pytest_modelformats.workers.remote import Server
+
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    module = nn.Linear(4, 3).to(dtype).eval()
+    program = torch.export.export(module, (torch.zeros(2, 4, dtype=dtype),))
+    torch.export.save(program, tmp_path / "m.pt2")
+    spec = TensorSpec(next(iter(program.graph_signature.user_inputs)), "float32", (2, 4))
+    x = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    with torch.no_grad():
+        right = module(torch.from_numpy(x).to(dtype)).float().numpy()
+
+    job = {
+        "source": file_source(tmp_path / "m.pt2", "pt2", "pt2").to_json(),
+        "artifact": str(tmp_path / "m.pt2"),
+        "format": "pt2",
+        "artifact_precision": precision,
+        "precision": precision,
+        "device": "cpu",
+        "threads": 1,
+        "inputs": [spec.to_json()],
+        "outputs": [],
+        "options": {},
+    }
+    server = Server()
+    opened = server.handle(
+        {"op": "open", "entry": "pytest_modelformats.backends.torch_export:open_session", "job": job}
+    )
+    assert opened["ok"], opened
+    asked = {
+        "session": opened["session"],
+        "feed": {spec.name: str(tmp_path / "x.npy")},
+        "folder": str(tmp_path / "out"),
+    }
+    ran = server.handle({"op": "run", **asked})
+    assert ran["ok"], ran
+    assert np.array_equal(np.load(ran["outputs"][0]).astype(np.float32), right)
+    alone, _, _ = torch_export.open_alone(job)
+    assert np.array_equal(alone({spec.name: x})[0].astype(np.float32), right)
 
 
 def test_torch_compile_without_a_compiler_is_a_missing_dependency(tmp_path, monkeypatch):

@@ -168,3 +168,16 @@ def test_a_wrong_configuration_is_a_usage_error_once_a_test_takes_a_cell(run, py
     assert run(inprocess=True).status == 0
     pytester.makepyfile(test_own="def test_it(mf_parity): pass")
     one_sentence(run(inprocess=True), "nowhere.onnx")
+
+
+def test_a_stage_that_is_asked_for_too_late_is_told_of(run, tiny, pytester):
+    """Cells are parameters, and which a test has is settled before it runs."""
+    pytester.makepyfile(
+        "def test_late(request):\n    request.getfixturevalue('mf_parity')\n\n\n"
+        "def test_cell_in_time(request, mf_cell):\n    assert request.getfixturevalue('mf_parity').passed\n"
+    )
+    ran = run("--mf-model", tiny, *ONE_CELL, *pytester.path.glob("test_*.py"))
+    ran.result.assert_outcomes(passed=1, failed=1)
+    assert "mf_cell has no value here" in ran.text
+    assert "Take mf_cell as an argument of the test; request.getfixturevalue() comes too late" in ran.text
+    assert "AttributeError" not in ran.text

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from inner_run import PARITY, one_sentence
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 HEALTHY = "tiny-onnx-fp32-onnxruntime@cpu"
 EAGER = (
@@ -235,3 +235,47 @@ def test_a_disk_that_fills_up_during_a_run_ends_the_cells_that_need_it(run, tiny
     assert all(part in line["sentence"] for part in ("is on a full disk", "--mf-cache DIR")), line["sentence"]
     assert "Traceback" not in ran.text
     assert not list(folder.rglob("model.onnx"))
+
+
+LOOKUP = """
+import torch
+
+
+def build():
+    torch.manual_seed(0)
+
+    class Lookup(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rows = torch.nn.Embedding(10, 4)
+
+        def forward(self, ids):
+            return self.rows(ids).mean(1)
+
+    return Lookup()
+"""
+
+
+def test_a_model_that_cannot_run_its_samples_is_not_blamed_on_a_converter(run, pytester):
+    (pytester.path / "lookup.py").write_text(LOOKUP)
+    spec = "ids:int64[N,6]{0..300}"
+    ran = run("--mf-model", "lookup.py:build", "--mf-input", spec, *EAGER, "--mf-formats", "pytorch,onnx")
+    assert len(ran.of("check")) == 2
+    for line in ran.of("check"):
+        assert (line["outcome"], line["failure_kind"]) == ("failed", "contract"), line
+        assert "the model build itself cannot run its samples" in line["sentence"]
+        assert "index out of range" in line["sentence"]
+        assert line["sentence"].endswith(f"Next: correct the range of --mf-input '{spec}' to what the model takes.")
+
+
+def test_an_operator_that_the_source_alone_knows_is_unsupported(run, pytester):
+    """As it is where the same file is a candidate."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 4]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Foo", ["x"], ["y"], domain="com.me")], "own", [x], [y])
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.me", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), str(pytester.path / "own.onnx"))
+    ran = run("--mf-model", "own.onnx", *PARITY)
+    line = ran.checks["own-onnx-fp32-onnxruntime@cpu", "parity"]
+    assert line["outcome"] == "unsupported", ran.text
+    assert "the reference of 'own.onnx' is made by onnxruntime" in line["sentence"]
+    assert "does not know the operator com.me:Foo" in line["sentence"]

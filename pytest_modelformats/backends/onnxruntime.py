@@ -150,7 +150,7 @@ def _explained(error: Exception, job: SessionJob) -> Unsupported | RunError:
 
     text = str(error)
     runtime = f"onnxruntime {onnxruntime.__version__}"
-    feature = _missing_feature(text, job)
+    feature = missing_feature(text, job.artifact.name, job.device)
     if feature:
         return Unsupported(f"{runtime} {feature}")
     reason = _reason(error)
@@ -166,14 +166,14 @@ def _reason(error: Exception) -> str:
     return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
 
 
-def _missing_feature(text: str, job: SessionJob) -> str:
+def missing_feature(text: str, name: str, device: str) -> str:
     """What the runtime lacks according to its error, "" where the error is of another kind."""
     if match := _NODE.search(text):
-        return f"has no {job.device} implementation of {match[1]} (opset {match[2]})"
+        return f"has no {device} implementation of {match[1]} (opset {match[2]})"
     if match := _OPSET.search(text):
         return f"supports opsets up to {match[2]}, the model has {match[1]}; convert with a lower --mf-opset"
     if match := _IR.search(text):
-        return f"reads ONNX IR versions up to {match[2]}, '{job.artifact.name}' has {match[1]}"
+        return f"reads ONNX IR versions up to {match[2]}, '{name}' has {match[1]}"
     if match := _UNKNOWN.search(text):
         return f"does not know the operator {match[1] or match[2]}"
     return ""

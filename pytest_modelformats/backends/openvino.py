@@ -98,7 +98,7 @@ class OpenVinoSession:
         except RuntimeError as error:
             msg = f"OpenVINO raised while running: {openvino_ir.reason(error)}"
             raise RunError(msg) from error
-        return [request.get_output_tensor(i).data.copy() for i in range(len(self.outputs))]
+        return [openvino_ir.array(request.get_output_tensor(i)) for i in range(len(self.outputs))]
 
     def bind(self, feed: Feed) -> Callable[[], object]:
         """Set the inputs of a request of its own; the call infers."""
@@ -134,9 +134,6 @@ class OpenVinoSession:
 
     def _request(self, feed: Feed) -> Any:
         """A request that owns copies of the inputs; other dtypes are refused, OpenVINO would cast them silently."""
-        import numpy as np
-        import openvino
-
         known = {spec.name for spec in self.inputs}
         if known != set(feed):
             msg = f"the model's inputs are {sorted(known)}, {sorted(feed)} were fed"
@@ -144,11 +141,11 @@ class OpenVinoSession:
         request = self._compiled.create_infer_request()
         for index, spec in enumerate(self.inputs):
             array = feed[spec.name]
-            if array.dtype.name != spec.dtype:
+            if array.dtype.name != ("float32" if spec.dtype == "bfloat16" else spec.dtype):
                 msg = f"the input '{spec.name}' is {spec.dtype}, {array.dtype.name} was fed"
                 raise RunError(msg)
             try:
-                request.set_input_tensor(index, openvino.Tensor(np.ascontiguousarray(array)))
+                request.set_input_tensor(index, openvino_ir.tensor_of(array, spec.dtype))
             except RuntimeError as error:
                 msg = f"OpenVINO refuses the shape {array.shape} for {spec}: {openvino_ir.reason(error)}"
                 raise RunError(msg) from error
@@ -186,7 +183,7 @@ class _OpenVinoRequest:
 
     def outputs(self) -> list[np.ndarray]:
         count = len(self._session.outputs)
-        return [self._request.get_output_tensor(i).data.copy() for i in range(count)]
+        return [openvino_ir.array(self._request.get_output_tensor(i)) for i in range(count)]
 
 
 def _say(done: Callable[[str], None] | None) -> None:
@@ -225,10 +222,19 @@ def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[
     def run(feed: Mapping[str, Any]) -> list[Any]:
         request = compiled.create_infer_request()
         for index, port in enumerate(compiled.inputs):
-            tensor = openvino.Tensor(np.ascontiguousarray(feed[port.get_any_name()]))
+            array = np.ascontiguousarray(feed[port.get_any_name()])
+            tensor = openvino.Tensor(array)
+            if port.get_element_type() == openvino.Type.bf16:  # numpy has no bfloat16: float32 that it holds exactly
+                tensor = openvino.Tensor(openvino.Type.bf16, list(array.shape))
+                tensor.data.view(np.uint16)[...] = (array.view(np.uint32) >> np.uint32(16)).reshape(array.shape)
             request.set_input_tensor(index, tensor)
         request.infer()
-        return [request.get_output_tensor(i).data.copy() for i in range(len(compiled.outputs))]
+        return [array_of(request.get_output_tensor(i)) for i in range(len(compiled.outputs))]
+
+    def array_of(tensor: Any) -> Any:
+        if tensor.element_type != openvino.Type.bf16:
+            return tensor.data.copy()
+        return (tensor.data.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
 
     def stated(ports: Any) -> list[list[Any]]:
         found = []

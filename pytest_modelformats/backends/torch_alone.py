@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 def prepare_alone(settings: Mapping[str, Any]) -> None:
@@ -22,8 +22,11 @@ def prepare_alone(settings: Mapping[str, Any]) -> None:
     torch.backends.cuda.matmul.allow_tf32 = settings["precision"] == "tf32"
 
 
-def callable_alone(module: Any, settings: Mapping[str, Any], *, cast: bool = False) -> Any:
-    """Return a function from named arrays to a list of arrays; with ``cast`` it computes at the cell's precision."""
+def callable_alone(module: Any, settings: Mapping[str, Any], *, cast: bool = False, taken: Sequence[Any] = ()) -> Any:
+    """Return a function from named arrays to a list of arrays; with ``cast`` it computes at the cell's precision.
+
+    ``taken`` are the dtypes of the inputs where the artifact states them.
+    """
     import inspect
 
     import numpy as np
@@ -31,7 +34,9 @@ def callable_alone(module: Any, settings: Mapping[str, Any], *, cast: bool = Fal
     from torch.utils import _pytree
 
     names = {spec["name"]: spec["dtype"] for spec in settings["inputs"]}
-    narrow = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(settings["precision"]) if cast else None
+    own = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(settings["precision"])
+    narrow = own if cast else None
+    own_inputs = {name for name, dtype in zip(names, taken) if dtype is own}  # noqa: B905 - the contract's count is another check's
     original = getattr(module, "_orig_mod", module)
     keywords = False
     if not isinstance(original, torch.jit.ScriptModule) and not hasattr(original, "_in_spec"):
@@ -41,6 +46,8 @@ def callable_alone(module: Any, settings: Mapping[str, Any], *, cast: bool = Fal
     def tensor_of(name: str, array: Any) -> Any:
         tensor = torch.from_numpy(np.array(array)).to(settings["device"])
         tensor = tensor.bfloat16() if names[name] == "bfloat16" else tensor
+        if name in own_inputs and tensor.is_floating_point():
+            return tensor.to(own)
         return tensor.to(narrow) if narrow and tensor.dtype is torch.float32 else tensor
 
     def array_of(tensor: Any) -> Any:

@@ -77,7 +77,9 @@ def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[
 
         program = move_to_device_pass(program, "cuda")
     guards = {"check_guards": False} if "check_guards" in program.module.__code__.co_varnames else {}
-    return callable_alone(program.module(**guards), settings), [], []
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    taken = [getattr(values.get(name), "dtype", None) for name in program.graph_signature.user_inputs]
+    return callable_alone(program.module(**guards), settings, taken=taken), [], []
 
 
 # What reproduction bundles open an artifact with, without this package (CONTRIBUTING.md).

@@ -15,6 +15,7 @@ from pytest_modelformats.errors import (
 )
 from pytest_modelformats.formats.torch_calling import arguments, flatten, to_numpy, to_tensor
 from pytest_modelformats.formats.torch_programs import first_line
+from pytest_modelformats.workers.calls import own_dtypes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -88,9 +89,7 @@ class TorchSession:
             return {}
         from pytest_modelformats.backends.torch_phases import split
 
-        names = [spec.name for spec in self._job.inputs] or list(feed)
-        dtypes = {s.name: s.dtype if s.dtype == "bfloat16" else "" for s in self._job.inputs}
-        held = {name: to_tensor(feed[name], dtypes.get(name, "")) for name in names}
+        held = self._held(feed)
 
         def run(tensors: dict[str, Any]) -> list[Any]:
             args, kwargs = arguments(self._signature, tensors)
@@ -114,11 +113,20 @@ class TorchSession:
             torch.cuda.empty_cache()
 
     def _tensors(self, feed: Feed) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        # Only bfloat16, which numpy lacks, is cast: any other difference of dtype is the model's to refuse.
-        dtypes = {s.name: s.dtype if s.dtype == "bfloat16" else "" for s in self._job.inputs}
-        names = [spec.name for spec in self._job.inputs] or list(feed)
-        tensors = {name: to_tensor(feed[name], dtypes.get(name, "")).to(self._job.device) for name in names}
+        tensors = {name: tensor.to(self._job.device) for name, tensor in self._held(feed).items()}
         return arguments(self._signature, tensors)
+
+    def _held(self, feed: Feed) -> dict[str, Any]:
+        """The feed as tensors on the CPU, in the contract's order.
+
+        Only bfloat16, which numpy lacks, is cast: any other difference of dtype is the model's to refuse.
+        """
+        wanted = [(spec.name, spec.dtype) for spec in self._job.inputs]
+        own = own_dtypes(wanted, [(spec.name, spec.dtype) for spec in self.inputs], self._job.precision)
+        dtypes = {**dict(wanted), **own}
+        names = [name for name, _ in wanted] or list(feed)
+        kinds = {name: "bfloat16" if dtypes.get(name) == "bfloat16" else "" for name in names}
+        return {name: to_tensor(feed[name], kinds[name]) for name in names}
 
 
 def _guarded(module: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

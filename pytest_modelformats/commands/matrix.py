@@ -74,7 +74,7 @@ def rows(
 
     Raises: ConfigurationError, SourceError.
     """
-    from pytest_modelformats import configuration, machine
+    from pytest_modelformats import configuration, machine, unmet
     from pytest_modelformats.plan import build_plan
     from pytest_modelformats.source import find_candidates, find_sources
 
@@ -91,7 +91,11 @@ def rows(
         cells = build_plan(settings, sources, candidates, there, has).cells
         return cells if assumed else [planned for planned in cells if planned.decision.runs]
 
+    unmet.check_candidates(settings, candidates, given)
     planned = build_plan(settings, sources, candidates, there, has).cells
+    missing = unmet.require_complaints(settings, planned, given)
+    if missing:
+        raise ConfigurationError(missing[0])
     cells = plan_of(settings)
     if not cells:
         msg = f"none of the {len(planned)} planned cells runs here; 'modelformats plan' says why, --all plans them"

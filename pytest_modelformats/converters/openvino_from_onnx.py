@@ -20,6 +20,7 @@ CONVERTER = Converter(
     requires=("openvino",),
     install="pip install 'pytest-modelformats[openvino]'",
     libraries=("openvino",),
+    version=2,
 )
 
 

@@ -22,6 +22,7 @@ CONVERTER = Converter(
     requires=("torch", "openvino"),
     install="pip install 'pytest-modelformats[torch,openvino]'",
     libraries=("torch", "openvino"),
+    version=2,
 )
 
 

@@ -58,16 +58,43 @@ def _explained(error: Exception, job: ConversionJob) -> ConvertError | Unsupport
 
 
 def _name(model: Any, job: ConversionJob) -> None:
+    """Give the inputs and outputs the contract's names.
+
+    Raises: ConvertError where their number is another; Unsupported where OpenVINO cannot have these names.
+    """
     for ports, specs, what in ((model.inputs, job.inputs, "inputs"), (model.outputs, job.outputs, "outputs")):
         if len(ports) != len(specs):
             wanted = ", ".join(s.name or "?" for s in specs)
             msg = f"OpenVINO's model of '{job.source.name}' has {len(ports)} {what}, the source {len(specs)} ({wanted})"
             raise ConvertError(msg)
-        for port, spec in zip(ports, specs, strict=True):
-            port.get_tensor().set_names({spec.name} if spec.name else set())
-        for port, spec in zip(ports, specs, strict=True):
-            if spec.name and spec.name not in port.get_names():  # two ports share one tensor
-                port.get_tensor().add_names({spec.name})
+    _set_apart(model, job)
+    for port, spec in zip([*model.inputs, *model.outputs], [*job.inputs, *job.outputs], strict=True):
+        port.get_tensor().set_names({spec.name} if spec.name else set())
+    model.validate_nodes_and_infer_types()
+
+
+def _set_apart(model: Any, job: ConversionJob) -> None:
+    """Give every output that is an input, or another output, a tensor of its own.
+
+    OpenVINO's names are those of tensors: two ports on one tensor have one name. A conversion to the type that the
+    tensor has is an operator of every opset, for any rank; compiling removes it and keeps the name.
+
+    Raises: Unsupported where two tensors are to have one name.
+    """
+    from openvino import opset1
+
+    names = {port: spec.name for port, spec in zip(model.inputs, job.inputs, strict=True)}
+    taken = set(names.values())
+    for result, spec in zip(model.get_results(), job.outputs, strict=True):
+        source = result.input(0).get_source_output()
+        if spec.name and spec.name in taken and names.get(source) != spec.name:
+            raise Unsupported(
+                f"an input and another tensor, an output, of '{job.source.name}' are both called '{spec.name}', and "
+                "OpenVINO keeps a name for one tensor only (it renames the other); call one of them otherwise"
+            )
+        if names.setdefault(source, spec.name) != spec.name:
+            own = opset1.convert(source, source.get_element_type().to_string()).output(0)
+            result.input(0).replace_source_output(own)
 
 
 def fixed_dimension(job: ConversionJob, spec: TensorSpec, position: int, size: int) -> ConvertError:

@@ -142,6 +142,7 @@ def description_of(golden: GoldenFile) -> Description:
             fingerprint=text_of(data["fingerprint"]),
             classifier=data["classifier"] is True,
             summary=f"golden bundle of {text_of(golden.manifest['model']['format'])} ({text_of(data['summary'])})",
+            invented=tuple(text_of(name) for name in data.get("invented", ())),
         )
     except _WRONG as error:
         raise _odd(golden, error) from error
@@ -230,11 +231,22 @@ def _noise(data: Mapping[str, Any]) -> Noise:
         profile = noise_profile.from_json(data["profile"])
         shape, axes = (profile.shape, profile.axes) if profile else ((), ())
         fits = len(shape) == len(axes) and all(len(a) in {0, n} for n, a in zip(shape, axes, strict=True))
-        if not fits or not all(_number(v) > 0 for a in axes for v in a) or _number(data["profile"]["largest"]) < 1:
+        few, wider = (profile.few, profile.wider) if profile else ((), ())
+        fits = fits and len(few) in {0, len(shape)} and [len(a) for a in few] == [len(a) for a in wider]
+        fits = fits and all(len(a) in {0, n} for n, a in zip(shape, few, strict=False))
+        positive = all(_number(v) > 0 for a in (*axes, *few, *wider) for v in a)
+        if not fits or not positive or _number(data["profile"]["largest"]) < 1:
             raise ValueError("a profile of the noise does not fit its output")
     rows = tuple(float(v) if v == -1 else _number(v) for v in data["rows"])
     values = {key: _number(data[key]) for key in ("rms", "max", "raw_rms", "flips")}
-    return Noise(**values, rows=rows, profile=profile)
+    return Noise(**values, rows=rows, profile=profile, lost=_runs(data.get("lost", ())))
+
+
+def _runs(data: Sequence[Any]) -> tuple[int, ...]:
+    """Where the source has no number, as starts and lengths."""
+    if len(data) % 2 or not all(isinstance(v, int) and not isinstance(v, bool) and 0 <= v < 2**48 for v in data):
+        raise ValueError("where the source has no number is not said in starts and lengths")
+    return tuple(data)
 
 
 def _number(value: object) -> float:

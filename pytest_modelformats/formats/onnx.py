@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, SourceError, Unsupported
-from pytest_modelformats.formats import onnx_graph, onnx_training, stated_inputs
+from pytest_modelformats.formats import onnx_graph, onnx_precision, onnx_training, stated_inputs
 from pytest_modelformats.formats.onnx_reference import evaluate_onnx
 from pytest_modelformats.formats.onnx_wire import sniff_onnx
-from pytest_modelformats.schema import Description, Format, TensorSpec
+from pytest_modelformats.schema import Description, Format, TensorSpec, classifies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,8 @@ FORMAT = Format(
 
 
 training_nodes = onnx_training.training_nodes
+relocate = onnx_graph.relocate
+precision = onnx_precision.precision
 
 
 def sniff(path: Path, head: bytes) -> str | None:
@@ -58,7 +60,8 @@ def describe(source: Source) -> Description:
     opsets = ", ".join(f"{o.domain or 'ai.onnx'} {o.version}" for o in model.opset_import)
     producer = " ".join(p for p in (model.producer_name, model.producer_version) if p)
     summary = f"ONNX IR {model.ir_version}, opset {opsets}, {len(model.graph.node)} nodes"
-    return Description(tuple(merged), tuple(outputs), "", summary=f"{summary}, by {producer}" if producer else summary)
+    by = f"{summary}, by {producer}" if producer else summary
+    return Description(tuple(merged), tuple(outputs), "", classifies(outputs), summary=by)
 
 
 def evaluate(source: Source, feeds: Sequence[Feed], precision: str) -> tuple[list[list[np.ndarray]], str]:

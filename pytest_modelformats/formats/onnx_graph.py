@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.errors import SourceError
+from pytest_modelformats.errors import MissingDependency, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import onnx
@@ -89,6 +89,25 @@ def tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
                 attribute.sparse_tensors
             ):
                 yield from (sparse.values, sparse.indices)
+
+
+def relocate(path: Path, places: Mapping[str, str]) -> None:
+    """Let a file's external tensors be read from other files beside it: old name -> new name.
+
+    Raises: MissingDependency without the library that writes it.
+    """
+    try:
+        from onnx import TensorProto
+    except ImportError:
+        msg = f"'{path.name}' names the files of its weights, and to rename them the Python package 'onnx' is needed"
+        raise MissingDependency(f"{msg} (pip install onnx)") from None
+    model = load_structure(path)
+    for tensor in tensors(model):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            for entry in tensor.external_data:
+                if entry.key == "location":
+                    entry.value = places.get(entry.value, entry.value)
+    path.write_bytes(model.SerializeToString())
 
 
 def verify_external_data(model: onnx.ModelProto, path: Path) -> None:

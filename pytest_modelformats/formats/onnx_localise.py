@@ -168,13 +168,17 @@ def plan_exposure(
     chunk_bytes: int,
     chunk_tensors: int,
 ) -> dict[str, Any]:
-    """Make the truths of a graph itself, and group its tensors into chunks that are exposed together."""
+    """Make the truths of a graph itself, and group its tensors into chunks that are exposed together.
+
+    ``makers`` has the operator and the name of the node of each.
+    """
     model = LazyModel(Path(artifact))
     try:
         known = _truths(model, read(feed), precision, Path(truths), timer(seconds))
     except OutOfTimeError as error:
-        return {"chunks": [], "reason": str(error)}
+        return {"chunks": [], "reason": str(error), "makers": {}}
     chunks: list[list[str]] = []
+    makers: dict[str, list[str]] = {}
     size = 0
     for node in model.nodes:
         for name in node.output:
@@ -185,8 +189,9 @@ def plan_exposure(
                 chunks.append([])
                 size = 0
             chunks[-1].append(name)
+            makers[name] = [node.op_type, title(node)]
             size += needed
-    return {"chunks": chunks, "reason": ""}
+    return {"chunks": chunks, "reason": "", "makers": makers}
 
 
 def expose(*, artifact: str, names: list[str], path: str) -> dict[str, Any]:
@@ -204,12 +209,18 @@ def prefix(*, artifact: str, output: str, path: str) -> dict[str, Any]:
 
 
 def distances(*, truths: str, tensors: dict[str, str]) -> dict[str, Any]:
-    """How far tensors in files are from what they should hold, in units of their noise; ``None`` is beyond number."""
+    """How far tensors in files are from what they should hold, in units of their noise; ``None`` is beyond number.
+
+    ``overflows`` are those that are not finite where their precision itself is not.
+    """
     import numpy as np
 
     known = onnx_truths.Truths(Path(truths))
-    found = {name: known.distance(name, np.load(path, allow_pickle=False)).ratio for name, path in tensors.items()}
-    return {"ratios": {name: _number(ratio) for name, ratio in found.items()}}
+    found = {name: known.distance(name, np.load(path, allow_pickle=False)) for name, path in tensors.items()}
+    return {
+        "ratios": {name: _number(distance.ratio) for name, distance in found.items()},
+        "overflows": [name for name, distance in found.items() if distance.overflows],
+    }
 
 
 def blame(*, artifact: str, truths: str, ratios: dict[str, float | None], limit: float, folder: str) -> dict[str, Any]:

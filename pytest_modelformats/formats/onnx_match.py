@@ -69,6 +69,17 @@ class Match:
         self.outputs = _paired(artifact.outputs, reference.outputs)
         self.tensors |= {mine: theirs for mine, theirs in self.outputs.items() if mine not in self.tensors}
         self.twins = dict(self.tensors) if self.named else _aligned(own, other) | self.tensors
+        self._look_through_casts()
+
+    def _look_through_casts(self) -> None:
+        """What a Cast takes that the reference does not have is to equal what it gives: its maker is the twin."""
+        for node in reversed(self.artifact.nodes):
+            if node.op_type != "Cast" or node.output[0] not in self.tensors or node.input[0] in self.tensors:
+                continue
+            theirs = self.tensors[node.output[0]]
+            if theirs in self.reference_makers and self.reference_makers[theirs].op_type != "Cast":
+                self.tensors[node.input[0]] = self.twins[node.input[0]] = theirs
+                self.twins.pop(node.output[0], None)
 
     def twin(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
         """The node of the reference that makes what this one makes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.backends.onnxruntime import missing_feature
 from pytest_modelformats.errors import MissingDependency, RunError, Unsupported
 from pytest_modelformats.formats import onnx_graph, rounding, stepwise
 from pytest_modelformats.schema import PRECISIONS
@@ -123,6 +124,10 @@ def run_ort(model: onnx.ModelProto, path: Path, feeds: Sequence[Feed]) -> Output
         session = onnxruntime.InferenceSession(_serialised(model), options, providers=["CPUExecutionProvider"])
         return [session.run(None, raised(feed)) for feed in feeds]
     except Exception as error:  # its error classes share no base but Exception
+        lacks = missing_feature(str(error), path.name, "CPU")
+        if lacks:
+            msg = f"the reference of '{path.name}' is made by onnxruntime {onnxruntime.__version__}, which {lacks}"
+            raise Unsupported(msg) from error
         msg = f"ONNX Runtime cannot run the source '{path.name}': {onnx_graph.first_line(error)}"
         raise RunError(msg) from error
 

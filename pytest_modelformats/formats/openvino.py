@@ -9,7 +9,7 @@ from xml.parsers import expat
 from pytest_modelformats.errors import ConvertError, SourceError
 from pytest_modelformats.formats import openvino_ir, stated_inputs
 from pytest_modelformats.formats.openvino_reference import evaluate_openvino
-from pytest_modelformats.schema import Description, Format
+from pytest_modelformats.schema import Description, Format, classifies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,7 @@ def describe(source: Source) -> Description:
     inputs, outputs = openvino_ir.specs(model.inputs), openvino_ir.specs(model.outputs)
     merged, following = stated_inputs.apply(path.name, inputs, outputs, source.inputs)
     summary = f"OpenVINO IR, {len(model.get_ops())} operators"
-    return Description(tuple(merged), tuple(following), "", summary=summary)
+    return Description(tuple(merged), tuple(following), "", classifies(following), summary=summary)
 
 
 def evaluate(source: Source, feeds: Sequence[Feed], precision: str) -> tuple[list[list[np.ndarray]], str]:

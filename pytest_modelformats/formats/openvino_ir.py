@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    import numpy as np
+
 DTYPES = {
     "f64": "float64",
     "f32": "float32",
@@ -42,6 +44,29 @@ def _spec(port: Any) -> TensorSpec:
     dims = None if shape.rank.is_dynamic else ["" if d.is_dynamic else d.get_length() for d in shape]
     resolved = None if dims is None else stated_inputs.symbolic(dims)
     return TensorSpec(port.get_any_name() if names else "", DTYPES.get(kind, kind), resolved)
+
+
+def array(tensor: Any) -> np.ndarray:
+    """A copy of a tensor's values; bfloat16, whose bits OpenVINO shows as float16, as float32."""
+    import numpy as np
+
+    copied: np.ndarray = tensor.data.copy()
+    if tensor.element_type.get_type_name() == "bf16":
+        copied = (copied.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return copied
+
+
+def tensor_of(values: np.ndarray, dtype: str) -> Any:
+    """A tensor that owns a copy of the values; bfloat16 from float32 that bfloat16 holds exactly."""
+    import numpy as np
+    import openvino
+
+    if dtype != "bfloat16":
+        return openvino.Tensor(np.ascontiguousarray(values))
+    tensor = openvino.Tensor(openvino.Type.bf16, list(values.shape))
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32) >> np.uint32(16)
+    tensor.data.view(np.uint16)[...] = bits.reshape(values.shape)
+    return tensor
 
 
 def reason(error: BaseException) -> str:

@@ -86,7 +86,12 @@ def arguments(module: Any, tensors: Mapping[str, Any]) -> tuple[tuple[Any, ...],
 
 
 def flatten(output: Any) -> list[tuple[str, torch.Tensor]]:
-    """Return every tensor of what a model returned, with its name; ``None`` is no output.
+    """Return every tensor of what a model returned, with its name; ``None`` is no output (see ``flatten_stating``)."""
+    return [(name, tensor) for name, tensor, _ in flatten_stating(output)]
+
+
+def flatten_stating(output: Any) -> list[tuple[str, torch.Tensor, bool]]:
+    """The same, with whether the name is the model's own: what it returns by position it does not name.
 
     A lone tensor is ``output``; otherwise keys and fields name their tensors and positions
     are numbered: ``output_0``, ``boxes``, ``output_1_scores``.
@@ -96,14 +101,15 @@ def flatten(output: Any) -> list[tuple[str, torch.Tensor]]:
     import torch
 
     if isinstance(output, torch.Tensor):
-        return [("output", output)]
-    named: list[tuple[str, torch.Tensor]] = []
+        return [("output", output, False)]
+    named: list[tuple[str, torch.Tensor, bool]] = []
     for path, leaf in _leaves(output):
-        name = "_".join(path) if path and not path[0].isdigit() else "_".join(("output", *path))
+        own = bool(path) and not path[0].isdigit()
+        name = "_".join(path if own else ("output", *path))
         if isinstance(leaf, (bool, int, float)):
-            named.append((name, torch.tensor(leaf)))
+            named.append((name, torch.tensor(leaf), own))
         elif isinstance(leaf, torch.Tensor):
-            named.append((name, leaf))
+            named.append((name, leaf, own))
         else:
             msg = (
                 f"the model returns a {type(leaf).__name__} as '{name}', which is no tensor; wrap it to return tensors"

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats.errors import SourceError
 from pytest_modelformats.formats.torch_calling import (
     arguments,
-    flatten,
+    flatten_stating,
     parameter_names,
     plain_kernels,
     required_names,
 )
 from pytest_modelformats.formats.torch_programs import first_line
-from pytest_modelformats.schema import Description, TensorSpec
+from pytest_modelformats.schema import Description, TensorSpec, classifies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,19 +36,12 @@ def describe_module(
 
     Raises: SourceError where the module does not run on inputs of these shapes.
     """
-    outputs = output_specs(module, inputs)
+    outputs, invented = output_specs(module, inputs)
     if classifier is None:
-        shape = outputs[0].shape if len(outputs) == 1 and outputs[0].is_float else None
-        classifier = (
-            shape is not None
-            and len(shape) == len(("N", "C"))
-            and isinstance(shape[0], str)
-            and isinstance(shape[1], int)
-            and shape[1] > 1
-        )
+        classifier = classifies(outputs)
     count = sum(p.numel() for p in module.parameters())
     summary = f"{getattr(module, 'original_name', type(module).__name__)}, {count:,} parameters"
-    return Description(tuple(inputs), outputs, fingerprint, classifier, data, summary)
+    return Description(tuple(inputs), outputs, fingerprint, classifier, data, summary, invented)
 
 
 def complete_inputs(module: Any, inputs: Sequence[TensorSpec], file: str) -> tuple[TensorSpec, ...]:
@@ -80,34 +73,35 @@ def complete_inputs(module: Any, inputs: Sequence[TensorSpec], file: str) -> tup
     return tuple(completed)
 
 
-def output_specs(module: Any, inputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    """Run the module on ones, once for each symbol at another size, and state its outputs.
+def output_specs(module: Any, inputs: Sequence[TensorSpec]) -> tuple[tuple[TensorSpec, ...], tuple[str, ...]]:
+    """Run the module on ones, once for each symbol at another size; its outputs, and which names are not its own.
 
     Shapes: a dimension that always equals one symbol carries it; one that changes in
     another way gets a symbol of its own.
     """
     symbols = list(dict.fromkeys(d for spec in inputs for d in spec.shape or () if isinstance(d, str)))
     size, base = _smallest(module, inputs, symbols)
-    outputs = [(name, str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t in base]
+    outputs = [(name, str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t, _ in base]
     shapes: list[list[int | str]] = [list(shape) for _, _, shape in outputs]
     for offset, symbol in enumerate(symbols):
         # A size of its own for every symbol, so that a dimension that equals it can only be its.
         other = size + 1 + offset
         again = _run_ones(module, inputs, {s: other if s == symbol else size for s in symbols})
-        if [t.dim() for _, t in again] != [len(shape) for shape in shapes]:
+        if [t.dim() for _, t, _ in again] != [len(shape) for shape in shapes]:
             msg = f"the model returns other outputs when {symbol} is {other} than when it is {size}; fix {symbol}"
             raise SourceError(msg)
-        for index, (name, tensor) in enumerate(again):
+        for index, (name, tensor, _) in enumerate(again):
             for axis, length in enumerate(tensor.shape):
                 if length != outputs[index][2][axis]:
                     same = length == other and outputs[index][2][axis] == size and shapes[index][axis] == size
                     shapes[index][axis] = symbol if same else f"{name}_{axis}"
-    return tuple(TensorSpec(name, dtype, tuple(shape)) for (name, dtype, _), shape in zip(outputs, shapes, strict=True))
+    specs = (TensorSpec(name, dtype, tuple(shape)) for (name, dtype, _), shape in zip(outputs, shapes, strict=True))
+    return tuple(specs), tuple(name for name, _, own in base if not own)
 
 
 def _smallest(
     module: Any, inputs: Sequence[TensorSpec], symbols: Sequence[str]
-) -> tuple[int, list[tuple[str, torch.Tensor]]]:
+) -> tuple[int, list[tuple[str, torch.Tensor, bool]]]:
     *tried, last = _SIZES if symbols else _SIZES[:1]
     for size in tried:
         with suppress(SourceError):
@@ -115,7 +109,9 @@ def _smallest(
     return last, _run_ones(module, inputs, dict.fromkeys(symbols, last))
 
 
-def _run_ones(module: Any, inputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> list[tuple[str, torch.Tensor]]:
+def _run_ones(
+    module: Any, inputs: Sequence[TensorSpec], sizes: Mapping[str, int]
+) -> list[tuple[str, torch.Tensor, bool]]:
     import torch
 
     tensors = {}
@@ -126,7 +122,7 @@ def _run_ones(module: Any, inputs: Sequence[TensorSpec], sizes: Mapping[str, int
     args, kwargs = arguments(module, tensors)
     try:
         with plain_kernels():
-            return flatten(module(*args, **kwargs))
+            return flatten_stating(module(*args, **kwargs))
     except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as error:
         given = ", ".join(f"{name}:{str(t.dtype).removeprefix('torch.')}{list(t.shape)}" for name, t in tensors.items())
         msg = f"the model does not run on {given} ({first_line(error)}); say what fits with --mf-input"

@@ -226,6 +226,8 @@ def _ratio(truth: Any, rounded: Any, got: Any, precision: str) -> tuple[float, t
 
     noise = measure_noise([truth], [rounded], PRECISIONS[precision].mantissa_bits)
     rms, largest, comparable = onnx_truths.spread(truth, got)
+    if not comparable:  # what is not finite at the precision itself is no error
+        rms, largest, comparable = onnx_truths.spread_beside(truth, rounded, got)
     if not comparable or not noise.rms:
         return (0.0 if rms == 0 else math.inf), (noise.rms, noise.max)
     return max(rms / noise.rms, largest / noise.max / onnx_truths.POINTS), (noise.rms, noise.max)

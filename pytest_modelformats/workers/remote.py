@@ -69,6 +69,8 @@ class Server:
         self._sessions: dict[int, Session] = {}
         self._first_run_ns: dict[int, int] = {}
         self._blocks: dict[int, Any] = {}
+        # The inputs that a session takes in another float dtype than the source's, by name.
+        self._dtypes: dict[int, dict[str, str]] = {}
         self._next = 0
 
     def handle(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -116,13 +118,24 @@ class Server:
         }
 
     def op_evaluate(
-        self, module: str, source: dict[str, Any], feeds: list[dict[str, str]], precision: str, folder: str
+        self,
+        module: str,
+        source: dict[str, Any],
+        feeds: list[dict[str, str]],
+        precision: str,
+        folder: str,
+        again: dict[str, str] | None = None,
     ) -> dict[str, Any]:
-        """Run the source in its own framework at a precision; outputs as files, per feed."""
-        arrays = [read_feed(feed) for feed in feeds]
+        """Run the source in its own framework at a precision; outputs as files, per feed.
+
+        ``again`` is an input that is run twice after the others; ``random`` says which output differs then.
+        """
+        from pytest_modelformats.workers import repeating
+
+        arrays = [read_feed(feed) for feed in [*feeds, *([again] * 2 if again else [])]]
         outputs, method = importlib.import_module(module).evaluate(Source.from_json(source), arrays, precision)
-        paths = [write_arrays(list(items), f"{folder}/{index}") for index, items in enumerate(outputs)]
-        return {"outputs": paths, "method": method}
+        paths = [write_arrays(list(items), f"{folder}/{index}") for index, items in enumerate(outputs[: len(feeds)])]
+        return {"outputs": paths, "method": method, "random": repeating.differing(*outputs[-2:]) if again else ""}
 
     def op_convert(self, entry: str, job: dict[str, Any]) -> dict[str, Any]:
         """Convert, then run the format's own checker on what was written."""
@@ -150,6 +163,7 @@ class Server:
         """
         from pytest_modelformats.measure import memory
         from pytest_modelformats.surroundings import give_back, pinned_to_cores
+        from pytest_modelformats.workers import calls
 
         if not self._sessions:
             if self._alone:
@@ -177,6 +191,11 @@ class Server:
             load_ns = time.perf_counter_ns() - started
         self._next += 1
         self._sessions[self._next] = session
+        self._dtypes[self._next] = calls.own_dtypes(
+            [(s.name, s.dtype) for s in session_job.inputs],
+            [(s.name, s.dtype) for s in session.inputs],
+            session_job.precision,
+        )
         return {
             "session": self._next,
             "inputs": [spec.to_json() for spec in session.inputs],
@@ -198,7 +217,7 @@ class Server:
         """Run once; outputs as files in the runtime's order. ``watch`` tells which inputs the call has changed."""
         from pytest_modelformats.workers import calls
 
-        arrays = calls.laid_out(read_feed(feed), layouts or {})
+        arrays = calls.laid_out(self._fed(session, feed), layouts or {})
         before = calls.copies(arrays) if watch else {}
         opened = self._sessions[session]
         started = time.perf_counter_ns()
@@ -222,7 +241,7 @@ class Server:
         from pytest_modelformats.workers import calls
 
         try:
-            outputs = calls.together(self._sessions[session].run, [read_feed(feed) for feed in feeds], rounds)
+            outputs = calls.together(self._sessions[session].run, [self._fed(session, f) for f in feeds], rounds)
         except (ModelFormatsError, MemoryError):
             raise
         except Exception as error:
@@ -237,7 +256,7 @@ class Server:
     def op_execution(self, session: int, feed: dict[str, str]) -> dict[str, Any]:
         """What the runtime states of what it executes for a feed; empty where the session has no say."""
         state = getattr(self._sessions[session], "execution", None)
-        return {"execution": {} if state is None else dict(state(read_feed(feed)))}
+        return {"execution": {} if state is None else dict(state(self._fed(session, feed)))}
 
     def op_measure(
         self, session: int, feed: dict[str, str], budget_s: float, max_samples: int, threads: int, device: str = "cpu"
@@ -247,7 +266,7 @@ class Server:
 
         answer = measure(
             self._sessions[session],
-            read_feed(feed),
+            self._fed(session, feed),
             budget_s=budget_s,
             max_samples=max_samples,
             threads=threads,
@@ -261,7 +280,7 @@ class Server:
         """Keep a session busy in one mode: the samples, and outputs by number of the feed, as files."""
         from pytest_modelformats.workers import busy
 
-        arrays, opened = [read_feed(feed) for feed in feeds], self._sessions[session]
+        arrays, opened = [self._fed(session, feed) for feed in feeds], self._sessions[session]
         try:
             if mode == "sync":
                 return {"taken": busy.sequential(opened, arrays[0], budget_s=budget_s, threads=threads), "answers": []}
@@ -284,7 +303,8 @@ class Server:
         first = session not in self._blocks
         if first:
             reset_peak()
-            self._blocks[session] = Blocks(lambda: self._sessions[session].bind(read_feed(feed)), threads, warmup_s)
+            opened = self._sessions[session]
+            self._blocks[session] = Blocks(lambda: opened.bind(self._fed(session, feed)), threads, warmup_s)
         answer = dict(self._blocks[session].block(seconds, at_least))
         return answer | ({"memory": memory()} if first else {})
 
@@ -297,6 +317,7 @@ class Server:
         import gc
 
         opened = self._sessions.pop(session, None)
+        self._dtypes.pop(session, None)
         blocks = self._blocks.pop(session, None)
         if blocks is not None:
             blocks.close()
@@ -307,6 +328,12 @@ class Server:
         del opened
         gc.collect()
         return {}
+
+    def _fed(self, session: int, feed: Mapping[str, str]) -> dict[str, np.ndarray]:
+        """A feed as the session is given it: everything that is run or timed goes through here."""
+        from pytest_modelformats.workers import calls
+
+        return calls.in_dtypes(read_feed(feed), self._dtypes[session])
 
 
 def _import(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inner_run import ONE_CELL
+from inner_run import ONE_CELL, PARITY
 
 
 def test_a_name_that_did_not_run_fails(run, tiny, imaginary):
@@ -25,3 +25,19 @@ def test_a_name_that_did_not_run_fails(run, tiny, imaginary):
 def test_an_unknown_name_is_refused_with_a_suggestion(refusal, tiny):
     sentence = refusal("--mf-model", tiny, "--mf-require", "openvno")
     assert "unknown name to require 'openvno'; did you mean 'openvino'?" in sentence
+
+
+def test_a_name_that_no_cell_has_fails(run, tiny, pytester):
+    chosen = ("--mf-model", tiny, *PARITY)
+    strict = run(*chosen, "--mf-require", "onnx,pytorch")
+    assert strict.status == 1, strict.text
+    assert "--mf-require pytorch: no planned cell has it with --mf-formats" in strict.text
+    assert "--mf-require onnx" not in strict.text
+    assert strict.footer["totals"] == {"passed": 1}
+    # What the file requires, a narrower look at the keyboard need not have.
+    (pytester.path / "modelformats.toml").write_text('require = ["openvino"]\n')
+    assert run(*chosen).status == 0
+    (pytester.path / "modelformats.toml").write_text('require = ["openvino"]\nformats = ["onnx"]\n')
+    whole = run("--mf-model", tiny, "--mf-suites", "contract")
+    assert whole.status == 1, whole.text
+    assert "--mf-require openvino: no planned cell has it, so it did not run" in whole.text
