@@ -109,6 +109,28 @@ def settle_by_place(verdict: Verdict, ran: str, error: Sequence[np.ndarray], rou
     )
 
 
+def settle_by_statement(
+    verdict: Verdict, ran: str, error: Sequence[np.ndarray], weights: Sequence[np.ndarray] | None
+) -> Verdict:
+    """The verdict, with every fallback turned into a numeric failure that the runtime's own statement rules out.
+
+    For inputs that cannot be moved: of a size that fits and a statement that does not, the size is the weaker ground.
+
+    Shapes: one error array per output: the cell's, and the source's own with its weights rounded to fp16 (``None``
+    where that is not known): an error that is the weights' is named for what it is, whatever computes with them.
+    """
+    return _with(
+        verdict,
+        [
+            _fault(output, ran, STATED)
+            if output.outcome is Outcome.FALLBACK
+            and not (weights is not None and correlation(error[index], weights[index]) >= SAME_WEIGHTS)
+            else output
+            for index, output in enumerate(verdict.outputs)
+        ],
+    )
+
+
 def in_places(error: np.ndarray, rounded: np.ndarray) -> bool:
     """Whether many elements that rounding changes are hardly off."""
     import numpy as np
@@ -132,6 +154,7 @@ def _with(verdict: Verdict, outputs: Sequence[OutputParity]) -> Verdict:
 
 
 STAYS = "stays the same when the inputs move by one unit of rounding"
+STATED = "the runtime states another precision for every operator"
 IN_PLACES = "many elements that it would change are right"
 
 

@@ -277,7 +277,11 @@ class Stages:
                     rounded[ran] = naming.errors(self.models.evaluated(model, "few", feed, ran), truth)
                 except (Unsupported, ConvertError, RunError):
                     return verdict
-            return reroll.settle_by_place(verdict, ran, error, rounded[ran])
+            verdict = reroll.settle_by_place(verdict, ran, error, rounded[ran])
+            stated = self.cells.execution(planned, self.models.rows(model, 0, 1))
+            if execution.contradiction(verdict.outputs, stated, planned.artifact_precision, noise):
+                verdict = reroll.settle_by_statement(verdict, ran, error, rounded.get("fp16-weights"))
+            return verdict
         other = reroll.moved(feed, ran)
         moved = self.models.evaluated(model, f"moved-{ran}", other, "float64")
         again = naming.errors(self.cells.run(planned, other), moved)

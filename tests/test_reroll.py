@@ -77,3 +77,14 @@ def test_an_error_everywhere_stays_a_fallback():
     assert reroll.settle_by_place(verdict(), "bf16", [OTHER], [PATTERN]).outcome is Outcome.FALLBACK
     assert reroll.settle_by_place(verdict(), "bf16", [OTHER * dead], [PATTERN * dead]).outcome is Outcome.FALLBACK
     assert reroll.settle_by_place(verdict(), "bf16", [PATTERN], [PATTERN]).outcome is Outcome.FALLBACK
+
+
+def test_what_the_runtime_states_decides_where_inputs_cannot_be_moved():
+    """A size that fits is the weaker ground; an error that is the rounded weights' stays what it is called."""
+    settled = reroll.settle_by_statement(verdict(), "bf16", [PATTERN], None)
+    assert (settled.outcome, settled.failure_kind) == (Outcome.FAILED, FailureKind.NUMERIC)
+    assert "states another precision for every operator" in settled.sentence
+    weights = reroll.settle_by_statement(verdict("fp16"), "fp16", [PATTERN], [PATTERN + 0.1 * OTHER])
+    assert weights.outcome is Outcome.FALLBACK
+    part_of_it = reroll.settle_by_statement(verdict("fp16"), "fp16", [PATTERN], [PATTERN + 2 * OTHER])
+    assert part_of_it.outcome is Outcome.FAILED
