@@ -12,13 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pytest_modelformats import registry, second_look
-from pytest_modelformats.compare import Noise, measure_noise
 from pytest_modelformats.convert import RUNTIME
 from pytest_modelformats.errors import ConvertError, ModelFormatsError, RunError, SourceError, Undecidable, Unsupported
 from pytest_modelformats.machine import versions
 from pytest_modelformats.reference import EVALUATED, Reference, build_reference, reference_of
 from pytest_modelformats.remember import remember
-from pytest_modelformats.schema import PRECISIONS, Description, Source, TensorSpec
+from pytest_modelformats.schema import Description, Source, TensorSpec
 from pytest_modelformats.source import content_hash
 from pytest_modelformats.stress import make_stress
 from pytest_modelformats.workers.asking import read_arrays, write_feed
@@ -161,24 +160,10 @@ class Models:
         """
 
         def load() -> Reference:
-            if self._stored(model, "stored") is not None:
-                # Large outputs are kept in part, and only here is one told from another.
-                truths = tuple(tuple(one) for one in self.evaluate(model, feeds, "float64"))
-                noise = {p: self._stored_noise(model, feeds, truths, p) for p in precisions}
-                return Reference(truths, noise, {}, {}, made=False)
             samples = replace(self.samples(model), feeds=tuple(dict(f) for f in feeds), labels=None)
             return self._built(model, samples, name, precisions)
 
         return self._per_model(f"further-{name}-{precisions}", model, load)
-
-    def _stored_noise(
-        self, model: str, feeds: Sequence[Mapping[str, np.ndarray]], truths: Sequence[Sequence[Any]], precision: str
-    ) -> tuple[Noise, ...]:
-        """The noise over feeds whose results are in the model's file."""
-        rounded = self.evaluate(model, feeds, precision)
-        kept = [[[getattr(a, "values", a) for a in one] for one in side] for side in (truths, rounded)]
-        by_output = zip(*(zip(*side, strict=True) for side in kept), strict=True)
-        return tuple(measure_noise(t, r, PRECISIONS[precision].result_bits) for t, r in by_output)
 
     def moved_feeds(self, model: str) -> tuple[dict[str, np.ndarray], ...]:
         """The first rows moved a little several times."""

@@ -36,7 +36,7 @@ def wide(tmp_path):
 
 
 def test_a_session_after_others_is_not_free(wide, tmp_path):
-    """Of five sessions, one after another in the same worker, the last needs as much above idle as the first."""
+    """Of five sessions, one after another in the same worker, none is free, and the later ones need the same."""
     pytest.importorskip("onnxruntime")
     job = {
         "source": Source("wide", str(wide), "onnx", "onnx").to_json(), "artifact": str(wide), "format": "onnx",
