@@ -6,6 +6,7 @@ from what is wrong.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _ENDS = (WorkerCrashed, WorkerTimeout, OutOfMemory)
 # A latency changes in both directions, as a verdict does.
 _LATENCY_WORDS = {Change.REGRESSION: "slower", Change.IMPROVEMENT: "faster", Change.SAME: "unchanged"}
+_NEARER = "not yet"
 
 
 class Judge:
@@ -112,11 +114,20 @@ class Judge:
             self.stages.leave()
         return replace(step, seconds=time.monotonic() - started)
 
-    def latency(self, version: str, good: str, margin: float, budget_s: float) -> Step:
+    def latency(self, version: str, good: str, margin: float, budget_s: float, end: Step | None = None) -> Step:
         """The latency at a version beside that at the good one, both measured now in alternating blocks.
 
-        ``bad`` is whether it is another one by more than ``margin``, slower or faster.
+        ``bad`` is whether it is another one by more than ``margin``, slower or faster. What is unclear is measured once
+        more, for twice as long. ``end`` is the bad version's step: where the margin stays unclear but the whole
+        interval is nearer to no change than to that one, in factors, the change that is searched is not there yet.
         """
+        started = time.monotonic()
+        step = self._compared(version, good, margin, budget_s, end)
+        if step.bad is None and step.ratio is not None:
+            step = self._compared(version, good, margin, 2 * budget_s, end)
+        return replace(step, seconds=time.monotonic() - started)
+
+    def _compared(self, version: str, good: str, margin: float, budget_s: float, end: Step | None) -> Step:
         from pytest_modelformats.comparing import compare_latency
         from pytest_modelformats.sides import pair_of
 
@@ -127,14 +138,18 @@ class Judge:
             pair = pair_of(self.stages.pool, self._opening(good), self._opening(version))
             found = compare_latency(pair, margin=margin, budget_s=budget_s, seed=self._settings.seed, progress=tell)
         except ModelFormatsError as error:
-            return Step(version, None, "skipped", str(error), seconds=time.monotonic() - started)
+            return Step(version, None, "skipped", str(error))
         finally:
             self.stages.leave()
-        word = _LATENCY_WORDS.get(found.change)
         numbers = {"ratio": found.ratio, "ratio_low": found.ratio_low, "ratio_high": found.ratio_high}
-        bad = None if word is None else found.change is not Change.SAME
-        why = "" if word else f"inconclusive: {found.disturbed or 'the interval is too wide'}"
-        return Step(version, bad, word or "skipped", why, **numbers, seconds=time.monotonic() - started)
+        word = _LATENCY_WORDS.get(found.change)
+        if word is not None:
+            return Step(version, found.change is not Change.SAME, word, **numbers)
+        if end is not None and _nearer_to_good(found.ratio_low, found.ratio_high, end):
+            why = f"whether by more than the margin is unclear, but it is nearer to {good} than to {end.version}"
+            return Step(version, bad=False, word=_NEARER, sentence=why, **numbers)
+        why = f"inconclusive: {found.disturbed or 'the interval is too wide'}"
+        return Step(version, None, "skipped", why, **numbers)
 
     def _opening(self, version: str) -> Opening:
         from pytest_modelformats.sides import Opening
@@ -160,6 +175,14 @@ class Judge:
         if self.stages.models.is_own(planned.cell.model, error):
             raise error  # of the model, whatever the version
         return Step(version, None, "skipped", str(error))
+
+
+def _nearer_to_good(low: float, high: float, end: Step) -> bool:
+    """Whether a ratio's whole interval is less than half of the bad version's change away from 1, in factors."""
+    if not (end.ratio_low and end.ratio_high):
+        return False
+    middle = math.sqrt(max(end.ratio_low, 1 / end.ratio_high))
+    return 1 / middle < low <= high < middle
 
 
 def _step(version: str, verdict: Verdict, good: str | None) -> Step:

@@ -133,28 +133,37 @@ def test_the_first_slower_version_is_found(bisect):
 
 @dataclass(frozen=True)
 class Compared:
-    """What the comparison of two latencies says; its interval is 1 % wide on either side."""
+    """What the comparison of two latencies says; its interval is 1 % wide on either side, if not stated."""
 
     change: Change
     ratio: float
     disturbed: str = ""
+    width: float = 0.01
 
     @property
     def ratio_low(self):
-        return self.ratio - 0.01
+        return self.ratio - self.width
 
     @property
     def ratio_high(self):
-        return self.ratio + 0.01
+        return self.ratio + self.width
 
 
 @pytest.fixture
 def latencies(bisect, monkeypatch):
-    """Bisect latencies that are given by version; ``None`` is one that nothing can be said of."""
+    """Bisect latencies that are given by version; ``None`` is one of which nothing can be said.
+
+    A pair of numbers is a latency and the half width of its ratio's interval; a list is what is measured in turn.
+    """
 
     def run(of, *arguments):
-        def compare(pair, *, margin, **_):
+        def compare(pair, *, margin, budget_s, **_):
             before, after = (of[version] for version in pair)
+            budgets.setdefault(pair[1], []).append(budget_s)
+            if isinstance(after, list):
+                after = after.pop(0)
+            if isinstance(after, tuple):
+                return Compared(Change.INCONCLUSIVE, after[0] / before, width=after[1])
             if after is None:
                 return Compared(Change.INCONCLUSIVE, 1.02, "other work interrupted the calls in 9 of 12 rounds")
             ratio = after / before
@@ -170,6 +179,7 @@ def latencies(bisect, monkeypatch):
         monkeypatch.setattr(comparing, "compare_latency", compare)
         return bisect("--versions", ",".join(of), "--metric", "latency", *arguments)
 
+    budgets = run.budgets = {}
     return run
 
 
@@ -216,12 +226,41 @@ def test_a_latency_within_the_margin_is_said_with_its_change_in_percent(latencie
     assert "+2.5 %" in table[2]
 
 
+@pytest.mark.parametrize(
+    ("between", "changed", "found"),
+    [
+        ((2.1, 0.15), 4.0, "1.2 is the first version with which"),  # +5 %, -10 % to +20 %: far from twice as slow
+        ((1.9, 0.15), 1.0, "1.2 is the first version with which"),
+        ((2.1, 0.4), 4.0, "1.1 could not be judged"),  # up to +45 %, beyond the root of 2
+        ((1.4, 0.1), 4.0, "1.1 could not be judged"),  # on the other side: down to -40 %
+        ((2.1, 0.15), 2.3, "1.1 could not be judged"),  # the change itself is 15 %
+        (None, 4.0, "1.2 is the first version with which"),
+        (None, 2.07, "Nothing changes"),
+    ],
+)
+def test_what_is_unclear_at_the_margin_may_be_clear_beside_the_change(latencies, between, changed, found):
+    """The change lies between the good and the bad one: what is nearer to the good one does not have it yet."""
+    result = latencies({"1.0": 2.0, "1.1": between, "1.2": changed})
+    assert found in result.output
+    if found.startswith("1.2"):
+        words = "not yet (whether by more than the margin is unclear, but it is nearer to 1.0 than to 1.2)"
+        assert f"mfdummy 1.1: {words}" in result.output
+
+
+def test_what_is_unclear_is_measured_once_more_for_twice_as_long(latencies):
+    result = latencies({"1.0": 2.0, "1.1": [(2.1, 0.5), 2.0], "1.2": [None, 2.5]}, "--budget", "4")
+    assert result.exit_code == 0, result.output
+    assert "mfdummy 1.2 is the first version with which" in result.output
+    assert "1.1 is the last before it" in result.output
+    assert latencies.budgets == {"1.1": [4.0, 8.0], "1.2": [4.0, 8.0]}
+
+
 def test_an_end_of_which_nothing_can_be_said_says_what_to_do(latencies):
     result = latencies({"1.0": 2.0, "1.1": 2.0, "1.2": None}, "--budget", "4")
     assert result.exit_code != 0
     assert str(result.exception) == (
         "whether the latency changes from 1.0 to 1.2 cannot be told: inconclusive: other work interrupted the calls in "
-        "9 of 12 rounds. Measure for longer (--budget 8), on a quieter machine, or at a wider --margin."
+        "9 of 12 rounds. Measure for longer (--budget 16), on a quieter machine, or at a wider --margin."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,12 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--margin", default="5%", show_default=True, help="Slower or faster by more than this is a change of the latency."
 )
-@click.option("--budget", default=_BUDGET_S, show_default=True, help="Seconds to compare two latencies in.")
+@click.option(
+    "--budget",
+    default=_BUDGET_S,
+    show_default=True,
+    help="Seconds to compare two latencies in; what stays unclear is measured once more, for twice as long.",
+)
 @click.option("--with", "beside", multiple=True, metavar="REQ", help="Installed beside each version, as numpy<2.")
 @click.option("--python", default="", metavar="PATH", help="The interpreter to base the environments on.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON; the steps go to stderr.")
@@ -163,11 +169,11 @@ def _searched(
     if first.bad is None and first.word == "skipped":
         raise ConfigurationError(f"the good version {good} cannot be tried: {first.sentence} Choose another --good.")
 
-    def look(version: str) -> Step:
+    def look(version: str, end: Step | None = None) -> Step:
         if metric == "verdict":
             step = judge.verdict(version, first.word)
         else:
-            step = judge.latency(version, good, margin, budget_s)
+            step = judge.latency(version, good, margin, budget_s, end)
         show(step)
         return step
 
@@ -175,12 +181,12 @@ def _searched(
     if last.bad is None and last.ratio is not None:
         msg = (
             f"whether the latency changes from {good} to {bad} cannot be told: {last.sentence}. Measure for longer "
-            f"(--budget {2 * budget_s:g}), on a quieter machine, or at a wider --margin."
+            f"(--budget {4 * budget_s:g}), on a quieter machine, or at a wider --margin."
         )
         raise ConfigurationError(msg)
     if last.bad is None:
         raise ConfigurationError(f"the bad version {bad} cannot be tried: {last.sentence} Choose another --bad.")
-    return [first, last], search(versions, look) if last.bad else None
+    return [first, last], search(versions, partial(look, end=last)) if last.bad else None
 
 
 def _shown(package: str, *, err: bool) -> Callable[[Step], None]:
@@ -235,10 +241,10 @@ def _sentence(cell: str, package: str, metric: str, margin: float, ends: Sequenc
     if not found.suspects:
         last = f"{found.last_good} is the last before it"
         return f"{package} {found.first_bad} is the first version with which {cell} {what}; {last}."
-    untried = ", ".join(found.suspects)
+    untried = f"{', '.join(found.suspects)} could not be {'tried' if metric == 'verdict' else 'judged'}"
     return (
-        f"With {package} {found.first_bad} {cell} {what}, with {found.last_good} not yet; {untried} could not be "
-        "tried, so the first may be any of these."
+        f"With {package} {found.first_bad} {cell} {what}, with {found.last_good} not yet; {untried}, so the first may "
+        "be any of these."
     )
 
 
