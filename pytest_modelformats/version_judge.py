@@ -144,7 +144,7 @@ class Judge:
         numbers = {"ratio": found.ratio, "ratio_low": found.ratio_low, "ratio_high": found.ratio_high}
         word = _LATENCY_WORDS.get(found.change)
         if word is not None:
-            return Step(version, found.change is not Change.SAME, word, **numbers)
+            return Step(version, found.change is not Change.SAME, word, "", **numbers)
         if end is not None and _nearer_to_good(found.ratio_low, found.ratio_high, end):
             why = f"whether by more than the margin is unclear, but it is nearer to {good} than to {end.version}"
             return Step(version, bad=False, word=_NEARER, sentence=why, **numbers)
