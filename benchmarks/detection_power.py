@@ -36,7 +36,7 @@ from detection_cells import (
 )
 
 from pytest_modelformats import second_look, stress
-from pytest_modelformats.compare import POINT_LIMIT
+from pytest_modelformats.floating import POINT_LIMIT
 from pytest_modelformats.schema import PRECISIONS
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import laws, row_noise
-from pytest_modelformats.compare import Noise, judge
+from pytest_modelformats.compare import judge
 from pytest_modelformats.errors import ConvertError, RunError, Unsupported
 from pytest_modelformats.inputs import why_fixed
 from pytest_modelformats.noise_profile import FEWEST
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.metamorphic import Subject
     from pytest_modelformats.models import Models
+    from pytest_modelformats.noise import Noise
     from pytest_modelformats.schema import OutputParity, Precision
 
     Span = tuple[int, int]

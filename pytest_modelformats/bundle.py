@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats import batches, bundle_laws, registry, stress, stressed, training_mode
 from pytest_modelformats.bundle_laws import TWO_RUNS
 from pytest_modelformats.bundle_script import NO_LIMIT
-from pytest_modelformats.compare import FAITHFUL_LOW, POINT_LIMIT
 from pytest_modelformats.errors import (
     ConvertError,
     ModelFormatsError,
@@ -22,6 +21,7 @@ from pytest_modelformats.errors import (
     WorkerCrashed,
     WorkerTimeout,
 )
+from pytest_modelformats.floating import FAITHFUL_LOW, POINT_LIMIT
 from pytest_modelformats.schema import PRECISIONS, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.campaign import Campaign
-    from pytest_modelformats.compare import Noise
+    from pytest_modelformats.noise import Noise
     from pytest_modelformats.schema import PlannedCell, Precision
     from pytest_modelformats.stages import Stages
 

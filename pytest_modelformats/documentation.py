@@ -55,7 +55,7 @@ def support_table() -> str:
 
 def limits_table() -> str:
     """The largest noise ratio that passes, by precision."""
-    from pytest_modelformats.compare import POINT_LIMIT
+    from pytest_modelformats.floating import POINT_LIMIT
     from pytest_modelformats.schema import PRECISIONS
 
     lines = ["| precision | judged by the noise of | r at most | worst element at most |", "|---|---|--:|--:|"]

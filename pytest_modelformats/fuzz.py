@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.compare import Noise
     from pytest_modelformats.generated import Generated
     from pytest_modelformats.metamorphic import Subject
     from pytest_modelformats.models import Models
+    from pytest_modelformats.noise import Noise
     from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import PlannedCell
 

@@ -9,9 +9,10 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__, batches, golden_file, laws, metamorphic, naming, reroll
-from pytest_modelformats.compare import CLASSIFIED, POINT_LIMIT, measure_noise
 from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
+from pytest_modelformats.floating import CLASSIFIED, POINT_LIMIT
 from pytest_modelformats.formats.golden import feed_key
+from pytest_modelformats.noise import measure_noise
 from pytest_modelformats.plain import plain
 from pytest_modelformats.sampled import Sampled, rows_of, take
 from pytest_modelformats.schema import PRECISIONS

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.compare import Noise, judge
+from pytest_modelformats.compare import judge
+from pytest_modelformats.noise import Noise
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.compare import fallback_sentence, plausible
+from pytest_modelformats.floating import fallback_sentence, plausible
 from pytest_modelformats.reroll import correlation
 from pytest_modelformats.sampled import matched
 from pytest_modelformats.schema import Outcome, Verdict
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.compare import Noise
+    from pytest_modelformats.noise import Noise
     from pytest_modelformats.schema import OutputParity, Precision
 
 # What cannot be told apart by the size of the error.

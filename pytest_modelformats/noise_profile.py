@@ -37,7 +37,7 @@ FEWEST_EFFECTIVE = 16
 # times more than that is no chance.
 SCATTER = 1e6
 FEWEST_DEGREES = 2.0
-# A runtime may flush to zero what is smaller (compare.py).
+# A runtime may flush to zero what is smaller (floating.py).
 SMALLEST_NORMAL = 2.0**-126
 # Profiles live in the metadata of the cache; along a longer axis there is none.
 LONGEST = 4096

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import noise_profile
 from pytest_modelformats.cache import key_of
-from pytest_modelformats.compare import Noise, measure_noise
 from pytest_modelformats.errors import ConvertError, Unsupported
+from pytest_modelformats.noise import Noise, measure_noise
 from pytest_modelformats.sampled import matched
 from pytest_modelformats.schema import PRECISIONS
 

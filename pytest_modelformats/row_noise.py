@@ -11,7 +11,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.compare import Noise
+from pytest_modelformats.noise import Noise
 from pytest_modelformats.sampled import Sampled
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.single_input import Usual, size, usual_noise

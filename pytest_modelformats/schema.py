@@ -64,7 +64,7 @@ class Precision:
     """An arithmetic that a cell can ask for.
 
     ``mantissa_bits`` are the explicitly stored ones. ``limit`` is the k(p) of the verdict
-    rule (``compare.py`` says where it comes from). ``weights_only`` precisions round the
+    rule (``floating.py`` says where it comes from). ``weights_only`` precisions round the
     weights and compute in fp32. ``judged_as`` is the precision whose noise counts.
     ``operands_only`` precisions round what goes into matrix products and convolutions;
     sums and results are fp32.

@@ -13,7 +13,9 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.compare import POINT_LIMIT, Noise, judge, measure_noise
+from pytest_modelformats.compare import judge
+from pytest_modelformats.floating import POINT_LIMIT
+from pytest_modelformats.noise import Noise, measure_noise
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict
 
 if TYPE_CHECKING:

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.cache import Cache
-    from pytest_modelformats.compare import Tolerance
     from pytest_modelformats.convert import Artifact
+    from pytest_modelformats.floating import Tolerance
     from pytest_modelformats.options import Settings
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import Source

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats import noise_profile
-from pytest_modelformats.compare import SMALLEST, SMALLEST_NORMAL, judge_exact
+from pytest_modelformats.compare import judge_exact
+from pytest_modelformats.floating import SMALLEST, SMALLEST_NORMAL
 from pytest_modelformats.sampled import matched
 from pytest_modelformats.schema import FailureKind, Outcome, OutputParity, Verdict
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.compare import Noise
     from pytest_modelformats.inputs import Samples
+    from pytest_modelformats.noise import Noise
     from pytest_modelformats.schema import Precision, TensorSpec
 
 # Eight times the ordinary magnitude is beyond the largest of 256 ordinary rows, and far from overflow in fp16.

@@ -10,7 +10,7 @@ import fnmatch
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import compare, registry
+from pytest_modelformats import floating, registry
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema import PRECISIONS
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from pytest_modelformats.schema import PlannedCell
 
 
-def for_cell(tolerances: Sequence[Tolerance], cell: str, outputs: Sequence[str]) -> dict[str, compare.Tolerance]:
+def for_cell(tolerances: Sequence[Tolerance], cell: str, outputs: Sequence[str]) -> dict[str, floating.Tolerance]:
     """The tolerance of every output that has one; what names an output outranks what is said of all."""
-    every: dict[str, compare.Tolerance] = {}
-    own: dict[str, compare.Tolerance] = {}
+    every: dict[str, floating.Tolerance] = {}
+    own: dict[str, floating.Tolerance] = {}
     for tolerance in tolerances:
         if fnmatch.fnmatchcase(cell, tolerance.glob):
-            chosen = compare.Tolerance(tolerance.atol, tolerance.rtol)
+            chosen = floating.Tolerance(tolerance.atol, tolerance.rtol)
             for pattern in tolerance.outputs or ("*",):
                 (every if pattern == "*" else own).update(dict.fromkeys(_matching(pattern, outputs), chosen))
     return {**every, **own}

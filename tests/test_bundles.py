@@ -16,8 +16,8 @@ import thin
 from inner_run import PARITY, two_at_a_time, two_layers
 
 from pytest_modelformats import bundle as bundle_module
-from pytest_modelformats.compare import Noise
 from pytest_modelformats.inputs import Samples
+from pytest_modelformats.noise import Noise
 from pytest_modelformats.schema import (
     Cell,
     Decision,

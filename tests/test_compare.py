@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from pytest_modelformats import compare, laws
-from pytest_modelformats.compare import FAITHFUL_LOW, PLAUSIBLE, POINT_LIMIT, Noise, Tolerance, judge, measure_noise
+from pytest_modelformats.compare import judge
 from pytest_modelformats.errors import Undecidable
+from pytest_modelformats.floating import FAITHFUL_LOW, PLAUSIBLE, POINT_LIMIT, Tolerance
+from pytest_modelformats.noise import Noise, measure_noise
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict
 
 FP32, FP16, BF16 = PRECISIONS["fp32"], PRECISIONS["fp16"], PRECISIONS["bf16"]
@@ -356,7 +358,7 @@ def test_exact_outputs_tell_no_precision():
 
 
 def test_constants_stand_where_the_measurements_leave_room():
-    """Each constant lies between what faithful cells and what faults were measured at; ``compare`` says where."""
+    """Each constant lies between what faithful cells and what faults were measured at; ``floating`` says where."""
     lowest_faithful_ratio, highest_faithful = 0.11, {"fp32": 3.34, "fp16": 0.94, "bf16": 1.63}
     assert 0.02 <= FAITHFUL_LOW <= lowest_faithful_ratio / 2 + 1e-9
     one_tensor_of_54_at_fp16 = 0.07

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from pytest_modelformats import noise_profile, second_look, stress
-from pytest_modelformats.compare import judge, measure_noise
+from pytest_modelformats.compare import judge
 from pytest_modelformats.inputs import make_samples
+from pytest_modelformats.noise import measure_noise
 from pytest_modelformats.reference import kept_noise
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, TensorSpec, Verdict
 

@@ -1,7 +1,7 @@
 """No false alarm over more than 200 faithful cells of seeded random networks, on real runtimes.
 
 With ``-s`` the distribution of the noise and point ratios is printed: the constants of
-``compare.py`` and the k(p) of ``schema.PRECISIONS`` rest on it.
+``floating.py`` and the k(p) of ``schema.PRECISIONS`` rest on it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from inner_run import two_at_a_time
 
-from pytest_modelformats.compare import FAITHFUL_LOW, POINT_LIMIT
+from pytest_modelformats.floating import FAITHFUL_LOW, POINT_LIMIT
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.second_look import FURTHEST
 

@@ -415,7 +415,8 @@ def test_what_ran_instead_is_told_from_a_sampled_output_too(run, in_part, pytest
 
 def test_a_sampled_output_of_another_shape_fails_the_contract():
     truth = sampled.take(np.arange(24.0).reshape(4, 6), np.array([1, 4], np.uint32))
-    from pytest_modelformats.compare import Noise, judge
+    from pytest_modelformats.compare import judge
+    from pytest_modelformats.noise import Noise
     from pytest_modelformats.schema import PRECISIONS
 
     noise = {p: [Noise(1e-3, 1e-2, 1e-3)] for p in ("fp32", "fp16", "bf16")}

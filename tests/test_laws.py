@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pytest_modelformats import laws
-from pytest_modelformats.compare import Noise
+from pytest_modelformats.noise import Noise
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict
 
 FP32 = PRECISIONS["fp32"]

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from pytest_modelformats import metamorphic
-from pytest_modelformats.compare import Noise
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.inputs import make_samples, rows
+from pytest_modelformats.noise import Noise
 from pytest_modelformats.schema import PRECISIONS, Cell, Decision, FailureKind, PlannedCell, TensorSpec
 
 X = TensorSpec("x", "float32", ("N", 4))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pytest_modelformats import naming
-from pytest_modelformats.compare import Noise
+from pytest_modelformats.noise import Noise
 from pytest_modelformats.schema import PRECISIONS, Outcome, OutputParity, Verdict
 
 RANDOM = np.random.default_rng(0)

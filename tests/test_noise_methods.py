@@ -1,6 +1,6 @@
 """One model's noise by every method: PyTorch's own, the upcast ONNX graph, rounding nodes in it, and perturbing.
 
-With ``-s`` the factors are printed: the tables of ``onnx_reference.py`` and ``compare.py`` rest on them.
+With ``-s`` the factors are printed: the tables of ``onnx_reference.py`` and ``floating.py`` rest on them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_modelformats import compare, naming, noise_methods
+from pytest_modelformats import floating, naming, noise_methods
 from pytest_modelformats.formats import onnx as onnx_format
 from pytest_modelformats.formats import onnx_reference, rounding, torch_modes, torch_numerics
 from pytest_modelformats.schema import PRECISIONS, Source, TensorSpec
@@ -146,7 +146,7 @@ def test_every_method_agrees_with_pytorchs_own_noise(measured):
 @pytest.mark.filterwarnings("ignore")
 def test_a_faithful_tf32_run_is_within_the_limits(measured):
     """Another implementation of TF32 lies near 1 in rms and in its worst element, and repeats the error's pattern."""
-    limits = PRECISIONS["tf32"].limit, compare.POINT_LIMIT["tf32"]
+    limits = PRECISIONS["tf32"].limit, floating.POINT_LIMIT["tf32"]
     for name, found in measured.items():
         own = found["own"]["tf32"]
         for method in ("upcast", "nodes"):

@@ -15,11 +15,12 @@ import pytest
 from click.testing import CliRunner
 from inner_run import two_layers
 
-from pytest_modelformats import cli, registry_layout
+from pytest_modelformats import cli
 from pytest_modelformats.cache import METADATA, Cache
 from pytest_modelformats.errors import ModelFormatsError
-from pytest_modelformats.registry_artifact import Chosen
-from pytest_modelformats.registry_choice import Choice
+from pytest_modelformats.model_registry import layout
+from pytest_modelformats.model_registry.artifact import Chosen
+from pytest_modelformats.model_registry.choice import Choice
 
 FP32 = "tiny-onnx-fp32-onnxruntime@cpu"
 FP16 = "tiny-onnx-fp16-onnxruntime@cpu"
@@ -233,7 +234,7 @@ def test_weights_outside_of_two_files_do_not_meet(tmp_path):
     """Converters call both model.onnx.data; renamed, each file still finds its own."""
     both = [external(tmp_path / name, name, seed) for seed, name in enumerate(["model.onnx", "model_fp16.onnx"])]
     expected = [outputs(one.main) for one in both]
-    written = registry_layout.export(Choice(tuple(both)), tmp_path / "registry", "v1", overwrite=False)
+    written = layout.export(Choice(tuple(both)), tmp_path / "registry", "v1", overwrite=False)
     for (path, told), values in zip(written, expected, strict=True):
         assert (path.parent / f"{path.name}.data").is_file()
         assert set(told["sha256"]) == {f"onnx/{path.name}", f"onnx/{path.name}.data"}
@@ -251,7 +252,7 @@ def test_two_files_that_share_a_name_beside_them_are_refused(tmp_path):
         onnx.save(model, str(one.main), save_as_external_data=True, location="weights.bin", size_threshold=0)
         both.append(replace(one, files=(one.main, one.main.parent / "weights.bin")))
     with pytest.raises(ModelFormatsError, match=r"both need a file onnx/weights\.bin, each with other content"):
-        registry_layout.export(Choice(tuple(both)), tmp_path / "registry", "v1", overwrite=False)
+        layout.export(Choice(tuple(both)), tmp_path / "registry", "v1", overwrite=False)
     assert not files(tmp_path / "registry")
 
 
@@ -413,7 +414,7 @@ def test_what_cannot_be_finished_leaves_the_old_version(export, project, monkeyp
     def stop(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(registry_layout, "_check", stop)
+    monkeypatch.setattr(layout, "_check", stop)
     text = export("--overwrite")
     assert text == "the registry registry cannot be written: No space left on device; choose another folder with -o"
     assert files(project / "registry") == before

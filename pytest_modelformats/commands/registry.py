@@ -10,8 +10,8 @@ import click  # noqa: TID253 - a command of modelformats: only its entry point i
 from pytest_modelformats.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from pytest_modelformats.model_registry.choice import Choice
     from pytest_modelformats.options import Settings
-    from pytest_modelformats.registry_choice import Choice
 
 # So many of the cells that were left out are told one by one.
 _TOLD = 10
@@ -56,8 +56,9 @@ def export(
     its cells ended. A version is written aside and moved into place whole. Artifacts come from the cache, and are
     verified; nothing is converted or run.
     """
-    from pytest_modelformats import configuration, registry_layout
-    from pytest_modelformats.registry_artifact import part
+    from pytest_modelformats import configuration
+    from pytest_modelformats.model_registry import layout
+    from pytest_modelformats.model_registry.artifact import part
     from pytest_modelformats.report.numbers import size
 
     part(version, "--version")
@@ -67,7 +68,7 @@ def export(
         raise ConfigurationError("say either --record or --from-cache: what is taken from the cache has no verdict")
     choice = _choice(settings, cells, record, from_cache=from_cache, force=force)
     try:
-        written = registry_layout.export(choice, output, version, overwrite=overwrite)
+        written = layout.export(choice, output, version, overwrite=overwrite)
     except OSError as error:
         msg = f"the registry {output} cannot be written: {error.strerror or error}; choose another folder with -o"
         raise ConfigurationError(msg) from error
@@ -83,8 +84,8 @@ def export(
 def _choice(settings: Settings, globs: tuple[str, ...], record: str | None, *, from_cache: bool, force: bool) -> Choice:
     from pytest_modelformats import baseline
     from pytest_modelformats.cache import Cache
-    from pytest_modelformats.registry_cached import from_cache as of_cache
-    from pytest_modelformats.registry_choice import from_record
+    from pytest_modelformats.model_registry.cached import from_cache as of_cache
+    from pytest_modelformats.model_registry.choice import from_record
     from pytest_modelformats.report import lines
 
     cache = Cache(settings.cache, write=False)

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.compare import Noise
     from pytest_modelformats.contract import Feed
     from pytest_modelformats.golden_file import GoldenFile
     from pytest_modelformats.inputs import Samples
+    from pytest_modelformats.noise import Noise
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import Source
 
@@ -224,7 +224,7 @@ def stored_reference(source: Source) -> Reference:
 
 def _noise(data: Mapping[str, Any]) -> Noise:
     from pytest_modelformats import noise_profile
-    from pytest_modelformats.compare import Noise
+    from pytest_modelformats.noise import Noise
 
     profile = None
     if data["profile"] is not None:

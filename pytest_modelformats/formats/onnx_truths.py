@@ -113,7 +113,7 @@ class Truths:
         return ""
 
 
-# The ratio of two maxima scatters more than that of two rms values (compare.POINT_LIMIT over the limit of r).
+# The ratio of two maxima scatters more than that of two rms values (floating.POINT_LIMIT over the limit of r).
 POINTS = 1.5
 # Fewer elements than this agree by chance: two scalars of 1.0 are not one tensor.
 _TELLING = 4
@@ -170,7 +170,7 @@ class Writer:
             own = f"{len(self._entries)}-own.npy"
             np.save(self._folder / own, other, allow_pickle=False)
             rms, largest, _ = spread_beside(truth, other, other)
-        # Writing a value down at a precision costs u/√3 rms and u at most (compare.measure_noise).
+        # Writing a value down at a precision costs u/√3 rms and u at most (noise.measure_noise).
         noise = (max(rms, size * self._unit / math.sqrt(3)), max(largest, peak * self._unit))
         self._entries.append(asdict(Known(name, file, operator, truth.shape, floating, size, *noise, own)))
 

@@ -10,8 +10,8 @@ from pytest_modelformats.cache import key_of
 from pytest_modelformats.cache_why import format_of, made, parts_of, when
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.graph import artifacts
-from pytest_modelformats.registry_artifact import Chosen, named, part
-from pytest_modelformats.registry_choice import Choice, matched
+from pytest_modelformats.model_registry.artifact import Chosen, named, part
+from pytest_modelformats.model_registry.choice import Choice, matched
 from pytest_modelformats.schema import Cell
 
 if TYPE_CHECKING:

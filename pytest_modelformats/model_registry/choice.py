@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import registry
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.model_registry.artifact import of_cell, stated
 from pytest_modelformats.plain import plain
-from pytest_modelformats.registry_artifact import of_cell, stated
 from pytest_modelformats.report.numbers import plural
 from pytest_modelformats.schema import Outcome
 from pytest_modelformats.shipped import suites
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_modelformats.cache import Cache
-    from pytest_modelformats.registry_artifact import Chosen
+    from pytest_modelformats.model_registry.artifact import Chosen
     from pytest_modelformats.report.lines import Run
     from pytest_modelformats.report.nouns import CellRecord
 
