@@ -357,6 +357,28 @@ def test_exact_outputs_tell_no_precision():
     assert result(truth.copy(), FP16, truth=truth, noise=noise) == PASSED
 
 
+@pytest.mark.parametrize(
+    ("computed", "handed", "raw", "expected"),
+    [
+        (RMS["bf16"], 0.0, 0.0, Outcome.PASSED),
+        (RMS["fp32"], 0.0, 0.0, Outcome.FALLBACK),  # what was computed shows that fp32 ran
+        (0.0, 0.0, 0.0, Outcome.FALLBACK),  # nothing shows that bf16 did
+        (RMS["bf16"], RMS["fp32"], 0.0, Outcome.FALLBACK),  # it is not exact
+        (RMS["bf16"], 0.0, RMS["fp32"], Outcome.FALLBACK),  # nor is it in float32
+        (100.0, 0.0, 0.0, Outcome.FAILED),
+    ],
+)
+def test_an_output_handed_through_says_nothing_of_what_ran(computed, handed, raw, expected):
+    """At bf16 the source rounds what it hands through, and a runtime that does not is no less bf16."""
+    noise = {p: [Noise(rms, 4 * rms, rms), Noise(rms, 4 * rms, raw if p == "fp32" else rms)] for p, rms in RMS.items()}
+    got = [off_by(computed), off_by(handed)]
+    found = judge(["y", "x"], [[TRUTH, TRUTH]], [got], noise, BF16, dtypes=["float64"] * 2)
+    assert found.outcome is expected
+    if expected is Outcome.PASSED:
+        assert "says nothing of whether bf16 is what ran" in found.outputs[1].sentence
+        assert found.outputs[1].effective_precision == "bf16"
+
+
 def test_constants_stand_where_the_measurements_leave_room():
     """Each constant lies between what faithful cells and what faults were measured at; ``floating`` says where."""
     lowest_faithful_ratio, highest_faithful = 0.11, {"fp32": 3.34, "fp16": 0.94, "bf16": 1.63}
