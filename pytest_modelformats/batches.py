@@ -200,6 +200,7 @@ def _against_source(
             few,
             subject.precision,
             dtypes=[specs[i].dtype for i in chosen],
+            allowed=subject.tolerances,
         )
         return laws.by_size(verdict, subject.precision)
 
@@ -220,7 +221,8 @@ def _against_rows(
         first = [[one[i] for i in by_rows] for one in alone]
         # An array without rows has no row of another one's shape.
         rows = [[got[i][r : r + 1] if got[i].ndim else got[i] for i in by_rows] for r in range(len(alone))]
-        return laws.between_runs([names[i] for i in by_rows], first, rows, few, subject.precision)
+        named = [names[i] for i in by_rows]
+        return laws.between_runs(named, first, rows, few, subject.precision, subject.tolerances)
 
     return check
 

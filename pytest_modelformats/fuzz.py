@@ -201,7 +201,7 @@ class Fuzzer:
         outputs = self._models.description(subject.model).outputs
         observed = self._models.samples(subject.model).feeds[0]
         scales = {name: size(array)[0] for name, array in observed.items()}
-        return Judgement(outputs, subject.precision, usual, scales, evaluate)
+        return Judgement(outputs, subject.precision, usual, scales, evaluate, subject.tolerances)
 
     def _once(self, key: Any, make: Callable[[], list[list[np.ndarray]]]) -> list[list[np.ndarray]]:
         """The source's results, kept while there is room."""

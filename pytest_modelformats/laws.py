@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.compare import judge
+from pytest_modelformats.floating import Tolerance
 from pytest_modelformats.noise import Noise
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
 
@@ -62,9 +63,11 @@ def between_runs(
     other: Sequence[Sequence[np.ndarray]],
     noise: Mapping[str, Sequence[Noise]],
     precision: Precision,
+    tolerances: Mapping[str, Tolerance] | None = None,
 ) -> Verdict:
     """Judge two runs of one artifact against each other: their difference against √2 of the noise.
 
+    Beyond it an output passes within twice the user's tolerance, since each run may be off by that.
     Shapes: both are of the first rows that the noise is of, or ``lost`` is not in it.
     """
     wide = {
@@ -72,7 +75,8 @@ def between_runs(
         for p, v in noise.items()
     }
     dtypes = [a.dtype.name for a in first[0]]
-    return by_size(judge(names, first, other, wide, precision, dtypes=dtypes), precision)
+    allowed = {name: Tolerance(2 * t.atol, 2 * t.rtol) for name, t in (tolerances or {}).items()}
+    return by_size(judge(names, first, other, wide, precision, dtypes=dtypes, allowed=allowed), precision)
 
 
 def by_size(verdict: Verdict, precision: Precision) -> Verdict:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats import batches, laws, registry, row_noise
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pytest_modelformats.floating import Tolerance
     from pytest_modelformats.models import Models
     from pytest_modelformats.run import Cells
     from pytest_modelformats.schema import PlannedCell, Precision, TensorSpec
@@ -45,6 +46,7 @@ class Subject:
     models: Models
     cells: Cells
     precision: Precision
+    tolerances: Mapping[str, Tolerance] = field(default_factory=dict)
 
     @property
     def model(self) -> str:
@@ -85,7 +87,7 @@ class Subject:
         chosen = range(len(self.names)) if outputs is None else outputs
         floors = row_noise.of_results(self.models.reference(self.model), one, chosen, self.precision.yardstick)
         names = [self.names[i] for i in chosen]
-        return laws.between_runs(names, [one], [other], floors, self.precision)
+        return laws.between_runs(names, [one], [other], floors, self.precision, self.tolerances)
 
 
 BIT_EQUAL = "the same bits"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pytest_modelformats.floating import Tolerance
     from pytest_modelformats.schema import Precision, TensorSpec
 
     Feed = Mapping[str, np.ndarray]
@@ -109,14 +110,16 @@ class Judgement:
         usual: Sequence[Usual],
         scales: Mapping[str, float],
         evaluate: Callable[[Sequence[Feed], str], list[list[np.ndarray]]],
+        tolerances: Mapping[str, Tolerance] | None = None,
     ) -> None:
-        """Nothing is evaluated yet."""
+        """Nothing is evaluated yet; what is beyond the noise passes within the ``tolerances``."""
         self._names = [s.name for s in specs]
         self._dtypes = [s.dtype for s in specs]
         self._precision = precision
         self._usual = usual
         self._scales = scales
         self._evaluate = evaluate
+        self._allowed = tolerances
 
     def expected(self, feed: Feed) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The source in float64 and at the cell's precision; raises OverflowsItself."""
@@ -175,7 +178,7 @@ class Judgement:
         usual = PRECISIONS[self._precision.name].limit
         wider = usual / POINT_LIMIT.get(precision.yardstick, POINT_LIMIT["fp32"])
         floors = {precision.yardstick: [replace(n, max=wider * n.max) for n in noise]}
-        return judge(self._names, [truth], [got], floors, precision, dtypes=self._dtypes)
+        return judge(self._names, [truth], [got], floors, precision, dtypes=self._dtypes, allowed=self._allowed)
 
 
 def neighbour(feed: Feed, mantissa_bits: int, scales: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:

@@ -209,7 +209,8 @@ class Stages:
         return self.fuzzer.search(self._subject(planned))
 
     def _subject(self, planned: PlannedCell) -> metamorphic.Subject:
-        return metamorphic.Subject(planned, self.models, self.cells, self._running(planned))
+        tolerated = self._tolerances(planned)
+        return metamorphic.Subject(planned, self.models, self.cells, self._running(planned), tolerated)
 
     def timing(self, planned: PlannedCell) -> Timing:
         """Latency, load, first inference and memory, measured in a session of its own."""

@@ -492,6 +492,23 @@ def test_a_fixed_tolerance_replaces_the_measured_one():
     assert "fixed tolerance" in verdict(off_by(1e-6), tolerances=tight).sentence
 
 
+@pytest.mark.parametrize(("rms", "expected"), [(5e-7, PASSED), (0.5, PASSED), (2.0, NUMERIC)])
+def test_a_tolerance_may_be_allowed_beside_the_noise(rms, expected):
+    """Where the inputs are nobody's choice, either is enough; the contract and NaN are excused by none."""
+    allowed = {"y": Tolerance(1.0, 0.0)}
+    assert result(off_by(rms), allowed=allowed) == expected
+    assert result(off_by(5e-7), allowed={"y": Tolerance(0.0, 0.0)}) == PASSED
+    assert result(off_by(0.5), allowed={"z": Tolerance(1.0, 0.0)}) == NUMERIC
+    assert result(TRUTH[:, :1], allowed=allowed) == CONTRACT
+    assert result(np.full_like(TRUTH, np.nan), allowed=allowed) == NAN
+
+
+@pytest.mark.parametrize(("rms", "passes"), [(1.5, True), (2.5, False)])
+def test_two_runs_may_each_be_off_by_the_tolerance(rms, passes):
+    found = laws.between_runs(["y"], [[TRUTH]], [[off_by(rms)]], NOISE, FP32, {"y": Tolerance(1.0, 0.0)})
+    assert found.passed == passes
+
+
 def test_a_fixed_tolerance_excuses_no_broken_contract():
     """Shape, NaN and degenerate come first."""
     wide = {"*": Tolerance(1e9, 1e9)}

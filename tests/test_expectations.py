@@ -162,6 +162,22 @@ def test_a_chosen_tolerance_takes_the_place_of_the_measured_noise(judged, pytest
     assert ran.outcomes == {(CELL, "parity"): "passed", (WRONG, "parity"): outcome}
 
 
+LAWS = "parity,batch,determinism,fuzz,history,permutation,threads"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("atol", "rtol", "held"), [("5.0", "1e-3", True), ("1e-9", "0", False)])
+def test_a_chosen_tolerance_holds_in_every_check(run, tiny, pytester, atol, rtol, held):
+    """Other batches, other orders and generated inputs: what the samples may be off by, the rest may be, too."""
+    two_layers(pytester.path / "wrong.onnx", change=1e-3)
+    (pytester.path / "modelformats.toml").write_text(f'[tolerances."tiny~wrong-*"]\natol = {atol}\nrtol = {rtol}\n')
+    chosen = ("--mf-model", tiny, "--mf-candidate", "wrong.onnx", *ONE_CELL[:4], "--mf-fuzz", "20")
+    ran = run(*chosen, "--mf-suites", LAWS, "--mf-localise-budget", "0")
+    red = {check for (cell, check), outcome in ran.outcomes.items() if cell == WRONG and outcome == "failed"}
+    assert {check for cell, check in ran.outcomes if cell == WRONG} >= {"parity", "batch", "fuzz", "permutation"}
+    assert red == set() if held else "parity" in red, ran.text
+
+
 @pytest.mark.parametrize("more", [(), ("-p", "xdist", "-n", "2")])
 @pytest.mark.parametrize("name", ["yy", "z*"])
 def test_a_tolerance_for_an_output_that_no_model_has_is_refused(run, tiny, pytester, name, more):
