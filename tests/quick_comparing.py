@@ -1,4 +1,4 @@
-"""A plugin for inner runs: the interleaved comparison by a few blocks of each side, so that no run waits for statistics.
+"""A plugin for inner runs: the interleaved comparison by a few blocks of each side, so no run waits for statistics.
 
 The statistics are another module's, tested there with samples whose truth is known; here it is what is opened, fed and
 judged that counts. A planted slow-down is several-fold, and half as much again is called one: of the fastest calls,
