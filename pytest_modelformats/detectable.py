@@ -26,6 +26,8 @@ __all__ = ["Variation", "found_share", "smallest_slowdown", "variation"]
 
 POWER = 0.95
 TRIALS = 60
+# So many of the trials find it, at least.
+FOUND = math.ceil(POWER * TRIALS)
 # What is tried beyond the margin; twice as slow is where the search ends.
 STEPS = (0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.06, 0.08, 0.12, 0.2, 0.4, 1.0)
 # So slow that a round is one quad, and what is drawn is drawn once for it.

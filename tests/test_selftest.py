@@ -45,7 +45,7 @@ def test_command_measures_and_says_one_sentence(brief):
     ran = CliRunner().invoke(commands, ["selftest", "--pairs", "2", "--backend", "numpy", "--budget", "4"])
     assert ran.exit_code == 0, ran.output
     assert "0 of 1 comparisons of identical code gave an alarm" in ran.output
-    assert "detected in 95 of 100" in ran.output
+    assert "detected in 57 of 60" in ran.output
     last = ran.output.strip().splitlines()[-1]
     assert last.startswith(("At a margin of 5% and 4 s a comparison", "This machine is too restless"))
 

@@ -58,6 +58,8 @@ def selftest(budget: float, pairs: int, backend: str, *, as_json: bool) -> None:
 
 def lines(workloads: Sequence[Workload]) -> Iterator[str]:
     """What was measured, and the table of what can be detected."""
+    from pytest_modelformats.detectable import FOUND, TRIALS
+
     for one in workloads:
         yield (
             f"{one.name}: {one.latency_ns / 1e6:.3g} ms; {one.alarms} of {one.comparisons} comparisons of identical "
@@ -67,9 +69,9 @@ def lines(workloads: Sequence[Workload]) -> Iterator[str]:
             f"  a round varied by {one.round_spread:.1%} and took {one.round_s:.2f} s, a pair of processes "
             f"by {one.pair_spread:.1%} and started in {one.start_s:.1f} s; {one.disturbed:.0%} of the rounds disturbed"
         )
-        yield "  margin   seconds   detected in 95 of 100   false alarms (95 % confidence)"
+        yield f"  margin   seconds   detected in {FOUND} of {TRIALS}   false alarms (95 % confidence)"
         for row in one.detectable:
             least = "none" if row.slowdown is None else f"{row.slowdown:.1%} slower"
             alarms = f"{row.alarms} of {row.trials}, at most {row.at_most:.1%}"
-            yield f"  {row.margin:>6.0%}   {row.budget_s:>7g}   {least:>21}   {alarms:>30}"
+            yield f"  {row.margin:>6.0%}   {row.budget_s:>7g}   {least:>20}   {alarms:>30}"
         yield ""
