@@ -39,8 +39,8 @@ _OWN = "pytest_modelformats.selftest_workloads"
 class Detectable:
     """What a comparison at a margin, within a budget, finds here.
 
-    ``slowdown`` is the least one found in 57 of 60 drawn cases (``None``: not even twice the time is), ``alarms`` how many
-    of ``trials`` comparisons of identical code would report a change: both by running the rule on drawn rounds.
+    ``slowdown`` is the least one found in 57 of 60 drawn cases (``None``: not even twice the time is), ``alarms``
+    how many of ``trials`` comparisons of identical code would report a change: both by running the rule on drawn rounds.
     """
 
     margin: float
