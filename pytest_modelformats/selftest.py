@@ -40,7 +40,8 @@ class Detectable:
     """What a comparison at a margin, within a budget, finds here.
 
     ``slowdown`` is the least one found in 57 of 60 drawn cases (``None``: not even twice the time is), ``alarms``
-    how many of ``trials`` comparisons of identical code would report a change: both by running the rule on drawn rounds.
+    how many of ``trials`` comparisons of identical code would report a change. Both by running the rule on drawn
+    rounds.
     """
 
     margin: float

@@ -53,8 +53,8 @@ def sniff(path: Path, head: bytes) -> str | None:
 
 def describe(source: Source) -> Description:
     """State the module's inputs and outputs, having run it on ones; raises SourceError, TrustError."""
+    from pytest_modelformats.formats.torch_code import code_digest
     from pytest_modelformats.formats.torch_describing import (
-        code_digest,
         complete_inputs,
         describe_module,
         state_digest,
@@ -65,7 +65,7 @@ def describe(source: Source) -> Description:
     architecture = loaded.architecture
     inputs = complete_inputs(loaded.module, source.inputs or _known_inputs(loaded), source.name or source.location)
     state = source.sha256 or state_digest(loaded.module)
-    code = code_digest(loaded.module, [architecture.file] if architecture else [])
+    code = code_digest(loaded.module, *((architecture.file, architecture.reference) if architecture else ()))
     return describe_module(
         loaded.module,
         inputs,

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import SourceError
@@ -141,17 +139,3 @@ def state_digest(module: torch.nn.Module) -> str:
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def code_digest(module: torch.nn.Module, files: Sequence[str]) -> str:
-    """Return the SHA-256 over the source of every class in the module that is not torch's, and of ``files``."""
-    classes = {type(m) for m in module.modules()}
-    texts = []
-    for cls in classes:
-        if cls.__module__.partition(".")[0] != "torch":
-            try:
-                texts.append(inspect.getsource(cls))
-            except (OSError, TypeError):
-                texts.append(f"{cls.__module__}.{cls.__qualname__}")
-    texts += [Path(file).read_text(encoding="utf-8") for file in files if file]
-    return hashlib.sha256("\0".join(sorted(texts)).encode()).hexdigest()
