@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import noise_profile
-from pytest_modelformats.cache import key_of
+from pytest_modelformats.cache import key_of, sha256_of
 from pytest_modelformats.errors import ConvertError, Unsupported
 from pytest_modelformats.noise import Noise, measure_noise
 from pytest_modelformats.sampled import matched
@@ -14,15 +17,14 @@ from pytest_modelformats.schema import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     import numpy as np
 
     from pytest_modelformats.cache import Cache
 
 EVALUATED = ("fp32", "tf32", "fp16", "bf16", "fp16-weights")
-# Raise when the meaning of a cached reference changes.
-VERSION = 5
+# What makes a reference, besides the worker that is asked: relative to the package.
+_CODE = ("formats/*.py", "noise.py", "noise_profile.py", "reference.py", "sampled.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,21 @@ class Reference:
     methods: Mapping[str, str]
     missing: Mapping[str, str]
     made: bool
+
+
+@cache
+def code_digest(package: Path = Path(__file__).parent) -> str:
+    """The SHA-256 of the tool's own code that evaluates sources: what another version made is evaluated anew."""
+    files = sorted(path for pattern in _CODE for path in package.glob(pattern))
+    return key_of({path.relative_to(package).as_posix(): sha256_of(path) for path in files})
+
+
+@cache
+def module_digest(name: str) -> str:
+    """The SHA-256 of a module's file, which need not be imported for it; "" where it has none."""
+    spec = importlib.util.find_spec(name)
+    file = Path(spec.origin) if spec is not None and spec.origin else None
+    return sha256_of(file) if file is not None and file.is_file() else ""
 
 
 def build_reference(
@@ -73,7 +90,7 @@ def build_reference(
             "outputs": counts,
         }
 
-    key = key_of({"what": "reference", "version": VERSION, **key_parts})
+    key = key_of({"what": "reference", "code": code_digest(), **key_parts})
     entry = cache.get_or_make(key, {"what": "reference", "inputs": dict(key_parts)}, make)
     facts = entry.metadata["facts"]
     truths = tuple(

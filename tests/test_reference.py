@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -12,6 +13,7 @@ from inner_run import PARITY
 from special_outputs import FLOAT, save
 
 import pytest_modelformats
+from pytest_modelformats import reference
 from pytest_modelformats.cache import Cache
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.reference import EVALUATED, build_reference
@@ -72,6 +74,29 @@ def test_what_cannot_be_evaluated_says_why(tmp_path):
     found = reference_of(tmp_path, {"tf32": Unsupported("no such arithmetic")})
     assert found.missing == {"tf32": "no such arithmetic"}
     assert "tf32" not in found.noise
+
+
+def test_what_another_version_of_the_tool_made_is_evaluated_anew(tmp_path, monkeypatch):
+    """A rounding that it did otherwise would stay in the cache for ever."""
+    assert reference_of(tmp_path, {}).made
+    assert not reference_of(tmp_path, {}).made
+    monkeypatch.setattr(reference, "code_digest", lambda: "another")
+    assert reference_of(tmp_path, {}).made
+
+
+@pytest.mark.parametrize(("file", "counts"), [("formats/torch_modes.py", True), ("noise.py", True), ("cli.py", False)])
+def test_the_code_that_evaluates_is_known_by_its_content(tmp_path, file, counts):
+    package = tmp_path / "package"
+    shutil.copytree(Path(reference.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
+    before = reference.code_digest.__wrapped__(package)
+    assert before == reference.code_digest()
+    (package / file).write_text((package / file).read_text() + "# edited")
+    assert (reference.code_digest.__wrapped__(package) != before) == counts
+
+
+def test_a_module_is_known_by_its_file():
+    assert len(reference.module_digest("pytest_modelformats.formats.onnx")) == 64
+    assert reference.module_digest("sys") == ""
 
 
 # --- in the record
