@@ -135,6 +135,29 @@ def test_what_has_only_an_address_is_its_type(what):
     assert code_digest(Holds(what())) == code_digest(Holds(what()))
 
 
+class Refuses(dict):
+    """An object that can be asked nothing."""
+
+    def items(self):
+        raise RuntimeError("not loaded yet")
+
+    def __repr__(self):
+        raise RuntimeError("not loaded yet")
+
+
+class Bare:
+    """One without attributes."""
+
+    __slots__ = ()
+    __repr__ = Refuses.__repr__
+
+
+@pytest.mark.parametrize("what", [Refuses, Bare])
+def test_what_cannot_be_asked_is_its_type(what):
+    assert code_digest(Holds(what())) == code_digest(Holds(what()))
+    assert code_digest(Holds(what())) != code_digest(Holds({}))
+
+
 def test_the_tree_is_told_in_reasonable_time():
     """What is shared is told once: 40 lists, each of which holds the one before twice, have 2^40 paths."""
     value = [1]

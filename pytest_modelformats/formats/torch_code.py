@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import types
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -75,12 +76,14 @@ class _Teller:
             return _name(value)
         if isinstance(value, PurePath | types.ModuleType):
             return f"<{_name(kind)} {getattr(value, '__name__', value)}>"
-        if depth > _DEEPEST:
-            return f"<{_name(kind)}>"
         # Two tuples that are equal may or may not be one object.
         if not isinstance(value, tuple | frozenset) and not self._is_new(value):
             return f"<{_name(kind)} {self._told[id(value)][0]}>"
-        return self._compound(value, functools.partial(self.said, depth=depth + 1))
+        # The user's own object: asked for its items or its words, it may raise anything.
+        with suppress(Exception):
+            if depth < _DEEPEST:
+                return self._compound(value, functools.partial(self.said, depth=depth + 1))
+        return f"<{_name(kind)}>"
 
     def _compound(self, value: Any, inside: Inside) -> str:
         if isinstance(value, Mapping):
