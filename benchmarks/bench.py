@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -88,9 +89,12 @@ def main() -> int:
     work = Path(tempfile.mkdtemp(prefix="modelformats-bench-"))
     found: dict[str, Any] = {"argv": sys.argv[1:], "load_before": os.getloadavg()}
     rows: list[Row] = []
+    # Ended by a time limit, it shows what it has, as after an interruption from the keyboard.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         for part in chosen.parts.split(","):
             run = {"total": total_part, "cells": cells_part, "latency": latency_part, "comparison": comparison_part}
+            tell(f"part {part}")
             rows += run[part](chosen, work, found)
     finally:
         if not chosen.keep:
@@ -202,6 +206,7 @@ def timed(command: list[str], folder: Path, what: str, extra: dict[str, str]) ->
     Path(extra["TMPDIR"]).mkdir(exist_ok=True)
     env = {k: v for k, v in os.environ.items() if k != "TORCHINDUCTOR_CACHE_DIR"} | extra
     log = folder / f"{what}.log"
+    tell(f"{folder.name}: {what}")
     before, started = cells.children_cpu_s(), time.perf_counter()
     with log.open("w", encoding="utf-8") as stream:
         done = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, env=env, cwd=folder, check=False)
@@ -211,6 +216,11 @@ def timed(command: list[str], folder: Path, what: str, extra: dict[str, str]) ->
     if done.returncode not in {0, 1} or (what == "hand" and done.returncode):
         raise SystemExit(f"{what} ended with status {done.returncode}:\n{log.read_text('utf-8')[-3000:]}")
     return Spent(elapsed, cpu)
+
+
+def tell(what: str) -> None:
+    """Say on stderr what is being measured: the whole takes more than half an hour with ResNet-50."""
+    print(f"{time.strftime('%H:%M:%S')}  {what}", file=sys.stderr, flush=True)
 
 
 def warm_up_the_disk() -> None:

@@ -170,7 +170,7 @@ def _object(value: Any, inside: Inside) -> str:
 
 def _sources(module: torch.nn.Module, file: str) -> set[str]:
     """The texts that the classes of the tree are written in."""
-    texts = {Path(file).read_text(encoding="utf-8")} if file else set()
+    texts = {Path(file).read_text(encoding="utf-8", errors="replace")} if file else set()
     begun: set[str] = set()
     files = {Path(file).resolve()} if file else set()
     names = {name for name, loaded in tuple(sys.modules.items()) if _file_of(loaded) in files} if file else set()
