@@ -35,25 +35,32 @@ def wide(tmp_path):
     return path
 
 
-def test_a_session_after_others_is_not_free(wide, tmp_path):
-    """Of five sessions, one after another in the same worker, none is free, and the later ones need the same."""
+@pytest.mark.parametrize("how", ["measure", "block"])
+def test_a_session_after_others_is_not_free(how, wide, tmp_path):
+    """Of five sessions, one after another in the same worker, none is free, and all need their weights and little more.
+
+    What opening has freed (copies of the weights, of which the C library keeps a part that differs from time to time)
+    is nobody's, whether the latency check reads it or a comparison that times two sides in blocks.
+    """
     pytest.importorskip("onnxruntime")
     job = {
         "source": Source("wide", str(wide), "onnx", "onnx").to_json(), "artifact": str(wide), "format": "onnx",
         "artifact_precision": "fp32", "precision": "fp32", "device": "cpu", "threads": 1, "inputs": [], "outputs": [],
         "options": {},
     }  # fmt: skip
-    feed = {"h0": str(tmp_path / "x.npy")}
+    asked = {
+        "measure": {"budget_s": 0.1, "max_samples": 20, "device": "cpu"},
+        "block": {"seconds": 0.02, "at_least": 3, "warmup_s": 0.02},
+    }[how] | {"feed": {"h0": str(tmp_path / "x.npy")}, "threads": 1}
     above = []
     with closing(Pool(memory_bytes=0, threads=1, isolate="process")) as pool:
         worker = pool.get(Environment(), "onnxruntime", ("onnxruntime",))
         for _ in range(5):
             opened = worker.request("open", 60.0, entry=ENTRY, job=job)
-            asked = {"session": opened["session"], "feed": feed, "budget_s": 0.1, "max_samples": 20, "threads": 1}
-            measured = worker.request("measure", 60.0, **asked, device="cpu")
+            memory = worker.request(how, 60.0, session=opened["session"], **asked)["memory"]
             worker.request("close", 60.0, session=opened["session"])
-            if measured["memory"]["peak_bytes"] is None:
+            if memory["peak_bytes"] is None:
                 pytest.skip("this system does not let a process reset its peak of resident memory")
-            above.append(measured["memory"]["peak_bytes"] - opened["idle_rss_bytes"])
+            above.append(memory["peak_bytes"] - opened["idle_rss_bytes"])
     assert min(above) > 0.9 * WEIGHTS
-    assert max(above[1:]) < 1.3 * min(above[1:])
+    assert max(above) < 1.3 * WEIGHTS

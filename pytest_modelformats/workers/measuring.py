@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import device_state
 from pytest_modelformats.measure import memory, reset_peak, sample
-from pytest_modelformats.surroundings import pinned_to_cores
+from pytest_modelformats.surroundings import give_back, pinned_to_cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,6 +25,8 @@ def measure(
     session: Session, feed: Feed, *, budget_s: float, max_samples: int, threads: int, device: str
 ) -> dict[str, Any]:
     """Sample a session that is open; nothing else runs meanwhile."""
+    # What opening has freed is the system's again: how much of it an allocator keeps differs from time to time.
+    give_back()
     reset_peak()
     device_state.reset_device_peak(device)
     # Pinned before the first call: a runtime that looks at its cores then (OpenVINO) keeps what it found.

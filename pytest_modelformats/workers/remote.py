@@ -298,10 +298,13 @@ class Server:
     ) -> dict[str, Any]:
         """Time one block of calls; the first one binds, pins the process for good and warms up, and tells memory."""
         from pytest_modelformats.measure import memory, reset_peak
+        from pytest_modelformats.surroundings import give_back
         from pytest_modelformats.workers.blocks import Blocks
 
         first = session not in self._blocks
         if first:
+            # As in measuring.measure: what opening has freed is not what the session needs.
+            give_back()
             reset_peak()
             opened = self._sessions[session]
             self._blocks[session] = Blocks(lambda: opened.bind(self._fed(session, feed)), threads, warmup_s)
