@@ -32,7 +32,7 @@ _SOURCE = {
     "inputs": "inputs",
     "outputs": "outputs",
 }
-_HASHES = frozenset({"content", "fingerprint"})
+_HASHES = frozenset({"code", "content", "fingerprint"})
 _NAMED = frozenset({"converter", "precision"})
 # The parts of a step that are tables, and what a value is called that is not in one.
 _TABLES = {"options": "not set", "libraries": "not installed"}
@@ -172,7 +172,8 @@ def _of_step(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
                     title = key if name == "libraries" else _OPTIONS.get(key, f"option {key}")
                     yield f"{title} {old} then, {new} now"
         else:
-            yield f"{name} of {now['converter']}: {_written(then[name])} then, {_written(value)} now"
+            write = _short if name in _HASHES else _written
+            yield f"{name} of {now['converter']}: {write(then[name])} then, {write(value)} now"
 
 
 def _told_chain(steps: Iterable[Mapping[str, Any]]) -> str:

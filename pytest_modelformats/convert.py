@@ -11,6 +11,7 @@ from pytest_modelformats import __version__, registry
 from pytest_modelformats.cache import key_of
 from pytest_modelformats.companions import companions
 from pytest_modelformats.machine import versions
+from pytest_modelformats.own_code import imported_digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -69,7 +70,7 @@ class KeyedStep:
 
     @property
     def own(self) -> Mapping[str, Any]:
-        """The step itself: converter, version, precision, options and libraries."""
+        """The step itself: converter, version, code, precision, options and libraries."""
         last: Mapping[str, Any] = self.parts["steps"][-1]
         return last
 
@@ -96,6 +97,7 @@ def keyed_steps(planned: PlannedCell, origin: Origin) -> tuple[KeyedStep, ...]:
         own = {
             "converter": converter.name,
             "version": converter.version,
+            "code": imported_digest(converter.entry.partition(":")[0]),
             "precision": step.precision,
             "options": {name: origin.options[name] for name in converter.options},
             "libraries": versions(converter.libraries),
@@ -113,7 +115,7 @@ def chain_key(parts: Mapping[str, Any]) -> str:
         key = key_of(
             {
                 "after": key,
-                "converter": [step["converter"], step["version"]],
+                "converter": [step["converter"], step["version"], *([step["code"]] if "code" in step else [])],
                 **{name: step[name] for name in ("precision", "options", "libraries")},
             }
         )

@@ -15,7 +15,8 @@ from pytest_modelformats import registry, second_look
 from pytest_modelformats.convert import RUNTIME
 from pytest_modelformats.errors import ConvertError, ModelFormatsError, RunError, SourceError, Undecidable, Unsupported
 from pytest_modelformats.machine import versions
-from pytest_modelformats.reference import EVALUATED, Reference, build_reference, module_digest, reference_of
+from pytest_modelformats.own_code import module_digest
+from pytest_modelformats.reference import EVALUATED, Reference, build_reference, reference_of
 from pytest_modelformats.remember import remember
 from pytest_modelformats.schema import Description, Source, TensorSpec
 from pytest_modelformats.source import content_hash

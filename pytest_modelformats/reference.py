@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -48,14 +47,6 @@ def code_digest(package: Path = Path(__file__).parent) -> str:
     """The SHA-256 of the tool's own code that evaluates sources: what another version made is evaluated anew."""
     files = sorted(path for pattern in _CODE for path in package.glob(pattern))
     return key_of({path.relative_to(package).as_posix(): sha256_of(path) for path in files})
-
-
-@cache
-def module_digest(name: str) -> str:
-    """The SHA-256 of a module's file, which need not be imported for it; "" where it has none."""
-    spec = importlib.util.find_spec(name)
-    file = Path(spec.origin) if spec is not None and spec.origin else None
-    return sha256_of(file) if file is not None and file.is_file() else ""
 
 
 def build_reference(

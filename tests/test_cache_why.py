@@ -203,6 +203,13 @@ def test_a_model_of_another_name_and_content_is_another_model(ask, where):
     assert "Nothing of this model in this format" in ask(FP16.replace("tiny", "other"), model=other)
 
 
+def test_another_version_of_the_tool_that_converts_otherwise_converts_anew(ask, where, monkeypatch):
+    """No number that somebody must remember to raise: what a converter does is in the key as it is."""
+    monkeypatch.setattr(convert, "imported_digest", lambda module: "f" * 64)
+    (said,) = differing(ask(FP16))
+    assert re.fullmatch(r"code of onnx_fp16_from_onnx: [0-9a-f]{12} then, f{12} now", said)
+
+
 def test_the_same_model_under_another_name_is_a_hit(ask, where):
     renamed = Path(shutil.copy(where / "tiny.onnx", where / "other.onnx"))
     assert "a hit" in ask(FP16.replace("tiny", "other"), model=renamed)

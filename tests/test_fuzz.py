@@ -223,7 +223,7 @@ def test_the_time_budget_ends_a_search(site, tmp_path):
     line = ran.line("right")
     assert line["outcome"] == "passed"
     assert "The time for it was spent (--mf-fuzz-budget)" in line["sentence"]
-    assert line["data"]["statement"]["seconds"] < 10
+    assert line["data"]["statement"]["seconds"] < 30
 
 
 def test_a_process_of_xdist_saves_its_input_beside_the_runs(site, tmp_path):

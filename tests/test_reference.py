@@ -94,11 +94,6 @@ def test_the_code_that_evaluates_is_known_by_its_content(tmp_path, file, counts)
     assert (reference.code_digest.__wrapped__(package) != before) == counts
 
 
-def test_a_module_is_known_by_its_file():
-    assert len(reference.module_digest("pytest_modelformats.formats.onnx")) == 64
-    assert reference.module_digest("sys") == ""
-
-
 # --- in the record
 
 

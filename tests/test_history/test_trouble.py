@@ -19,7 +19,7 @@ from . import servers
 from .conftest import CELL, MACHINE
 from .test_append import settings_of
 
-SOON_S = 8  # a closed port refuses at once; the time-out of a connection is 5 s
+SOON_S = 20  # a closed port refuses at once; the time-out of a connection is 5 s
 
 
 def remark(tmp_path, where, run):
