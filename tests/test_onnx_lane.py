@@ -539,6 +539,20 @@ def test_a_model_turned_to_fp16_holds_fp16_weights_behind_fp32_inputs(conversion
         assert_runs_like(Cnn().eval(), job)
 
 
+def test_what_computes_in_fp16_in_places_is_no_model_to_turn_to_fp16(conversion, cnn_onnx, tmp_path):
+    """That a library takes no mixed model says nothing against the model: the cell is unsupported, not red."""
+    model = onnx.load(cnn_onnx.output)
+    weight = next(i for i in model.graph.initializer if i.data_type == FLOAT and len(i.dims) > 1)
+    half = numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float16), f"{weight.name}.half")
+    model.graph.initializer.remove(weight)
+    model.graph.initializer.append(half)
+    model.graph.node.insert(0, helper.make_node("Cast", [half.name], [weight.name], to=FLOAT))
+    onnx.save(model, tmp_path / "mixed.onnx")
+    job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=tmp_path / "mixed.onnx", precision="fp16")
+    with pytest.raises(Unsupported, match=r"'mixed\.onnx' computes in fp16 in places already"):
+        onnx_fp16_from_onnx.convert(job)
+
+
 def test_the_truth_of_an_fp16_model_is_its_own_weights_in_float64(conversion, cnn_onnx):
     job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=cnn_onnx.output, precision="fp16")
     onnx_fp16_from_onnx.convert(job)

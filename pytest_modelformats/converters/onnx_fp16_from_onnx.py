@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.converters import onnx_export
-from pytest_modelformats.errors import ConvertError
+from pytest_modelformats.errors import ConvertError, Unsupported
 from pytest_modelformats.formats import onnx_graph
 from pytest_modelformats.schema import Converter
 
@@ -27,11 +27,19 @@ CONVERTER = Converter(
 
 
 def convert(job: ConversionJob) -> dict[str, Any]:
-    """Turn weights and operators to fp16; opset and IR version stay."""
+    """Turn weights and operators to fp16; opset and IR version stay.
+
+    Raises: Unsupported for a model that computes in fp16 in places already; ConvertError for all else that is refused.
+    """
     import onnx
     from onnxconverter_common import float16
 
     model = onnx_graph.load_model(job.input)
+    if float16.check_if_fp16_ready(model.graph):
+        raise Unsupported(
+            f"'{job.input.name}' computes in fp16 in places already, and onnxconverter-common only takes models that are "
+            "fp32 throughout; export it to fp32 and let this tool make the fp16 of it"
+        )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
