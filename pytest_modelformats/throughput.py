@@ -261,7 +261,8 @@ def _said(figure: Figure, alone: Figure) -> str:
     if figure.mode == SYNC:
         return f"Batches of {figure.batch}, one after the other, deliver {rate}.{doubt}"
     ratio = figure.items_per_s / alone.items_per_s if alone.items_per_s else 0.0
-    slower = ", so it gets slower by concurrency" if ratio < 1 - MARGIN else ""
+    told = not figure.unusable and not alone.unusable
+    slower = ", so it gets slower by concurrency" if told and ratio < 1 - MARGIN else ""
     if slower and alone.latency_p50_ns < SHORT_CALL_NS:
         slower += f" (a call takes {numbers.duration(alone.latency_p50_ns)}: what Python adds to a request counts too)"
     return f"{figure.concurrency} in flight by {what} deliver {rate}, {ratio:.2f} times one at a time{slower}.{doubt}"

@@ -37,8 +37,8 @@ def convert(job: ConversionJob) -> dict[str, Any]:
     model = onnx_graph.load_model(job.input)
     if float16.check_if_fp16_ready(model.graph):
         raise Unsupported(
-            f"'{job.input.name}' computes in fp16 in places already, and onnxconverter-common only takes models that are "
-            "fp32 throughout; export it to fp32 and let this tool make the fp16 of it"
+            f"'{job.input.name}' computes in fp16 in places already, and onnxconverter-common only takes models that "
+            "are fp32 throughout; export it to fp32 and let this tool make the fp16 of it"
         )
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
