@@ -62,7 +62,7 @@ _GROUPS = {
         ("artifact", "size_bytes", numbers.size),
         ("memory, idle", "idle_rss_bytes", numbers.size),
         ("memory, peak", "peak_rss_bytes", numbers.size),
-        ("memory, peak above idle", "memory_above_idle_bytes", numbers.size),
+        ("memory, peak above idle", "memory_above_idle_bytes", numbers.memory),
     ),
     "How it was measured": (
         ("batch", "batch", numbers.count),

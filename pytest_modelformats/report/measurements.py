@@ -41,7 +41,7 @@ COLUMNS = (
     Column("std", "latency_std_ns", numbers.duration),
     Column("one at a time", "items_per_s", numbers.rate),
     Column("artifact", "size_bytes", numbers.size, short="size"),
-    Column("memory above idle", "memory_above_idle_bytes", numbers.size, short="memory"),
+    Column("memory above idle", "memory_above_idle_bytes", numbers.memory, short="memory"),
     Column("grows per call", "memory_growth_bytes", numbers.size),
     Column("device memory", "device_memory_bytes", numbers.size),
     Column("host to device", "host_to_device_ns", numbers.duration),

@@ -7,6 +7,8 @@ import math
 from datetime import datetime, timezone
 from typing import Any
 
+from pytest_modelformats.margins import SMALLEST
+
 ABSENT = "\N{EN DASH}"
 
 _DURATIONS = ((1.0, "ns"), (1e3, "µs"), (1e6, "ms"), (1e9, "s"))
@@ -60,6 +62,14 @@ def seconds(value: float | None) -> str:
 def size(count: float | None) -> str:
     """A number of bytes in B, KB, MB or GB, each 1000 of the one before."""
     return ABSENT if count is None else _scaled(count, _SIZES)
+
+
+def memory(count: float | None) -> str:
+    """A reading of resident memory: :func:`size`, and no digits below what two readings of one session differ by.
+
+    Source: the reruns at ``margins.SMALLEST``, 0.8 MB.
+    """
+    return "< 1 MB" if count is not None and count < SMALLEST["memory"] else size(count)
 
 
 def energy(joules: float | None) -> str:
