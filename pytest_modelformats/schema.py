@@ -251,7 +251,8 @@ class Converter:
     ``precisions`` maps the precision of the input artifact to those it can be turned into.
     ``route`` names this way of reaching ``target``; the ``default`` ones make up the plan,
     the others are asked for as ``<target>.<route>``. ``entry`` is ``module:function`` of a
-    ``contract.Convert``. ``libraries`` are the distributions whose versions enter the cache key.
+    ``contract.Convert``. ``libraries`` are the distributions whose versions enter the cache key, beside the code of the
+    entry's module and what that imports of its own package; ``version`` is raised for what neither of them shows.
     """
 
     name: str
