@@ -7,14 +7,17 @@ function in the same file that yields real samples) and ``CLASSIFIER``.
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_modelformats.shipped import shipped
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def fixtures_folder() -> Path:
     """``pytest_modelformats/fixtures`` in an installed wheel, ``fixtures`` beside the package in a checkout."""
-    package = Path(__file__).resolve().parent
-    installed = package / "fixtures"
-    return installed if installed.is_dir() else package.parent / "fixtures"
+    return shipped("fixtures")
 
 
 def fixture_models() -> dict[str, str]:

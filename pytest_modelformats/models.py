@@ -15,7 +15,7 @@ from pytest_modelformats import registry, second_look
 from pytest_modelformats.convert import RUNTIME
 from pytest_modelformats.errors import ConvertError, ModelFormatsError, RunError, SourceError, Undecidable, Unsupported
 from pytest_modelformats.machine import versions
-from pytest_modelformats.own_code import module_digest
+from pytest_modelformats.own_code import imported_digest
 from pytest_modelformats.reference import EVALUATED, Reference, build_reference, reference_of
 from pytest_modelformats.remember import remember
 from pytest_modelformats.schema import Description, Source, TensorSpec
@@ -182,7 +182,7 @@ class Models:
             "samples": digest(samples),
             "precisions": list(precisions),
             "libraries": versions(_libraries_of(source.format)),
-            "format": module_digest(form.module),
+            "format": imported_digest(form.module),
         }
 
         def evaluate(precision: str, folder: Path) -> dict[str, Any]:

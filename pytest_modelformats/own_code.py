@@ -9,8 +9,23 @@ from pathlib import Path
 
 from pytest_modelformats.cache import key_of, sha256_of
 
+# Each entry is a module, or a package for all that lies in it; one that does not exist raises. Together they name
+# every file of the core (tests/test_own_code.py). A system's files are in no list: they count through the imports of
+# its declared modules, so that a new system needs no line here.
+#
 # Words and errors: every module imports them, and nothing is made by them.
-_MAKE_NOTHING = frozenset(f"pytest_modelformats.{name}" for name in ("contract", "errors", "schema"))
+WORDS = ("pytest_modelformats.contract", "pytest_modelformats.errors", "pytest_modelformats.schema")
+# What evaluates a source, beside the module of its format.
+EVALUATE = (
+    "pytest_modelformats.noise",
+    "pytest_modelformats.noise_profile",
+    "pytest_modelformats.reference",
+    "pytest_modelformats.sampled",
+)
+# What opens, calls and times a session, beside the module of its backend.
+MEASURE = ("pytest_modelformats.measure", "pytest_modelformats.surroundings", "pytest_modelformats.workers")
+# What no interpreter but pytest's own needs.
+NOT_SHIPPED = ("pytest_modelformats.report",)
 
 
 @cache
@@ -18,6 +33,40 @@ def module_digest(name: str) -> str:
     """The SHA-256 of a module's file, which need not be imported for it; "" where it has none."""
     file = _file_of(name)
     return sha256_of(file) if file is not None else ""
+
+
+def modules_digest(names: tuple[str, ...]) -> str:
+    """The SHA-256 of the files of modules, and of all files in packages.
+
+    Raises: ModuleNotFoundError, for a name that has no file: a module that moved must not leave a key in silence.
+    """
+    return key_of({name: module_digest(name) for listed in names for name in files_of(listed)})
+
+
+def files_of(name: str) -> dict[str, Path]:
+    """The file of a module, or every module and its file of a package, by name.
+
+    Raises: ModuleNotFoundError.
+    """
+    file = _file_of(name)
+    if file is None:
+        raise ModuleNotFoundError(f"{name} has no file: it moved, or its name is misspelt", name=name)
+    if file.name != "__init__.py":
+        return {name: file}
+    found = {}
+    for path in sorted(file.parent.rglob("*.py")):
+        parts = path.relative_to(file.parent).with_suffix("").parts
+        found[".".join((name, *(part for part in parts if part != "__init__")))] = path
+    return found
+
+
+def place_of(name: str) -> Path:
+    """The file of a module, or the folder of a package.
+
+    Raises: ModuleNotFoundError.
+    """
+    file = files_of(name)[name]
+    return file.parent if file.name == "__init__.py" else file
 
 
 @cache
@@ -32,10 +81,14 @@ def imported_digest(name: str) -> str:
     waiting = [name]
     while waiting:
         module = waiting.pop()
-        if module not in found and module not in _MAKE_NOTHING:
+        if module not in found and not _listed(module, WORDS):
             found[module] = module_digest(module)
             waiting += _imports(module)
     return key_of(found)
+
+
+def _listed(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in names)
 
 
 def _imports(name: str) -> list[str]:

@@ -9,17 +9,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import registry
+from pytest_modelformats import package, registry
+from pytest_modelformats.cache import key_of
 from pytest_modelformats.errors import ModelFormatsError
+from pytest_modelformats.own_code import MEASURE, imported_digest, modules_digest
 from pytest_modelformats.source import content_hash
 
 if TYPE_CHECKING:
     from pytest_modelformats.convert import Artifact
     from pytest_modelformats.schema import PlannedCell
     from pytest_modelformats.stages import Stages
-
-# Of this package's own code, what opens, calls and times a session decides what is measured.
-_OWN = ("backends", "workers", "measure.py", "surroundings.py")
 
 
 def stated(stages: Stages, planned: PlannedCell) -> dict[str, Any]:
@@ -69,11 +68,10 @@ def _code_of(entry: str) -> str:
     found = importlib.util.find_spec(top)
     if found is None or not found.origin:
         return ""
+    if top == package.NAME:
+        return key_of({"core": modules_digest(MEASURE), "backend": imported_digest(module)})
     origin = Path(found.origin)
-    if top == __package__:
-        places = [origin.parent / name for name in _OWN]
-    else:
-        places = [origin.parent] if origin.name == "__init__.py" else [origin]
+    places = [origin.parent] if origin.name == "__init__.py" else [origin]
     files = sorted(file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place]))
     digest = hashlib.sha256()
     for file in files:
@@ -83,7 +81,7 @@ def _code_of(entry: str) -> str:
 
 def is_own(planned: PlannedCell) -> bool:
     """Whether the cell's backend is of this package: what opens both sides of a comparison is then no part of it."""
-    return registry.backends()[planned.cell.backend].entry.partition(".")[0] == __package__
+    return registry.backends()[planned.cell.backend].entry.partition(".")[0] == package.NAME
 
 
 def code_of(planned: PlannedCell) -> str:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import noise_profile
-from pytest_modelformats.cache import key_of, sha256_of
+from pytest_modelformats.cache import key_of
 from pytest_modelformats.errors import ConvertError, Unsupported
 from pytest_modelformats.noise import Noise, measure_noise
+from pytest_modelformats.own_code import EVALUATE, modules_digest
 from pytest_modelformats.sampled import matched
 from pytest_modelformats.schema import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     import numpy as np
 
     from pytest_modelformats.cache import Cache
 
 EVALUATED = ("fp32", "tf32", "fp16", "bf16", "fp16-weights")
-# What makes a reference, besides the worker that is asked: relative to the package.
-_CODE = ("formats/*.py", "noise.py", "noise_profile.py", "reference.py", "sampled.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +40,9 @@ class Reference:
     made: bool
 
 
-@cache
-def code_digest(package: Path = Path(__file__).parent) -> str:
-    """The SHA-256 of the tool's own code that evaluates sources: what another version made is evaluated anew."""
-    files = sorted(path for pattern in _CODE for path in package.glob(pattern))
-    return key_of({path.relative_to(package).as_posix(): sha256_of(path) for path in files})
+def code_digest() -> str:
+    """The SHA-256 of the core's code that evaluates sources: what another version made is evaluated anew."""
+    return modules_digest(EVALUATE)
 
 
 def build_reference(

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import machine, record, registry
+from pytest_modelformats import machine, package, record, registry
 from pytest_modelformats.cache import key_of, sha256_of
 from pytest_modelformats.plain import plain
 from pytest_modelformats.schema import Outcome, OutputParity, Timing, Verdict
@@ -156,7 +156,6 @@ class Reuse:
 
 def _code() -> dict[str, str]:
     """The tool's own files, and those of every registered system that comes from elsewhere."""
-    package = Path(__file__).resolve().parent
     parts: Iterable[str] = (
         *(b.entry for b in registry.backends().values()),
         *(c.entry for c in registry.converters().values()),
@@ -164,7 +163,9 @@ def _code() -> dict[str, str]:
     )
     modules = (sys.modules.get(part.partition(":")[0]) for part in parts)
     outside = {Path(m.__file__).resolve() for m in modules if m is not None and m.__file__}
-    return {str(path): sha256_of(path) for path in sorted({*package.rglob("*.py"), *outside}) if path.is_file()}
+    return {
+        str(path): sha256_of(path) for path in sorted({*package.folder().rglob("*.py"), *outside}) if path.is_file()
+    }
 
 
 def _distributions() -> list[str]:

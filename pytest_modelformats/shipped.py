@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_modelformats import package
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pytest_modelformats.options import Settings
 
 
 def shipped(name: str) -> Path:
     """The folder ``suites`` or ``fixtures``: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / name
-    return inside if inside.is_dir() else package.parent / name
+    inside = package.folder() / name
+    return inside if inside.is_dir() else package.folder().parent / name
 
 
 # The order in which the suites run on a cell. Those that share its first session come before latency closes it,

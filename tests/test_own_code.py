@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from pytest_modelformats import registry
-from pytest_modelformats.own_code import _imports, imported_digest, module_digest
+from pytest_modelformats import own_code, registry
+from pytest_modelformats.own_code import _imports, imported_digest, module_digest, modules_digest, place_of
 
 FILES = {
     "__init__.py": "",
@@ -63,3 +63,30 @@ def test_a_converter_of_this_package_is_known_by_what_it_converts_with():
     digests = {imported_digest(c.entry.partition(":")[0]) for c in registry.converters().values()}
     assert all(len(found) == 64 for found in digests)
     assert len(digests) > 5
+
+
+def test_a_list_of_modules_that_names_one_that_moved_is_an_error():
+    """A pattern that matches nothing leaves a key in silence; a name does not."""
+    assert len(modules_digest(own_code.EVALUATE)) == 64
+    for asked in (
+        lambda: modules_digest(("pytest_modelformats.moved",)),
+        lambda: place_of("pytest_modelformats.moved"),
+    ):
+        with pytest.raises(ModuleNotFoundError, match="has no file"):
+            asked()
+
+
+@pytest.mark.parametrize("names", [own_code.WORDS, own_code.EVALUATE, own_code.MEASURE, own_code.NOT_SHIPPED])
+def test_every_list_names_files_that_are_there(names):
+    assert all(file.is_file() for name in names for file in own_code.files_of(name).values())
+
+
+def test_a_package_stands_for_all_that_lies_in_it(parcel):
+    assert set(own_code.files_of("parcel.tools")) == {
+        "parcel.tools",
+        *(f"parcel.tools.{n}" for n in ("deep", "deeper", "template")),
+    }
+    before = modules_digest(("parcel.tools",))
+    module_digest.cache_clear()
+    (parcel / "tools" / "deeper.py").write_text("edited = True")
+    assert modules_digest(("parcel.tools",)) != before

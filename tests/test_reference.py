@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import jsonschema
@@ -13,7 +12,7 @@ from inner_run import PARITY
 from special_outputs import FLOAT, save
 
 import pytest_modelformats
-from pytest_modelformats import reference
+from pytest_modelformats import own_code, reference, registry
 from pytest_modelformats.cache import Cache
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.reference import EVALUATED, build_reference
@@ -84,14 +83,28 @@ def test_what_another_version_of_the_tool_made_is_evaluated_anew(tmp_path, monke
     assert reference_of(tmp_path, {}).made
 
 
-@pytest.mark.parametrize(("file", "counts"), [("formats/torch_modes.py", True), ("noise.py", True), ("cli.py", False)])
-def test_the_code_that_evaluates_is_known_by_its_content(tmp_path, file, counts):
-    package = tmp_path / "package"
-    shutil.copytree(Path(reference.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
-    before = reference.code_digest.__wrapped__(package)
-    assert before == reference.code_digest()
-    (package / file).write_text((package / file).read_text() + "# edited")
-    assert (reference.code_digest.__wrapped__(package) != before) == counts
+@pytest.mark.parametrize(("module", "counts"), [("noise", True), ("sampled", True), ("cli", False)])
+def test_the_code_that_evaluates_is_known_by_its_content(tmp_path, monkeypatch, module, counts):
+    before = reference.code_digest()
+    assert edited(tmp_path, monkeypatch, module, reference.code_digest, before) == counts
+
+
+@pytest.mark.parametrize(("module", "counts"), [("formats.torch_modes", True), ("formats.onnx", False)])
+def test_the_code_of_a_format_is_known_by_all_that_it_imports(tmp_path, monkeypatch, module, counts):
+    def digest():
+        return own_code.imported_digest.__wrapped__(registry.formats()["pytorch"].module)
+
+    assert edited(tmp_path, monkeypatch, module, digest, digest()) == counts
+
+
+def edited(tmp_path, monkeypatch, module, digest, before):
+    """Whether a digest is another one where a module's file differs."""
+    found, name = own_code._file_of, f"pytest_modelformats.{module}"
+    copy = tmp_path / "edited.py"
+    copy.write_text(found(name).read_text() + "# edited")
+    monkeypatch.setattr(own_code, "_file_of", lambda asked: copy if asked == name else found(asked))
+    monkeypatch.setattr(own_code, "module_digest", own_code.module_digest.__wrapped__)
+    return digest() != before
 
 
 # --- in the record

@@ -7,7 +7,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_modelformats import package
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.own_code import NOT_SHIPPED, place_of
 from pytest_modelformats.workers.process import Worker, WorkerSettings, _error_of
 
 if TYPE_CHECKING:
@@ -146,12 +148,13 @@ class Pool:
         """A folder holding this package's source alone, for interpreters that do not have it."""
         target = self.folder / "source"
         if not target.exists():
-            own = Path(__file__).resolve().parent.parent
-            shutil.copytree(
-                own,
-                target / own.name,
-                ignore=shutil.ignore_patterns("__pycache__", "suites", "fixtures", "report", "*.json"),
-            )
+            left = {str(place_of(name)) for name in NOT_SHIPPED}
+            data = shutil.ignore_patterns("__pycache__", "suites", "fixtures", "*.json")
+
+            def ignored(folder: str, names: list[str]) -> set[str]:
+                return {*data(folder, names), *(n for n in names if str(Path(folder, n)) in left)}
+
+            shutil.copytree(package.folder(), target / package.NAME, ignore=ignored)
         return str(target)
 
     def close(self) -> None:
