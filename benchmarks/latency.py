@@ -75,8 +75,7 @@ def _backend(name: str, spec: str, cache: Path, rounds: int, folder: Path) -> di
 
 def _opened(pool: Any, name: str, artifact: Path, spec: str) -> Callable[..., dict[str, Any]]:
     """A session in the tool's own worker; the returned call asks it."""
-    from pytest_modelformats import registry
-    from pytest_modelformats.schema import Environment, Source, TensorSpec
+    from pytest_modelformats.schema import Environment, Source, TensorSpec, registry
 
     backend = registry.backends()[name]
     form = next(f for f, held in backend.precisions if held == "fp32")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import batches, bundle_laws, registry, stress, stressed, training_mode
+from pytest_modelformats import batches, bundle_laws, stress, stressed, training_mode
 from pytest_modelformats.bundle_laws import TWO_RUNS
 from pytest_modelformats.bundle_script import NO_LIMIT
 from pytest_modelformats.errors import (
@@ -22,7 +22,7 @@ from pytest_modelformats.errors import (
     WorkerTimeout,
 )
 from pytest_modelformats.floating import FAITHFUL_LOW, POINT_LIMIT
-from pytest_modelformats.schema import PRECISIONS, Outcome, Verdict
+from pytest_modelformats.schema import PRECISIONS, Outcome, Verdict, registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import registry
 from pytest_modelformats.cache import METADATA
 from pytest_modelformats.convert import chain_key, keyed_steps
-from pytest_modelformats.report.numbers import plural
+from pytest_modelformats.schema import registry
+from pytest_modelformats.schema.numbers import plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

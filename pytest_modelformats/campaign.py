@@ -9,8 +9,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import configuration, expectations, machine, options, plan, registry, source, tolerances, unmet
+from pytest_modelformats import configuration, expectations, machine, options, plan, source, tolerances, unmet
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
+from pytest_modelformats.schema import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,18 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.margins import (
-    LEAST_RATIO,
-    METRICS,
-    ONLY_WHEN_ASKED,
-    SMALLEST,
-    Margin,
-    Metric,
-    fraction,
-)
-from pytest_modelformats.report import numbers
 from pytest_modelformats.report.nouns import FAILURES
-from pytest_modelformats.schema import Change, Comparison, FailureKind, Outcome, Verdict
+from pytest_modelformats.schema import Change, Comparison, FailureKind, Outcome, Verdict, numbers
+from pytest_modelformats.schema.metrics import LEAST_RATIO, METRICS, ONLY_WHEN_ASKED, SMALLEST, Margin, Metric, fraction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

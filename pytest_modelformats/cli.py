@@ -84,7 +84,7 @@ def plan(models: tuple[str, ...], **chosen: Any) -> None:
 
 def plan_lines(sources: Sequence[Source], planned: Plan, settings: Settings) -> Iterator[str]:
     """The conversion graph, then every cell with its chain and decision, sorted by id."""
-    from pytest_modelformats import registry
+    from pytest_modelformats.schema import registry
 
     yield "Models:"
     yield from (f"  {source.name}: {source.format} ({source.kind}), {source.location}" for source in sources)

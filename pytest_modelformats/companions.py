@@ -9,8 +9,8 @@ import importlib
 import mmap
 from pathlib import Path
 
-from pytest_modelformats import registry
 from pytest_modelformats.errors import SourceError
+from pytest_modelformats.schema import registry
 
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _VARINT_BYTES = 10

@@ -6,14 +6,15 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import changes, counterparts, machine, margins, registry, stored
+from pytest_modelformats import changes, counterparts, machine, stored
 from pytest_modelformats.errors import ModelFormatsError, NotMeasured
-from pytest_modelformats.plain import plain
 from pytest_modelformats.record import verdict_data
 from pytest_modelformats.recorded import Facts
 from pytest_modelformats.report.decode import decode
 from pytest_modelformats.report.nouns import RUN, Latency, Parity
-from pytest_modelformats.schema import Change, Comparison, Environment, Outcome, PlannedCell
+from pytest_modelformats.schema import Change, Comparison, Environment, Outcome, PlannedCell, registry
+from pytest_modelformats.schema import metrics as margins
+from pytest_modelformats.schema.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -10,9 +10,9 @@ from pytest_modelformats import baseline, changes, provenance
 from pytest_modelformats.completeness import narrowed_by
 from pytest_modelformats.conclude import end_stage, note_of
 from pytest_modelformats.errors import ModelFormatsError, NotMeasured
-from pytest_modelformats.plain import plain
 from pytest_modelformats.plugin import KEEPER
 from pytest_modelformats.schema import Outcome
+from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.shipped import comparing_suites
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pytest_modelformats import record
 from pytest_modelformats.advice import with_step
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.expectations import find
-from pytest_modelformats.plain import plain
 from pytest_modelformats.schema import SKIPPED_OUTCOMES, FailureKind, Outcome
+from pytest_modelformats.schema.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import registry
 from pytest_modelformats.errors import ConvertError, ModelFormatsError
 from pytest_modelformats.localise import INTERMEDIATES, Localised
+from pytest_modelformats.schema import registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import __version__, registry
+from pytest_modelformats import __version__
 from pytest_modelformats.cache import key_of
 from pytest_modelformats.companions import companions
 from pytest_modelformats.machine import versions
 from pytest_modelformats.own_code import imported_digest
+from pytest_modelformats.schema import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import baseline, machine, provenance, registry
+from pytest_modelformats import baseline, machine, provenance
 from pytest_modelformats.errors import ModelFormatsError
-from pytest_modelformats.schema import Environment
+from pytest_modelformats.schema import Environment, registry
 from pytest_modelformats.source import content_hash
 from pytest_modelformats.workers.asking import write_feed
 

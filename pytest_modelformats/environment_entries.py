@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.options import EnvironmentEntry
-from pytest_modelformats.registry import suggest
+from pytest_modelformats.schema.registry import suggest
 from pytest_modelformats.values import Place, check_keys, read_text, read_texts, refusal
 
 if TYPE_CHECKING:

@@ -11,15 +11,14 @@ from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.changes import percent
-from pytest_modelformats.margins import METRICS, SMALLEST, fraction
-from pytest_modelformats.report import numbers
-from pytest_modelformats.schema import Change, Comparison
+from pytest_modelformats.schema import Change, Comparison, numbers
+from pytest_modelformats.schema.metrics import METRICS, SMALLEST, fraction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_modelformats.comparing import Pair
-    from pytest_modelformats.margins import Margin
+    from pytest_modelformats.schema.metrics import Margin
     from pytest_modelformats.sides import Readings
 
     Two = tuple[Sequence[float], Sequence[float]]

@@ -13,9 +13,9 @@ from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsu
 from pytest_modelformats.floating import CLASSIFIED, POINT_LIMIT
 from pytest_modelformats.formats.golden import feed_key
 from pytest_modelformats.noise import measure_noise
-from pytest_modelformats.plain import plain
 from pytest_modelformats.sampled import Sampled, rows_of, take
 from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.schema.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -7,8 +7,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.registry import converters
 from pytest_modelformats.schema import Converter, Step
+from pytest_modelformats.schema.registry import converters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.redact import HIDDEN, redacted
+from pytest_modelformats.schema.redact import HIDDEN, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats import comparison_items, machine, record, registry, unmet
+from pytest_modelformats import comparison_items, machine, record, unmet
 from pytest_modelformats.advice import advised
 from pytest_modelformats.budget import within
 from pytest_modelformats.completeness import partial_because
@@ -21,9 +21,9 @@ from pytest_modelformats.expectations import complaints
 from pytest_modelformats.judging import Watch, refuse_update, update_files
 from pytest_modelformats.options import given
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
-from pytest_modelformats.redact import redacted
 from pytest_modelformats.reproduction import adopt, keep_bundle
-from pytest_modelformats.schema import Outcome, Timing, Verdict
+from pytest_modelformats.schema import Outcome, Timing, Verdict, registry
+from pytest_modelformats.schema.redact import redacted
 from pytest_modelformats.shipped import comparing_suites, default_suites, shipped, suites
 from pytest_modelformats.throughput import Throughput
 

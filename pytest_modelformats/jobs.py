@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import registry, unmet
+from pytest_modelformats import unmet
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.options import OPTIONS
+from pytest_modelformats.schema import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -10,10 +10,10 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import batches, laws, registry, row_noise
+from pytest_modelformats import batches, laws, row_noise
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.inputs import why_fixed
-from pytest_modelformats.schema import FailureKind, Outcome, Verdict
+from pytest_modelformats.schema import FailureKind, Outcome, Verdict, registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

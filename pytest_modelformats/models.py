@@ -11,14 +11,14 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pytest_modelformats import registry, second_look
+from pytest_modelformats import second_look
 from pytest_modelformats.convert import RUNTIME
 from pytest_modelformats.errors import ConvertError, ModelFormatsError, RunError, SourceError, Undecidable, Unsupported
 from pytest_modelformats.machine import versions
 from pytest_modelformats.own_code import imported_digest
 from pytest_modelformats.reference import EVALUATED, Reference, build_reference, reference_of
 from pytest_modelformats.remember import remember
-from pytest_modelformats.schema import Description, Source, TensorSpec
+from pytest_modelformats.schema import Description, Source, TensorSpec, registry
 from pytest_modelformats.source import content_hash
 from pytest_modelformats.stress import make_stress
 from pytest_modelformats.workers.asking import read_arrays, write_feed

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_modelformats.margins import Margin
     from pytest_modelformats.schema import TensorSpec
+    from pytest_modelformats.schema.metrics import Margin
 
 PREFIX = "--mf-"
 
@@ -496,7 +496,7 @@ class Settings:
     budgets: tuple[Budget, ...] = ()
     baseline: str = ""
     save_baseline: str = ""
-    # None: the default of margins.py.
+    # None: the default of schema/metrics.py.
     fail_on: tuple[Margin, ...] | None = None
     remeasure: bool = False
 
@@ -530,7 +530,7 @@ def validate_names(kind: str, names: Iterable[str], known: Iterable[str]) -> Non
 
     Raises: ConfigurationError, with the name that was probably meant.
     """
-    from pytest_modelformats.registry import suggest
+    from pytest_modelformats.schema.registry import suggest
 
     known = tuple(known)
     for name in names:

@@ -6,11 +6,11 @@ import fnmatch
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_modelformats import environment_entries, registry
+from pytest_modelformats import environment_entries
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.graph import Path, artifacts
 from pytest_modelformats.machine import installed
-from pytest_modelformats.schema import PRECISIONS, Backend, Cell, Decision, Outcome, Plan, PlannedCell
+from pytest_modelformats.schema import PRECISIONS, Backend, Cell, Decision, Outcome, Plan, PlannedCell, registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import package, registry
 from pytest_modelformats.cache import key_of
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.own_code import MEASURE, imported_digest, modules_digest
+from pytest_modelformats.schema import package, registry
 from pytest_modelformats.source import content_hash
 
 if TYPE_CHECKING:

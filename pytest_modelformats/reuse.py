@@ -19,10 +19,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import machine, package, record, registry
+from pytest_modelformats import machine, record
 from pytest_modelformats.cache import key_of, sha256_of
-from pytest_modelformats.plain import plain
-from pytest_modelformats.schema import Outcome, OutputParity, Timing, Verdict
+from pytest_modelformats.schema import Outcome, OutputParity, Timing, Verdict, package, registry
+from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.source import content_hash
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_modelformats import registry
 from pytest_modelformats.convert import RUNTIME, Artifact, convert, origin_of
 from pytest_modelformats.environments import Environments
 from pytest_modelformats.errors import (
@@ -22,7 +21,7 @@ from pytest_modelformats.errors import (
     WorkerTimeout,
 )
 from pytest_modelformats.remember import remember
-from pytest_modelformats.schema import PlannedCell, Source, TensorSpec
+from pytest_modelformats.schema import PlannedCell, Source, TensorSpec, registry
 from pytest_modelformats.workers.asking import read_arrays, write_feed
 from pytest_modelformats.workers.process import WorkerFailure
 

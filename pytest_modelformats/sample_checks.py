@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import SourceError
 from pytest_modelformats.inputs import ANONYMOUS, batch
-from pytest_modelformats.registry import suggest
+from pytest_modelformats.schema.registry import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import comparing, ratio, registry, surroundings
+from pytest_modelformats import comparing, ratio, surroundings
 from pytest_modelformats.detectable import FOUND, TRIALS, found_share, smallest_slowdown, variation
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.schema import Change, Environment, Source, TensorSpec
+from pytest_modelformats.schema import Change, Environment, Source, TensorSpec, registry
 from pytest_modelformats.selftest_workloads import ROWS, WIDTH, write_model
 from pytest_modelformats.sides import Opening, pair_of
 from pytest_modelformats.workers.asking import write_feed

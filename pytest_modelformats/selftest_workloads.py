@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.contract import SessionJob
     from pytest_modelformats.schema import TensorSpec
+    from pytest_modelformats.schema.contract import SessionJob
 
 WIDTH, LAYERS, ROWS = 128, 4, 32
 OPSET, IR_VERSION, FLOAT = 13, 8, 1

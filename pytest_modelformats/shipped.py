@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import package
+from pytest_modelformats.schema import package
 
 if TYPE_CHECKING:
     from pathlib import Path

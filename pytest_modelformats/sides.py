@@ -16,9 +16,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import registry
 from pytest_modelformats.comparing import CALLS
 from pytest_modelformats.errors import ModelFormatsError, RunError
+from pytest_modelformats.schema import registry
 from pytest_modelformats.workers.process import WorkerFailure
 
 if TYPE_CHECKING:

@@ -10,11 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import registry
 from pytest_modelformats.companions import companions
 from pytest_modelformats.errors import ConfigurationError, SourceError
 from pytest_modelformats.references import importable, safe_name, split_reference
-from pytest_modelformats.schema import Source
+from pytest_modelformats.schema import Source, registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -17,7 +17,6 @@ from pytest_modelformats import (
     metamorphic,
     naming,
     own_file,
-    registry,
     reroll,
     second_look,
     tolerances,
@@ -29,7 +28,16 @@ from pytest_modelformats.fuzz import Fuzzer
 from pytest_modelformats.models import Models
 from pytest_modelformats.run import Cells
 from pytest_modelformats.sampled import alike, shares
-from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, PlannedCell, Precision, Timing, Verdict
+from pytest_modelformats.schema import (
+    PRECISIONS,
+    FailureKind,
+    Outcome,
+    PlannedCell,
+    Precision,
+    Timing,
+    Verdict,
+    registry,
+)
 from pytest_modelformats.stress import judge_stress, truth_rms
 from pytest_modelformats.throughput import measure as measure_throughput
 from pytest_modelformats.workers.asking import Asker, write_feed

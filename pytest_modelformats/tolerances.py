@@ -10,9 +10,9 @@ import fnmatch
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import floating, registry
+from pytest_modelformats import floating
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.schema import PRECISIONS, registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence

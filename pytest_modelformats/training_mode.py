@@ -11,8 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import registry
-from pytest_modelformats.schema import FailureKind, Outcome, Verdict
+from pytest_modelformats.schema import FailureKind, Outcome, Verdict, registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,8 @@ from pytest_modelformats import steps
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.history_rows import OUTCOME, Versions, decoded
 from pytest_modelformats.history_tables import tables
-from pytest_modelformats.registry import suggest
-from pytest_modelformats.report.numbers import plural
+from pytest_modelformats.schema.numbers import plural
+from pytest_modelformats.schema.registry import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import registry
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.schema import registry
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import margins
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.options import CandidateEntry, Option
-from pytest_modelformats.redact import redacted
 from pytest_modelformats.references import locate
-from pytest_modelformats.registry import backends, suggest
 from pytest_modelformats.schema import PRECISIONS, TensorSpec
+from pytest_modelformats.schema import metrics as margins
+from pytest_modelformats.schema.redact import redacted
+from pytest_modelformats.schema.registry import backends, suggest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from pytest_modelformats.margins import Margin
+    from pytest_modelformats.schema.metrics import Margin
 
 CANDIDATE_KEYS = ("precision", "device", "model")
 _LOCATIONS = frozenset({"model", "arch", "data"})

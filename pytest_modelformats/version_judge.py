@@ -11,7 +11,6 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import registry
 from pytest_modelformats.errors import (
     ConfigurationError,
     ModelFormatsError,
@@ -20,7 +19,7 @@ from pytest_modelformats.errors import (
     WorkerTimeout,
 )
 from pytest_modelformats.options import EnvironmentEntry
-from pytest_modelformats.schema import Change, Outcome, Verdict
+from pytest_modelformats.schema import Change, Outcome, Verdict, registry
 from pytest_modelformats.version_search import Step
 
 if TYPE_CHECKING:

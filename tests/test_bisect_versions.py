@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 from dummy_index import EMPTY, SLOW, UNINSTALLABLE, UNOPENABLE, VERSIONS, WRONG, declare_backend
 
-from pytest_modelformats import cli, comparing, installing, registry, sides
-from pytest_modelformats.schema import Change
+from pytest_modelformats import cli, comparing, installing, sides
+from pytest_modelformats.schema import Change, registry
 from pytest_modelformats.version_judge import Judge
 from pytest_modelformats.version_search import Step, search
 

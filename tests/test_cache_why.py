@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 from inner_run import two_layers
 
-from pytest_modelformats import cache_why, cli, configuration, convert, machine, plan, registry, source
+from pytest_modelformats import cache_why, cli, configuration, convert, machine, plan, source
 from pytest_modelformats.cache import METADATA, Entry, sha256_of
 from pytest_modelformats.campaign import stages_of
 from pytest_modelformats.errors import ModelFormatsError
+from pytest_modelformats.schema import registry
 
 FP16 = "tiny-onnx-fp16-onnxruntime@cpu"
 # Two conversions, one after the other.

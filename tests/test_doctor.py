@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import cli, doctor, machine, registry
+from pytest_modelformats import cli, doctor, machine
+from pytest_modelformats.schema import registry
 
 # --- machine -------------------------------------------------------------------------------
 

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from pytest_modelformats import fresh_readings, margins
+from pytest_modelformats import fresh_readings
 from pytest_modelformats.schema import Change
+from pytest_modelformats.schema import metrics as margins
 from pytest_modelformats.sides import Readings
 
 WHATS = ("before", "after")

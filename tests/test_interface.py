@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pytest_modelformats.interface import differences
-from pytest_modelformats.registry import formats
 from pytest_modelformats.schema import TensorSpec
+from pytest_modelformats.schema.registry import formats
 
 INPUTS = [TensorSpec.parse("image:float32[N,1,8,8]"), TensorSpec.parse("ids:int64[N,S]")]
 OUTPUTS = [TensorSpec.parse("logits:float32[N,10]"), TensorSpec.parse("label:int64[N]")]

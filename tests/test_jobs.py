@@ -115,7 +115,7 @@ def test_a_job_installs_what_its_cells_declare(tmp_path):
 def test_an_outside_package_is_installed_by_its_own_name(imaginary, pytester, monkeypatch):
     imaginary()
     monkeypatch.syspath_prepend(pytester.path)
-    from pytest_modelformats import registry
+    from pytest_modelformats.schema import registry
 
     registry.backends.cache_clear()
     try:

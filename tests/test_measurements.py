@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from pytest_modelformats.report import html, lines, markdown, measurements, numbers, terminal
+from pytest_modelformats.report import html, lines, markdown, measurements, terminal
+from pytest_modelformats.schema import numbers
 
 MS = 1_000_000
 HEADER = {"kind": "header", "schema": 1, "run": "r", "started": "2026-11-23T16:15:00+00:00", "tool": "0.1.0"}

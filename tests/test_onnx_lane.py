@@ -19,7 +19,6 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from pytest_modelformats.backends import onnxruntime as ort_backend
-from pytest_modelformats.contract import ConversionJob, SessionJob
 from pytest_modelformats.converters import (
     onnx_fp16_from_onnx,
     onnx_from_pt2,
@@ -29,6 +28,7 @@ from pytest_modelformats.converters import (
 from pytest_modelformats.errors import ConvertError, NoDevice, RunError, SourceError, Unsupported
 from pytest_modelformats.formats import onnx as onnx_format
 from pytest_modelformats.schema import Source, TensorSpec
+from pytest_modelformats.schema.contract import ConversionJob, SessionJob
 
 FLOAT = TensorProto.FLOAT
 

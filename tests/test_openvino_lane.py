@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from pytest_modelformats.backends import openvino as ov_backend
-from pytest_modelformats.contract import ConversionJob, SessionJob
 from pytest_modelformats.converters import (
     openvino_fp16_weights_from_openvino,
     openvino_from_onnx,
@@ -22,6 +21,7 @@ from pytest_modelformats.converters import (
 from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
 from pytest_modelformats.formats import openvino as ov_format
 from pytest_modelformats.schema import Source, TensorSpec
+from pytest_modelformats.schema.contract import ConversionJob, SessionJob
 
 
 class Cnn(nn.Module):

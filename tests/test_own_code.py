@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from pytest_modelformats import own_code, registry
+from pytest_modelformats import own_code
 from pytest_modelformats.own_code import _imports, imported_digest, module_digest, modules_digest, place_of
+from pytest_modelformats.schema import registry
 
 FILES = {
     "__init__.py": "",

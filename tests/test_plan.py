@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_modelformats import graph, plan, registry
+from pytest_modelformats import graph, plan
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.options import Settings
-from pytest_modelformats.schema import Converter, Outcome, Source
+from pytest_modelformats.schema import Converter, Outcome, Source, registry
 from pytest_modelformats.source import Candidate
 
 MACHINE = {"gpu": (), "cpu_flags": ("avx2", "avx512_fp16")}

@@ -12,11 +12,11 @@ from inner_run import PARITY
 from special_outputs import FLOAT, save
 
 import pytest_modelformats
-from pytest_modelformats import own_code, reference, registry
+from pytest_modelformats import own_code, reference
 from pytest_modelformats.cache import Cache
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.reference import EVALUATED, build_reference
-from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.schema import PRECISIONS, registry
 
 TRUTH = np.random.default_rng(0).normal(size=(8, 5)) * 1e3
 

@@ -10,12 +10,11 @@ from types import ModuleType
 
 import pytest
 
-from pytest_modelformats import registry
 from pytest_modelformats.companions import companions, external_locations
 from pytest_modelformats.errors import ConfigurationError, SourceError
 from pytest_modelformats.options import CandidateEntry, ModelEntry, Settings
 from pytest_modelformats.references import importable, locate, safe_name, split_reference
-from pytest_modelformats.schema import Format, Source
+from pytest_modelformats.schema import Format, Source, registry
 from pytest_modelformats.source import content_hash, find_candidates, find_data, find_sources, identify
 
 

@@ -11,8 +11,8 @@ import torch
 
 from pytest_modelformats.backends import onnxruntime as ort_backend
 from pytest_modelformats.backends import torch_session
-from pytest_modelformats.contract import SessionJob
 from pytest_modelformats.schema import Source
+from pytest_modelformats.schema.contract import SessionJob
 
 
 def job(precision, device="cuda", source=None):

@@ -14,15 +14,14 @@ import pytest
 import safetensors.torch
 import torch
 
-from pytest_modelformats import registry
-from pytest_modelformats.contract import ConversionJob, SessionJob
 from pytest_modelformats.errors import ConvertError, NoDevice, SourceError, TrustError, Unsupported
 from pytest_modelformats.fixture_models import fixture_models
 from pytest_modelformats.formats import pt2, pytorch, torch_architecture, torch_loading, torchscript
 from pytest_modelformats.formats.torch_archive import foreign_globals
 from pytest_modelformats.formats.torch_calling import plain_kernels
 from pytest_modelformats.formats.torch_scan_pt2 import refuse_code
-from pytest_modelformats.schema import Source, TensorSpec
+from pytest_modelformats.schema import Source, TensorSpec, registry
+from pytest_modelformats.schema.contract import ConversionJob, SessionJob
 
 nn = torch.nn
 HERE = str(Path(__file__).resolve())

@@ -75,8 +75,7 @@ def slowed(opening: Opening, share: float) -> Opening:
 
 
 def _opening(stages: Any, planned: Any, timeout_s: float) -> Opening:
-    from pytest_modelformats import registry
-    from pytest_modelformats.schema import Environment
+    from pytest_modelformats.schema import Environment, registry
     from pytest_modelformats.sides import Opening
 
     cell = planned.cell

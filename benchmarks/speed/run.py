@@ -123,7 +123,7 @@ def _machine() -> dict[str, Any]:
     from importlib import metadata
 
     from pytest_modelformats import machine
-    from pytest_modelformats.plain import plain
+    from pytest_modelformats.schema.plain import plain
 
     wanted = {"torch", "onnxruntime", "openvino", "numpy"}
     versions = {d.name: d.version for d in metadata.distributions() if d.name in wanted}

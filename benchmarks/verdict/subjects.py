@@ -69,7 +69,7 @@ def _source(name: str, given: str) -> Source:
 
 
 def _job(source: Source, description: Description, example: dict[str, np.ndarray], output: Path) -> Any:
-    from pytest_modelformats.contract import ConversionJob
+    from pytest_modelformats.schema.contract import ConversionJob
 
     start = Path(source.location)
     contract = (description.inputs, description.outputs, example, {"dynamic": True})

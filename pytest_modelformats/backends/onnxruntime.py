@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.contract import Feed, SessionJob
+    from pytest_modelformats.schema.contract import Feed, SessionJob
 
 BACKEND = Backend(
     name="onnxruntime",

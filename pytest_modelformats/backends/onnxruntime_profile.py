@@ -12,7 +12,7 @@ from pytest_modelformats.execution import TYPES, Node, tally
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pytest_modelformats.contract import Feed
+    from pytest_modelformats.schema.contract import Feed
 
 # A second session holds the weights a second time: beyond this the proof would endanger what it is to prove.
 MOST_BYTES = 1 << 30

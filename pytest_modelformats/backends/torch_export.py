@@ -19,7 +19,7 @@ from pytest_modelformats.schema import Backend
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_modelformats.contract import SessionJob
+    from pytest_modelformats.schema.contract import SessionJob
 
 BACKEND = Backend(
     name="torch-export",

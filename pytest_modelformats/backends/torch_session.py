@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.contract import Feed, SessionJob
     from pytest_modelformats.schema import TensorSpec
+    from pytest_modelformats.schema.contract import Feed, SessionJob
 
 # fp16 arithmetic of these CPUs is native; on others torch computes it at a fraction of fp32's speed.
 FP16_CPU_FLAGS = {"fp16": ("avx512_fp16", "amx_fp16", "fphp", "asimdhp")}

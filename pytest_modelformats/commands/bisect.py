@@ -15,7 +15,7 @@ from pytest_modelformats.commands.env import done, watched
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.options import OPTIONS
 from pytest_modelformats.report.comparisons import percent
-from pytest_modelformats.report.numbers import share
+from pytest_modelformats.schema.numbers import share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -108,7 +108,7 @@ def bisect(cell: str, *, package: str, metric: str, as_json: bool, **given: Any)
 
 def _backend(cell: str) -> list[str]:
     """The backend that a cell's id names, so that no other is planned; none where it is no id."""
-    from pytest_modelformats import registry
+    from pytest_modelformats.schema import registry
 
     name = cell.partition("+")[0].rpartition("@")[0]
     return [b for b in registry.backends() if name.endswith(f"-{b}")][:1] or sorted(registry.backends())

@@ -75,8 +75,9 @@ def _planned(settings: Settings, sources: Sequence[Source], cell: str) -> Planne
     """The cell of the plan, by whatever route; raises ConfigurationError where there is none."""
     from dataclasses import replace
 
-    from pytest_modelformats import machine, registry
+    from pytest_modelformats import machine
     from pytest_modelformats.plan import build_plan
+    from pytest_modelformats.schema import registry
     from pytest_modelformats.source import find_candidates
 
     everywhere = replace(settings, all_routes=True)
@@ -118,7 +119,7 @@ def list_(cache: str | None) -> None:
 def lines(settings: Settings) -> Iterator[str]:
     """A line per artifact, then the sums."""
     from pytest_modelformats.cache import Cache
-    from pytest_modelformats.report.numbers import plural, size
+    from pytest_modelformats.schema.numbers import plural, size
 
     entries = list(Cache(settings.cache, write=False).entries())
     if not entries:

@@ -36,8 +36,9 @@ def compare(before: str, after: str, fail_on: str | None, form: str, output: Pat
     Samples that were stored are compared, which is weaker than measuring both now (pytest --mf-baseline). The exit
     code is 0 where nothing is beyond its margin, 1 where something is worse, 2 for wrong usage.
     """
-    from pytest_modelformats import baseline, configuration, margins
+    from pytest_modelformats import baseline, configuration
     from pytest_modelformats.recorded import Recorded
+    from pytest_modelformats.schema import metrics as margins
     from pytest_modelformats.two_runs import TwoRuns
 
     everything = bool(chosen.pop("everything"))
@@ -99,7 +100,7 @@ def _parts(runs: TwoRuns, form: str) -> Iterator[str]:
 
 def _json(runs: TwoRuns) -> Iterator[str]:
     """One object, its comparisons one by one: they are never held together."""
-    from pytest_modelformats.plain import plain
+    from pytest_modelformats.schema.plain import plain
     from pytest_modelformats.two_runs import summary_json
 
     yield json.dumps(summary_json(runs), indent=2)[:-2] + ',\n  "comparisons": ['

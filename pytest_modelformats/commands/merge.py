@@ -21,9 +21,9 @@ def merge(records: tuple[Path, ...], output: Path, labels: tuple[str, ...]) -> N
     """Join each RECORD (a results.jsonl, or a folder of runs) into one record in FOLDER, with its reports."""
     from pytest_modelformats.merged_header import write
     from pytest_modelformats.merging import join, parts_of
-    from pytest_modelformats.redact import redacted
     from pytest_modelformats.report import html, lines, markdown
-    from pytest_modelformats.report.numbers import plural
+    from pytest_modelformats.schema.numbers import plural
+    from pytest_modelformats.schema.redact import redacted
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         msg = f"{output} is there already; give a folder that is new or empty, so that nothing is lost"

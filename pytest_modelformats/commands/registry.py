@@ -59,7 +59,7 @@ def export(
     from pytest_modelformats import configuration
     from pytest_modelformats.model_registry import layout
     from pytest_modelformats.model_registry.artifact import part
-    from pytest_modelformats.report.numbers import size
+    from pytest_modelformats.schema.numbers import size
 
     part(version, "--version")
     given = {key: value for key, value in chosen.items() if value}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from pytest_modelformats.contract import ConversionJob
+    from pytest_modelformats.schema.contract import ConversionJob
 
 INLINE_LIMIT_BYTES = 1_800_000_000  # protobuf ends at 2 GiB; the graph itself needs room beside the weights
 LARGEST_WARNING_COUNT = 10

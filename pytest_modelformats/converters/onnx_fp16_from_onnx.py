@@ -11,7 +11,7 @@ from pytest_modelformats.formats import onnx_graph
 from pytest_modelformats.schema import Converter
 
 if TYPE_CHECKING:
-    from pytest_modelformats.contract import ConversionJob
+    from pytest_modelformats.schema.contract import ConversionJob
 
 CONVERTER = Converter(
     name="onnx_fp16_from_onnx",

@@ -10,7 +10,7 @@ from pytest_modelformats.formats.torch_programs import load_scripted
 from pytest_modelformats.schema import Converter
 
 if TYPE_CHECKING:
-    from pytest_modelformats.contract import ConversionJob
+    from pytest_modelformats.schema.contract import ConversionJob
 
 CONVERTER = Converter(
     name="onnx_from_torchscript",

@@ -9,7 +9,7 @@ from pytest_modelformats.formats import openvino_ir
 from pytest_modelformats.schema import Converter
 
 if TYPE_CHECKING:
-    from pytest_modelformats.contract import ConversionJob
+    from pytest_modelformats.schema.contract import ConversionJob
 
 CONVERTER = Converter(
     name="openvino_fp16_weights_from_openvino",

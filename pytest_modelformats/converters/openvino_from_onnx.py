@@ -8,7 +8,7 @@ from pytest_modelformats.converters import openvino_model
 from pytest_modelformats.schema import Converter
 
 if TYPE_CHECKING:
-    from pytest_modelformats.contract import ConversionJob
+    from pytest_modelformats.schema.contract import ConversionJob
 
 CONVERTER = Converter(
     name="openvino_from_onnx",

@@ -12,8 +12,8 @@ from pytest_modelformats.formats import openvino_ir
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pytest_modelformats.contract import ConversionJob
     from pytest_modelformats.schema import TensorSpec
+    from pytest_modelformats.schema.contract import ConversionJob
 
 _MISSING_OPERATOR = re.compile(r"No conversion rule found for operations?: (.+)")
 

@@ -8,7 +8,7 @@ from pytest_modelformats.errors import ConvertError, Unsupported
 from pytest_modelformats.schema import Converter
 
 if TYPE_CHECKING:
-    from pytest_modelformats.contract import ConversionJob
+    from pytest_modelformats.schema.contract import ConversionJob
 
 CONVERTER = Converter(
     name="pt2_from_pytorch",

@@ -12,7 +12,7 @@ from pytest_modelformats.schema import Converter
 if TYPE_CHECKING:
     import torch
 
-    from pytest_modelformats.contract import ConversionJob
+    from pytest_modelformats.schema.contract import ConversionJob
 
 TRACE = Converter(
     name="torchscript_from_pytorch",

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.contract import Feed
     from pytest_modelformats.golden_file import GoldenFile
     from pytest_modelformats.inputs import Samples
     from pytest_modelformats.noise import Noise
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import Source
+    from pytest_modelformats.schema.contract import Feed
 
 FORMAT = Format(
     name="golden",

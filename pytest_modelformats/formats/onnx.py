@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-    from pytest_modelformats.contract import Feed
     from pytest_modelformats.schema import Source
+    from pytest_modelformats.schema.contract import Feed
 
 FORMAT = Format(
     name="onnx",

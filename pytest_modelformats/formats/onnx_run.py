@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-    from pytest_modelformats.contract import Feed
+    from pytest_modelformats.schema.contract import Feed
 
     Outputs = list[list[np.ndarray]]
 

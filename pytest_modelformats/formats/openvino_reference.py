@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.contract import Feed
     from pytest_modelformats.schema import Source
+    from pytest_modelformats.schema.contract import Feed
 
     Outputs = list[list[np.ndarray]]
 

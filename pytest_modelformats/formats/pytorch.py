@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.contract import Feed
     from pytest_modelformats.formats.torch_loading import Loaded
     from pytest_modelformats.schema import Description, Source
+    from pytest_modelformats.schema.contract import Feed
 
 FORMAT = Format(
     name="pytorch",

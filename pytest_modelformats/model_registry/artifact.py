@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import registry
 from pytest_modelformats.cache import key_of
 from pytest_modelformats.companions import companions
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.schema import Source
+from pytest_modelformats.schema import Source, registry
 from pytest_modelformats.source import content_hash
 
 if TYPE_CHECKING:

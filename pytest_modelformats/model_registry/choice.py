@@ -8,12 +8,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import registry
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.model_registry.artifact import of_cell, stated
-from pytest_modelformats.plain import plain
-from pytest_modelformats.report.numbers import plural
-from pytest_modelformats.schema import Outcome
+from pytest_modelformats.schema import Outcome, registry
+from pytest_modelformats.schema.numbers import plural
+from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.shipped import suites
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ from datetime import datetime, timezone
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import __version__, registry
+from pytest_modelformats import __version__
 from pytest_modelformats.cache import METADATA, sha256_of
 from pytest_modelformats.companions import companions, renamed
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.schema import registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

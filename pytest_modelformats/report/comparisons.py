@@ -6,9 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.margins import METRICS
-from pytest_modelformats.report import numbers
-from pytest_modelformats.schema import Change, Comparison
+from pytest_modelformats.schema import Change, Comparison, numbers
+from pytest_modelformats.schema.metrics import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

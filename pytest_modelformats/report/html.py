@@ -9,13 +9,13 @@ from importlib import resources
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pytest_modelformats.report import comparisons, numbers
+from pytest_modelformats.report import comparisons
 from pytest_modelformats.report.executed import executed
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS, RUN
 from pytest_modelformats.report.surroundings import environments
-from pytest_modelformats.schema import PRECISIONS, Outcome
+from pytest_modelformats.schema import PRECISIONS, Outcome, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -26,8 +26,8 @@ from pytest_modelformats.report.nouns import (
     Model,
     NotRun,
 )
-from pytest_modelformats.report.numbers import plural, seconds
 from pytest_modelformats.schema import SCHEMA_VERSION, Outcome
+from pytest_modelformats.schema.numbers import plural, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

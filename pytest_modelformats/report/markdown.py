@@ -7,10 +7,11 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.report import comparisons, numbers
+from pytest_modelformats.report import comparisons
 from pytest_modelformats.report.executed import executed
 from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.report.surroundings import environments
+from pytest_modelformats.schema import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.report import numbers
+from pytest_modelformats.schema import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

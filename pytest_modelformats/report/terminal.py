@@ -9,10 +9,11 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.report import comparisons, numbers
+from pytest_modelformats.report import comparisons
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS
+from pytest_modelformats.schema import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

@@ -9,8 +9,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.history_rows import OUTCOME
-from pytest_modelformats.report import numbers
 from pytest_modelformats.report.markdown import _code, _text
+from pytest_modelformats.schema import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.contract import Feed, Request, Session
+    from pytest_modelformats.schema.contract import Feed, Request, Session
 
     # (number of the feed, outputs)
     Answers = list[tuple[int, list[np.ndarray]]]

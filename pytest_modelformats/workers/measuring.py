@@ -12,7 +12,7 @@ from pytest_modelformats.surroundings import give_back, pinned_to_cores
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pytest_modelformats.contract import Feed, Session
+    from pytest_modelformats.schema.contract import Feed, Session
 
 # Resident memory comes in steps: glibc gives its arenas 128 KiB and more at a time. A MiB is several of them.
 GROWTH = 1 << 20

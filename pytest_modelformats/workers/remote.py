@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.contract import ConversionJob, Session, SessionJob
 from pytest_modelformats.errors import BY_NAME, ModelFormatsError, OutOfMemory, RunError
-from pytest_modelformats.plain import plain
 from pytest_modelformats.schema import Source, TensorSpec
+from pytest_modelformats.schema.contract import ConversionJob, Session, SessionJob
+from pytest_modelformats.schema.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.contract import Feed
+    from pytest_modelformats.schema.contract import Feed
 
 PAUSE_S = 0.001
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.contract import ConversionJob
+    from pytest_modelformats.schema.contract import ConversionJob
 
 
 def _write(job: ConversionJob, change: Callable[[dict[str, np.ndarray]], None]) -> dict[str, Any]:

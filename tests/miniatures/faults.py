@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.contract import Feed, SessionJob
     from pytest_modelformats.schema import TensorSpec
+    from pytest_modelformats.schema.contract import Feed, SessionJob
 
 LOGITS, GATE, BEST = mini.OUTPUTS
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.contract import Feed, SessionJob
     from pytest_modelformats.schema import Source
+    from pytest_modelformats.schema.contract import Feed, SessionJob
 
 FORMAT = replace(mini.FORMAT, name="minimap", title="miniature map", module="miniatures.minimap", suffix=".minimap.npz")
 CHANNELS, PLACES = 16, 1024

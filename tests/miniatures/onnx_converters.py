@@ -10,7 +10,7 @@ from pytest_modelformats.converters.openvino_from_onnx import CONVERTER as OPENV
 from pytest_modelformats.converters.openvino_from_onnx import convert as convert_ir
 
 if TYPE_CHECKING:
-    from pytest_modelformats.contract import ConversionJob
+    from pytest_modelformats.schema.contract import ConversionJob
 
 # The default conversion itself is wrong: nothing that came through ONNX can be the reference.
 WRONG_DEFAULT = replace(DYNAMO, entry="miniatures.onnx_converters:careless", version=1001)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-    from pytest_modelformats.contract import Feed, Session, SessionJob
+    from pytest_modelformats.schema.contract import Feed, Session, SessionJob
 
 
 def _backend(name: str, function: str) -> Backend:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.contract import Feed, SessionJob
     from pytest_modelformats.schema import Source
+    from pytest_modelformats.schema.contract import Feed, SessionJob
 
 VOCABULARY, EMBEDDING, FEATURES, HIDDEN, CLASSES = 5000, 8, 12, 16, 5
 FORMAT = Format(

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.contract import Feed, SessionJob
     from pytest_modelformats.schema import TensorSpec
+    from pytest_modelformats.schema.contract import Feed, SessionJob
 
 OPERATORS = ("Gemm", "Tanh", "Gemm", "Sigmoid")
 

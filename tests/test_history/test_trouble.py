@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from pytest_modelformats import cli, history, machine
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.redact import redacted
+from pytest_modelformats.schema.redact import redacted
 
 from . import servers
 from .conftest import CELL, MACHINE

@@ -7,7 +7,7 @@ import math
 from datetime import datetime, timezone
 from typing import Any
 
-from pytest_modelformats.margins import SMALLEST
+from pytest_modelformats.schema.metrics import SMALLEST
 
 ABSENT = "\N{EN DASH}"
 
