@@ -10,7 +10,7 @@ import torch
 from detection_cells import FAULTS, onnx_bytes, random_networks, run_openvino
 
 from pytest_modelformats import reroll
-from pytest_modelformats.formats import torch_numerics
+from pytest_modelformats.systems.torch.reference import numerics
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +24,7 @@ def _rms(a: np.ndarray) -> float:
 
 
 def _outputs(module: nn.Module, x: np.ndarray, precision: str) -> np.ndarray:
-    return torch_numerics.evaluate(module, [{"input": x}], precision)[0][0][0].astype(np.float64)
+    return numerics.evaluate(module, [{"input": x}], precision)[0][0][0].astype(np.float64)
 
 
 def _native(module: nn.Module, x: np.ndarray, precision: str) -> dict[str, np.ndarray]:

@@ -192,7 +192,7 @@ def faults(dense: Dense, error: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 def narrow(seeds: int) -> dict[str, list[tuple[str, float, float, float]]]:
     """The kind, r, slice and point ratio of faithful bf16 and fp16 runs, as the product measures them."""
-    from pytest_modelformats.formats import torch_numerics
+    from pytest_modelformats.systems.torch.reference import numerics
 
     found: dict[str, list[tuple[str, float, float, float]]] = {}
     for kind, make in KINDS.items():
@@ -201,7 +201,7 @@ def narrow(seeds: int) -> dict[str, list[tuple[str, float, float, float]]]:
             module, shape = make(seed)
             inputs = torch.randn(ROWS, *shape)
             feeds = [{"input": inputs.numpy()}]
-            truth = torch_numerics.evaluate(module.eval(), feeds, "float64")[0][0][0]
+            truth = numerics.evaluate(module.eval(), feeds, "float64")[0][0][0]
             with torch.no_grad():
                 runs_at = {
                     "bf16": run_openvino(onnx_bytes(module, inputs), inputs, "bf16").reshape(truth.shape),
@@ -209,7 +209,7 @@ def narrow(seeds: int) -> dict[str, list[tuple[str, float, float, float]]]:
                 }
             module.float()
             for precision, bits in (("bf16", 7), ("fp16", 10)):
-                rounded = torch_numerics.evaluate(module, feeds, precision)[0][0][0]
+                rounded = numerics.evaluate(module, feeds, precision)[0][0][0]
                 own = float(np.sqrt(np.mean((rounded - truth) ** 2)))
                 profile = noise_profile.measure([truth], [rounded], own, 2.0 ** -(bits + 1))
                 local = profile and noise_profile.compare(profile, own, [truth], [runs_at[precision]])

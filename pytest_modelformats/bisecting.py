@@ -12,8 +12,8 @@ from pytest_modelformats.localise import BISECTION, INTERMEDIATES, Localised
 if TYPE_CHECKING:
     from pytest_modelformats.locating import Search
 
-_TORCH = "pytest_modelformats.formats.torch_localise"
-_PROGRAM = "pytest_modelformats.formats.torch_program_search"
+_TORCH = "pytest_modelformats.systems.torch.localise.scripted"
+_PROGRAM = "pytest_modelformats.systems.torch.localise.exported"
 _ONNX = "pytest_modelformats.formats.onnx_localise"
 _MODULES = ("torch", "onnx")
 

@@ -67,7 +67,7 @@ def open_torch(job: SessionJob) -> Any:
     """Open the workload as a module of PyTorch."""
     import torch
 
-    from pytest_modelformats.backends.torch_session import TorchSession, prepare
+    from pytest_modelformats.systems.torch.session import TorchSession, prepare
 
     statement = prepare(job)
     torch.manual_seed(0)

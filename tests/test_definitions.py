@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pytest_modelformats.formats import torch_modes, torch_numerics
+from pytest_modelformats.systems.torch.reference import modes, numerics
 
 RNG = np.random.default_rng(0)
 
@@ -25,7 +25,7 @@ class Of(torch.nn.Module):
 
 def evaluated(function, x, precision="fp32"):
     with torch.no_grad():
-        outputs, method = torch_numerics.evaluate(Of(function), [{"x": x}], precision)
+        outputs, method = numerics.evaluate(Of(function), [{"x": x}], precision)
     return outputs[0][0], method
 
 
@@ -75,10 +75,10 @@ def test_a_model_without_them_is_native_alone():
 def test_a_definition_is_the_same_function(function):
     """Over all that fp32 holds, in place too."""
     x = torch.tensor([-1e30, -200, -90, -50, -20, -3, -1, 0, 1, 3, 20, 50, 90, 200, 1e30])
-    with torch.no_grad(), torch_modes.by_definition():
+    with torch.no_grad(), modes.by_definition():
         found = function(x)
     assert torch.allclose(found, function(x), atol=1e-5, rtol=1e-6)
-    with torch.no_grad(), torch_modes.by_definition():
+    with torch.no_grad(), modes.by_definition():
         again = x.clone().sigmoid_()
     assert torch.allclose(again, torch.sigmoid(x), atol=1e-6)
 

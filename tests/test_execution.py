@@ -269,7 +269,7 @@ def test_openvino_states_the_precision_of_its_execution_graph(model):
 def test_torch_states_dtypes_and_flags(dtype, medium, expected):
     import torch
 
-    from pytest_modelformats.backends.torch_statement import stated as state
+    from pytest_modelformats.systems.torch.statement import stated as state
 
     before = torch.get_float32_matmul_precision()
     try:
@@ -286,7 +286,7 @@ def test_torch_states_dtypes_and_flags(dtype, medium, expected):
 def test_torch_finds_the_weights_of_a_frozen_module():
     import torch
 
-    from pytest_modelformats.backends.torch_statement import stated as state
+    from pytest_modelformats.systems.torch.statement import stated as state
 
     frozen = torch.jit.freeze(torch.jit.script(torch.nn.Linear(3, 3).eval()))
     assert not list(frozen.parameters())

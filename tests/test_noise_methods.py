@@ -16,8 +16,9 @@ import torch
 
 from pytest_modelformats import floating, naming, noise_methods
 from pytest_modelformats.formats import onnx as onnx_format
-from pytest_modelformats.formats import onnx_reference, rounding, torch_modes, torch_numerics
+from pytest_modelformats.formats import onnx_reference, rounding
 from pytest_modelformats.schema import PRECISIONS, Source, TensorSpec
+from pytest_modelformats.systems.torch.reference import modes, numerics
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 FAMILIES = ("cnn", "depthwise", "residual", "groupnorm", "mlp", "mlpnorm", "attention", "lstm", "gru")
@@ -93,7 +94,7 @@ def rms(array):
 def errors(module, feed, folder):
     """method -> precision -> the first output's error: of PyTorch, and by the three methods of ONNX."""
     path = folder / "net.onnx"
-    own = {p: torch_numerics.evaluate(module, [feed], p)[0][0][0] for p in ("float64", "fp32", *ROUNDED)}
+    own = {p: numerics.evaluate(module, [feed], p)[0][0][0] for p in ("float64", "fp32", *ROUNDED)}
     source = exported(module, feed, path)
     upcast = {p: onnx_format.evaluate(source, [feed], p) for p in ("float64", "fp32", *ROUNDED)}
     assert upcast["float64"][1].startswith("float64: upcast")
@@ -187,7 +188,7 @@ def test_torch_and_numpy_round_to_tf32_alike():
     random = np.random.default_rng(0)
     values = (random.standard_normal(4096) * 10.0 ** random.uniform(-37, 37, 4096)).astype(np.float32)
     values[:3] = np.nan, np.inf, -np.inf
-    ours = torch_numerics._nearest_tf32(torch.from_numpy(values)).numpy()
+    ours = numerics._nearest_tf32(torch.from_numpy(values)).numpy()
     assert np.array_equal(ours, rounding.rounded(values, "tf32"), equal_nan=True)
 
 
@@ -219,7 +220,7 @@ def products():
 @pytest.mark.parametrize("name", products())
 def test_every_product_of_torch_sees_rounded_operands(name):
     """The operand loses its twelfth bit, the sum of four keeps what float32 holds."""
-    with torch.no_grad(), torch_modes.rounding_operands(torch_numerics._nearest_tf32):
+    with torch.no_grad(), modes.rounding_operands(numerics._nearest_tf32):
         result = products()[name]()
     assert result.dtype is torch.float32
     assert (result == 4.0).all(), result
@@ -228,7 +229,7 @@ def test_every_product_of_torch_sees_rounded_operands(name):
 
 def test_what_is_no_product_is_not_rounded():
     """Sums, biases and functions are fp32's."""
-    with torch.no_grad(), torch_modes.rounding_operands(torch_numerics._nearest_tf32):
+    with torch.no_grad(), modes.rounding_operands(numerics._nearest_tf32):
         assert (torch.full((3,), EXACT) + 1 == 1 + EXACT).all()
         biased = torch.nn.functional.linear(torch.zeros(1, 4), torch.ones(3, 4), torch.full((3,), EXACT))
     assert (biased == EXACT).all()
@@ -250,7 +251,7 @@ def test_fused_layers_are_opened_for_tf32(kind):
     x = torch.randn(4, 9, 16).numpy()
     feed = {"query" if kind == "attention" else "input": x}
     feed = {"x": x} if kind == "attention" else feed
-    found = {p: torch_numerics.evaluate(module.eval(), [feed], p)[0][0][0] for p in ("float64", "fp32", "tf32", "fp16")}
+    found = {p: numerics.evaluate(module.eval(), [feed], p)[0][0][0] for p in ("float64", "fp32", "tf32", "fp16")}
     noise = {p: rms(found[p] - found["float64"]) for p in ("fp32", "tf32", "fp16")}
     assert 100 * noise["fp32"] < noise["tf32"] < noise["fp16"]
 
@@ -275,7 +276,5 @@ def test_a_line_says_its_method_in_one_word(line, word):
 def test_every_precision_of_torch_says_its_word():
     """What the record states of a PyTorch source."""
     module, feed = random_network("mlp", 0)
-    said = {
-        p: noise_methods.word(torch_numerics.evaluate(module, [feed], p)[1]) for p in ("fp32", *ROUNDED, "fp16-weights")
-    }
+    said = {p: noise_methods.word(numerics.evaluate(module, [feed], p)[1]) for p in ("fp32", *ROUNDED, "fp16-weights")}
     assert said == {"fp32": "native", "tf32": "rounded", "fp16": "rounded", "bf16": "native", "fp16-weights": "rounded"}

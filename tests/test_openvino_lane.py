@@ -490,13 +490,13 @@ def test_nodes_that_round_are_bit_equal_to_rounding(precision):
 
 @pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
 def test_noise_by_rounding_nodes_is_torchs_own(cnn_ir, precision):
-    from pytest_modelformats.formats import torch_numerics
+    from pytest_modelformats.systems.torch.reference import numerics
 
     feeds = [{"image": images(8)}]
     source = source_of(cnn_ir.output)
     outputs, method = ov_format.evaluate(source, feeds, precision)
     truth = ov_format.evaluate(source, feeds, "float64")[0][0][0]
-    own = {p: torch_numerics.evaluate(Cnn().eval(), feeds, p)[0][0][0] for p in ("float64", precision)}
+    own = {p: numerics.evaluate(Cnn().eval(), feeds, p)[0][0][0] for p in ("float64", precision)}
     assert "by nodes added to the graph" in method
     assert 0.6 < rms(outputs[0][0] - truth) / rms(own[precision] - own["float64"]) < 1.6
 

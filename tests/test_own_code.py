@@ -60,7 +60,9 @@ def test_what_it_imports_of_its_package_counts_at_any_place(parcel, file):
 def test_a_converter_of_this_package_is_known_by_what_it_converts_with():
     """Also by the helpers that only its functions import; by no backend, and not by the plan."""
     asked = _imports("pytest_modelformats.converters.onnx_from_pytorch")
-    assert {"pytest_modelformats.converters.onnx_export", "pytest_modelformats.formats.torch_loading"} <= set(asked)
+    assert {"pytest_modelformats.converters.onnx_export", "pytest_modelformats.systems.torch.loading.load"} <= set(
+        asked
+    )
     digests = {imported_digest(c.entry.partition(":")[0]) for c in registry.converters().values()}
     assert all(len(found) == 64 for found in digests)
     assert len(digests) > 5

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from pytest_modelformats.backends import onnxruntime as ort_backend
-from pytest_modelformats.backends import torch_session
 from pytest_modelformats.schema import Source
 from pytest_modelformats.schema.contract import SessionJob
+from pytest_modelformats.systems.torch import session as torch_session
 
 
 def job(precision, device="cuda", source=None):

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_modelformats import device_state, timing
-from pytest_modelformats.backends.torch_phases import split
 from pytest_modelformats.budget import within
 from pytest_modelformats.options import Budget
 from pytest_modelformats.record import timing_data
 from pytest_modelformats.schema import FailureKind, Outcome
+from pytest_modelformats.systems.torch.phases import split
 from pytest_modelformats.workers import measuring
 
 pytestmark = pytest.mark.alone

@@ -16,8 +16,8 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from pytest_modelformats.formats.torch_code import code_digest  # noqa: E402
-from pytest_modelformats.formats.torch_describing import state_digest  # noqa: E402
+from pytest_modelformats.systems.torch.reference.code import code_digest  # noqa: E402
+from pytest_modelformats.systems.torch.reference.describing import state_digest  # noqa: E402
 
 F = nn.functional
 
@@ -196,9 +196,9 @@ def other():
 """
 ASK = """
 import sys
-from pytest_modelformats.formats.torch_architecture import by_reference
-from pytest_modelformats.formats.torch_code import code_digest
-from pytest_modelformats.formats.torch_describing import state_digest
+from pytest_modelformats.systems.torch.loading.architecture import by_reference
+from pytest_modelformats.systems.torch.reference.code import code_digest
+from pytest_modelformats.systems.torch.reference.describing import state_digest
 architecture = by_reference(sys.argv[1], ["."])
 module = architecture.build()
 print(state_digest(module), code_digest(module, architecture.file, architecture.reference))

@@ -16,12 +16,14 @@ import torch
 
 from pytest_modelformats.errors import ConvertError, NoDevice, SourceError, TrustError, Unsupported
 from pytest_modelformats.fixture_models import fixture_models
-from pytest_modelformats.formats import pt2, pytorch, torch_architecture, torch_loading, torchscript
-from pytest_modelformats.formats.torch_archive import foreign_globals
-from pytest_modelformats.formats.torch_calling import plain_kernels
-from pytest_modelformats.formats.torch_scan_pt2 import refuse_code
 from pytest_modelformats.schema import Source, TensorSpec, registry
 from pytest_modelformats.schema.contract import ConversionJob, SessionJob
+from pytest_modelformats.systems.torch import pt2, pytorch, torchscript
+from pytest_modelformats.systems.torch.loading import architecture
+from pytest_modelformats.systems.torch.loading import load as torch_loading
+from pytest_modelformats.systems.torch.loading.archive import foreign_globals
+from pytest_modelformats.systems.torch.loading.hostile_pt2 import refuse_code
+from pytest_modelformats.systems.torch.reference.calling import plain_kernels
 
 nn = torch.nn
 HERE = str(Path(__file__).resolve())
@@ -296,19 +298,19 @@ def test_truth_is_float64_and_every_precision_adds_its_own_noise(net):
 @pytest.mark.parametrize("net", ["mlp", "lstm", "gru"])
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_rounding_after_every_operator_is_close_to_native_kernels(net, precision):
-    from pytest_modelformats.formats import torch_numerics
+    from pytest_modelformats.systems.torch.reference import numerics
 
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     # Weights and inputs that the precision holds exactly: what is left is the rounding of operators.
     module = contract_copy(torch_loading.load_module(source_of(net)), dtype).float()
     x = torch.from_numpy(feed_of(source_of(net).inputs, 64)["x"]).to(dtype).float().numpy()
     feed = {"x": x}
-    truth = torch_numerics.evaluate(module, [feed], "float64")[0][0][0]
+    truth = numerics.evaluate(module, [feed], "float64")[0][0][0]
     # Without oneDNN: its fused bf16 LSTM keeps a wider state inside and is another algorithm (see torch_numerics).
     with plain_kernels(), torch.backends.mkldnn.flags(enabled=False):
         native = contract_copy(module, dtype)(torch.from_numpy(feed["x"]).to(dtype)).float().numpy()
     with plain_kernels():
-        emulated = torch_numerics._rounded(module, [feed], dtype, precision)[0][0][0]
+        emulated = numerics._rounded(module, [feed], dtype, precision)[0][0][0]
     # 1.00 over 8 seeds of each of the six; without the rounding between operators it is far below.
     assert 0.9 < rms([emulated - truth]) / rms([native - truth]) < 1.1
 
@@ -503,7 +505,7 @@ def test_weights_find_the_architecture_they_are_given(wrapped, tmp_path):
 
 
 def test_weights_find_a_recipe_by_the_files_name(tmp_path, monkeypatch):
-    monkeypatch.setattr(torch_architecture, "fixture_models", lambda: {"mlp": f"{HERE}:mlp", "cnn": f"{HERE}:cnn"})
+    monkeypatch.setattr(architecture, "fixture_models", lambda: {"mlp": f"{HERE}:mlp", "cnn": f"{HERE}:cnn"})
     path = tmp_path / "mlp-0676ba61.pth"
     torch.save(mlp().state_dict(), path)
     assert torch_loading.load(file_source(path)).architecture.reference == f"{HERE}:mlp"
@@ -679,7 +681,7 @@ def test_torchscript_that_writes_files_needs_trust(tmp_path):
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_program_that_takes_the_narrow_dtype_is_fed_it(tmp_path, precision):
     """Through the worker's border, and in what a reproduction bundle opens it with."""
-    from pytest_modelformats.backends import torch_export
+    from pytest_modelformats.systems.torch import exported
     from pytest_modelformats.workers.remote import Server
 
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
@@ -706,7 +708,7 @@ def test_a_program_that_takes_the_narrow_dtype_is_fed_it(tmp_path, precision):
     }
     server = Server()
     opened = server.handle(
-        {"op": "open", "entry": "pytest_modelformats.backends.torch_export:open_session", "job": job}
+        {"op": "open", "entry": "pytest_modelformats.systems.torch.exported:open_session", "job": job}
     )
     assert opened["ok"], opened
     asked = {
@@ -717,15 +719,15 @@ def test_a_program_that_takes_the_narrow_dtype_is_fed_it(tmp_path, precision):
     ran = server.handle({"op": "run", **asked})
     assert ran["ok"], ran
     assert np.array_equal(np.load(ran["outputs"][0]).astype(np.float32), right)
-    alone, _, _ = torch_export.open_alone(job)
+    alone, _, _ = exported.open_alone(job)
     assert np.array_equal(alone({spec.name: x})[0].astype(np.float32), right)
 
 
 def test_torch_compile_without_a_compiler_is_a_missing_dependency(tmp_path, monkeypatch):
     import torch._inductor.config as inductor
 
-    from pytest_modelformats.backends import torch_compile
     from pytest_modelformats.errors import MissingDependency
+    from pytest_modelformats.systems.torch import compiled
 
     monkeypatch.setattr(inductor.cpp, "cxx", (None, str(tmp_path / "no-such-compiler")))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
@@ -737,6 +739,6 @@ def test_torch_compile_without_a_compiler_is_a_missing_dependency(tmp_path, monk
     spec = TensorSpec.parse("input:float32[N,3]")
     source = Source("plain", "plain_net:build", "factory", "pytorch", inputs=(spec,), search_path=(str(tmp_path),))
     job = SessionJob(source, tmp_path, "pytorch", "fp32", "fp32", "cpu", 1, (spec,), ())
-    session = torch_compile.open_session(job)
+    session = compiled.open_session(job)
     with pytest.raises(MissingDependency, match=r"install g\+\+"):
         session.run({"input": np.ones((2, 3), np.float32)})

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_modelformats.formats import torch_program_search
 from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.systems.torch.localise import exported
 
 pytestmark = pytest.mark.slow
 
@@ -43,9 +43,9 @@ def blamed(tmp_path, monkeypatch):
     def load(_):
         return build()
 
-    monkeypatch.setattr("pytest_modelformats.formats.torch_loading.load_module", load)
+    monkeypatch.setattr("pytest_modelformats.systems.torch.loading.load.load_module", load)
     source = {"location": "", "format": "pytorch", "reference": "", "size_bytes": 0, "digest": ""}
-    monkeypatch.setattr(torch_program_search.Source, "from_json", lambda data: data)
+    monkeypatch.setattr(exported.Source, "from_json", lambda data: data)
     rows = np.random.default_rng(0).standard_normal((6, 5, 8)).astype(np.float32)
     np.save(tmp_path / "x.npy", rows)
     limit, truths, path = PRECISIONS["fp32"].limit, str(tmp_path / "truths"), str(tmp_path / "model.xml")
@@ -57,18 +57,18 @@ def blamed(tmp_path, monkeypatch):
         model = openvino.convert_model(net, example_input=torch.from_numpy(rows), input=[("x", [-1, 5, 8])])
         openvino.save_model(model, path, compress_to_fp16=False)
         feed = {"x": str(tmp_path / "x.npy")}
-        told = torch_program_search.record(source=source, feed=feed, precision="fp32", truths=truths, seconds=60)
+        told = exported.record(source=source, feed=feed, precision="fp32", truths=truths, seconds=60)
         assert not told["reason"]
-        operators = torch_program_search.plan_openvino(artifact=path, truths=truths)["operators"]
+        operators = exported.plan_openvino(artifact=path, truths=truths)["operators"]
         exposed = str(tmp_path / "exposed.xml")
-        torch_program_search.expose_openvino(artifact=path, names=[op[0] for op in operators], path=exposed)
+        exported.expose_openvino(artifact=path, names=[op[0] for op in operators], path=exposed)
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
         results = openvino.Core().compile_model(exposed, "CPU", settings)([rows])
         files = []
         for index in range(len(operators)):
             files.append(str(tmp_path / f"{index}.npy"))
             np.save(files[-1], results[index])
-        answer = torch_program_search.blame_openvino(
+        answer = exported.blame_openvino(
             artifact=path, source=source, truths=truths, operators=operators, files=files, limit=limit
         )
         return answer, operators
@@ -110,7 +110,7 @@ def test_where_the_ir_does_not_hold_a_result_the_sentence_says_so(blamed):
 
 def test_another_layout_is_not_compared(tmp_path):
     """Of a module's results the last may be another one than the first, which is what is known."""
-    writer = torch_program_search.onnx_truths.Writer(tmp_path, "fp32")
+    writer = exported.onnx_truths.Writer(tmp_path, "fp32")
     truth = np.random.default_rng(1).standard_normal((3, 4))
     writer.add("rnn", "LSTM", truth, truth.astype(np.float32))
     writer.close()
@@ -119,7 +119,7 @@ def test_another_layout_is_not_compared(tmp_path):
 
     def blame(file):
         operators = [["__module.rnn/aten::lstm/Transpose", "rnn", "Transpose", ""]]
-        return torch_program_search.blame_openvino(
+        return exported.blame_openvino(
             artifact="", source={"format": "onnx"}, truths=str(tmp_path), operators=operators,
             files=[str(tmp_path / file)], limit=4,
         )  # fmt: skip

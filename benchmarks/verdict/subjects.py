@@ -38,9 +38,9 @@ def prepare(name: str, folder: Path) -> Subject:
     """Convert an architecture to ONNX and TorchScript as the product does; every node of the graph has a name."""
     import onnx
 
-    from pytest_modelformats.converters import onnx_from_pytorch, torchscript_from_pytorch
-    from pytest_modelformats.formats import pytorch
+    from pytest_modelformats.converters import onnx_from_pytorch
     from pytest_modelformats.inputs import make_samples, rows
+    from pytest_modelformats.systems.torch import pytorch, torchscript_from_pytorch
 
     folder.mkdir(parents=True, exist_ok=True)
     given = networks.given(name)

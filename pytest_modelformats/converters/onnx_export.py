@@ -84,14 +84,14 @@ def output_axes(job: ConversionJob) -> dict[str, dict[int, str]]:
 
 def example_arguments(job: ConversionJob) -> tuple[Any, ...]:
     """The example feed as torch tensors, in the order of the contract's inputs."""
-    from pytest_modelformats.formats.torch_calling import to_tensor
+    from pytest_modelformats.systems.torch.reference.calling import to_tensor
 
     return tuple(to_tensor(job.example[spec.name]) for spec in job.inputs)
 
 
 def positional(job: ConversionJob, module: torch.nn.Module) -> torch.nn.Module:
     """The module called by position in the contract's order, returning a flat list of its tensors."""
-    from pytest_modelformats.formats.torch_calling import contract_module
+    from pytest_modelformats.systems.torch.reference.calling import contract_module
 
     return contract_module(module, [spec.name for spec in job.inputs], flat=True)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.converters import onnx_export
-from pytest_modelformats.formats.torch_programs import load_exported
 from pytest_modelformats.schema import Converter
+from pytest_modelformats.systems.torch.loading.programs import load_exported
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.converters import onnx_export, openvino_model
-from pytest_modelformats.formats.torch_calling import plain_kernels
-from pytest_modelformats.formats.torch_loading import load_module
 from pytest_modelformats.schema import Converter
+from pytest_modelformats.systems.torch.loading.load import load_module
+from pytest_modelformats.systems.torch.reference.calling import plain_kernels
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob

@@ -59,7 +59,7 @@ class ModuleMatch:
         """Which of the module's own weights is another one in the graph, in words; fused ones cannot be compared."""
         import numpy as np
 
-        from pytest_modelformats.formats.torch_calling import to_numpy
+        from pytest_modelformats.systems.torch.reference.calling import to_numpy
 
         module = onnx_scopes.module_of(node)
         for name in node.input:

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 FORMATS: dict[str, str] = {
-    "pytorch": "pytest_modelformats.formats.pytorch:FORMAT",
-    "pt2": "pytest_modelformats.formats.pt2:FORMAT",
-    "torchscript": "pytest_modelformats.formats.torchscript:FORMAT",
+    "pytorch": "pytest_modelformats.systems.torch.pytorch:FORMAT",
+    "pt2": "pytest_modelformats.systems.torch.pt2:FORMAT",
+    "torchscript": "pytest_modelformats.systems.torch.torchscript:FORMAT",
     "onnx": "pytest_modelformats.formats.onnx:FORMAT",
     "openvino": "pytest_modelformats.formats.openvino:FORMAT",
     "golden": "pytest_modelformats.formats.golden:FORMAT",
 }
 
 CONVERTERS: dict[str, str] = {
-    "pt2_from_pytorch": "pytest_modelformats.converters.pt2_from_pytorch:CONVERTER",
-    "torchscript_from_pytorch": "pytest_modelformats.converters.torchscript_from_pytorch:TRACE",
-    "torchscript_from_pytorch_script": "pytest_modelformats.converters.torchscript_from_pytorch:SCRIPT",
+    "pt2_from_pytorch": "pytest_modelformats.systems.torch.pt2_from_pytorch:CONVERTER",
+    "torchscript_from_pytorch": "pytest_modelformats.systems.torch.torchscript_from_pytorch:TRACE",
+    "torchscript_from_pytorch_script": "pytest_modelformats.systems.torch.torchscript_from_pytorch:SCRIPT",
     "onnx_from_pytorch": "pytest_modelformats.converters.onnx_from_pytorch:DYNAMO",
     "onnx_from_pytorch_legacy": "pytest_modelformats.converters.onnx_from_pytorch:LEGACY",
     "onnx_from_pt2": "pytest_modelformats.converters.onnx_from_pt2:CONVERTER",
@@ -47,10 +47,10 @@ CONVERTERS: dict[str, str] = {
 }
 
 BACKENDS: dict[str, str] = {
-    "torch": "pytest_modelformats.backends.torch_eager:BACKEND",
-    "torch-compile": "pytest_modelformats.backends.torch_compile:BACKEND",
-    "torch-export": "pytest_modelformats.backends.torch_export:BACKEND",
-    "torchscript": "pytest_modelformats.backends.torchscript:BACKEND",
+    "torch": "pytest_modelformats.systems.torch.eager:BACKEND",
+    "torch-compile": "pytest_modelformats.systems.torch.compiled:BACKEND",
+    "torch-export": "pytest_modelformats.systems.torch.exported:BACKEND",
+    "torchscript": "pytest_modelformats.systems.torch.scripted:BACKEND",
     "onnxruntime": "pytest_modelformats.backends.onnxruntime:BACKEND",
     "openvino": "pytest_modelformats.backends.openvino:BACKEND",
 }

@@ -19,7 +19,7 @@ TRACE = Converter(
     source="pytorch",
     target="torchscript",
     precisions={"fp32": ("fp32", "fp16", "bf16")},
-    entry="pytest_modelformats.converters.torchscript_from_pytorch:trace",
+    entry="pytest_modelformats.systems.torch.torchscript_from_pytorch:trace",
     route="trace",
     requires=("torch",),
     install="pip install 'pytest-modelformats[torch]'",
@@ -28,7 +28,7 @@ TRACE = Converter(
 SCRIPT = replace(
     TRACE,
     name="torchscript_from_pytorch_script",
-    entry="pytest_modelformats.converters.torchscript_from_pytorch:script",
+    entry="pytest_modelformats.systems.torch.torchscript_from_pytorch:script",
     route="script",
     default=False,
 )
@@ -39,7 +39,7 @@ def trace(job: ConversionJob) -> dict[str, Any]:
 
     Raises: Unsupported, ConvertError.
     """
-    from pytest_modelformats.formats.torch_loading import load_module
+    from pytest_modelformats.systems.torch.loading.load import load_module
 
     return _trace(job, load_module(job.source))
 
@@ -51,9 +51,9 @@ def script(job: ConversionJob) -> dict[str, Any]:
     """
     import torch
 
-    from pytest_modelformats.formats.torch_calling import is_prefix, plain_kernels
-    from pytest_modelformats.formats.torch_loading import load_module
-    from pytest_modelformats.formats.torch_programs import first_line
+    from pytest_modelformats.systems.torch.loading.load import load_module
+    from pytest_modelformats.systems.torch.loading.programs import first_line
+    from pytest_modelformats.systems.torch.reference.calling import is_prefix, plain_kernels
 
     module = load_module(job.source)
     try:
@@ -77,8 +77,8 @@ def script(job: ConversionJob) -> dict[str, Any]:
 def _trace(job: ConversionJob, module: torch.nn.Module) -> dict[str, Any]:
     import torch
 
-    from pytest_modelformats.formats.torch_calling import contract_module, plain_kernels, to_tensor
-    from pytest_modelformats.formats.torch_programs import first_line
+    from pytest_modelformats.systems.torch.loading.programs import first_line
+    from pytest_modelformats.systems.torch.reference.calling import contract_module, plain_kernels, to_tensor
 
     names = [spec.name for spec in job.inputs]
     example = tuple(to_tensor(job.example[name]) for name in names)

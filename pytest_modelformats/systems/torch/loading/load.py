@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import SourceError, TrustError
-from pytest_modelformats.formats.torch_architecture import (
+from pytest_modelformats.systems.torch.loading.architecture import (
     Architecture,
     by_reference,
     by_stem,
     importing_from,
     names_of,
 )
-from pytest_modelformats.formats.torch_archive import foreign_globals, is_safetensors
-from pytest_modelformats.formats.torch_programs import first_line, load_exported, load_scripted
+from pytest_modelformats.systems.torch.loading.archive import foreign_globals, is_safetensors
+from pytest_modelformats.systems.torch.loading.programs import first_line, load_exported, load_scripted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,8 +13,8 @@ from pytest_modelformats.errors import (
     RunError,
     Unsupported,
 )
-from pytest_modelformats.formats.torch_calling import arguments, flatten, to_numpy, to_tensor
-from pytest_modelformats.formats.torch_programs import first_line
+from pytest_modelformats.systems.torch.loading.programs import first_line
+from pytest_modelformats.systems.torch.reference.calling import arguments, flatten, to_numpy, to_tensor
 from pytest_modelformats.workers.calls import own_dtypes
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class TorchSession:
         """
         if self._job.device != "cuda":
             return {}
-        from pytest_modelformats.backends.torch_phases import split
+        from pytest_modelformats.systems.torch.phases import split
 
         held = self._held(feed)
 
@@ -99,7 +99,7 @@ class TorchSession:
 
     def execution(self, feed: Feed) -> dict[str, Any]:
         """What PyTorch states: dtypes and devices of the weights, and the flags that decide the arithmetic."""
-        from pytest_modelformats.backends.torch_statement import stated
+        from pytest_modelformats.systems.torch.statement import stated
 
         del feed
         return stated(self._signature, self._job.device)
@@ -201,8 +201,8 @@ def _one_interop_thread() -> None:
 
 def eager_module(job: SessionJob) -> Any:
     """Return the source's module on the job's device, computing at the job's precision inside."""
-    from pytest_modelformats.formats.torch_calling import contract_module
-    from pytest_modelformats.formats.torch_loading import load_module
+    from pytest_modelformats.systems.torch.loading.load import load_module
+    from pytest_modelformats.systems.torch.reference.calling import contract_module
 
     module = load_module(job.source)
     names = [spec.name for spec in job.inputs]

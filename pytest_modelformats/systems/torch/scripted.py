@@ -5,8 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.backends.torch_alone import callable_alone, prepare_alone
-from pytest_modelformats.backends.torch_session import (
+from pytest_modelformats.errors import RunError, SourceError, TrustError
+from pytest_modelformats.schema import Backend
+from pytest_modelformats.systems.torch.alone import callable_alone, prepare_alone
+from pytest_modelformats.systems.torch.session import (
     FP16_CPU_FLAGS,
     INSTALL,
     PRECISION_DEVICES,
@@ -14,8 +16,6 @@ from pytest_modelformats.backends.torch_session import (
     TorchSession,
     prepare,
 )
-from pytest_modelformats.errors import RunError, SourceError, TrustError
-from pytest_modelformats.schema import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,7 @@ BACKEND = Backend(
         ("torchscript", "bf16"): ("bf16",),
     },
     devices=("cpu", "cuda"),
-    entry="pytest_modelformats.backends.torchscript:open_session",
+    entry="pytest_modelformats.systems.torch.scripted:open_session",
     requires=("torch",),
     install=INSTALL,
     libraries=("torch",),
@@ -47,8 +47,8 @@ def open_session(job: SessionJob) -> TorchSession:
 
     Raises: NoDevice, RunError, TrustError.
     """
-    from pytest_modelformats.formats.torch_programs import load_scripted
-    from pytest_modelformats.formats.torchscript import stated_inputs
+    from pytest_modelformats.systems.torch.loading.programs import load_scripted
+    from pytest_modelformats.systems.torch.torchscript import stated_inputs
 
     statement = prepare(job)
     try:

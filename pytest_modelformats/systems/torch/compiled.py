@@ -10,9 +10,9 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.backends import torch_eager
-from pytest_modelformats.backends.torch_alone import callable_alone, module_alone, prepare_alone
-from pytest_modelformats.backends.torch_session import TorchSession, eager_module, prepare
+from pytest_modelformats.systems.torch import eager
+from pytest_modelformats.systems.torch.alone import callable_alone, module_alone, prepare_alone
+from pytest_modelformats.systems.torch.session import TorchSession, eager_module, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import Feed, SessionJob
 
 BACKEND = replace(
-    torch_eager.BACKEND,
+    eager.BACKEND,
     name="torch-compile",
     title="torch.compile",
-    entry="pytest_modelformats.backends.torch_compile:open_session",
+    entry="pytest_modelformats.systems.torch.compiled:open_session",
     # Its maintainers, pytorch/pytorch#136833 and #118260: neither dynamo nor inductor is thread-safe.
     one_call_at_a_time="torch.compile states no support for calls from several threads (pytorch issue 118260)",
 )

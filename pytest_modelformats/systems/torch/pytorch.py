@@ -6,13 +6,8 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import ConvertError, SourceError
-from pytest_modelformats.formats.torch_archive import (
-    foreign_globals,
-    is_legacy,
-    is_safetensors,
-    zip_entries,
-)
 from pytest_modelformats.schema import Format, TensorSpec
+from pytest_modelformats.systems.torch.loading.archive import foreign_globals, is_legacy, is_safetensors, zip_entries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,14 +15,14 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.formats.torch_loading import Loaded
     from pytest_modelformats.schema import Description, Source
     from pytest_modelformats.schema.contract import Feed
+    from pytest_modelformats.systems.torch.loading.load import Loaded
 
 FORMAT = Format(
     name="pytorch",
     title="PyTorch module",
-    module="pytest_modelformats.formats.pytorch",
+    module="pytest_modelformats.systems.torch.pytorch",
     suffix="",
     precisions=("fp32", "fp16", "bf16"),
     requires=("torch",),
@@ -53,13 +48,9 @@ def sniff(path: Path, head: bytes) -> str | None:
 
 def describe(source: Source) -> Description:
     """State the module's inputs and outputs, having run it on ones; raises SourceError, TrustError."""
-    from pytest_modelformats.formats.torch_code import code_digest
-    from pytest_modelformats.formats.torch_describing import (
-        complete_inputs,
-        describe_module,
-        state_digest,
-    )
-    from pytest_modelformats.formats.torch_loading import load
+    from pytest_modelformats.systems.torch.loading.load import load
+    from pytest_modelformats.systems.torch.reference.code import code_digest
+    from pytest_modelformats.systems.torch.reference.describing import complete_inputs, describe_module, state_digest
 
     loaded = load(source)
     architecture = loaded.architecture
@@ -86,10 +77,10 @@ def _known_inputs(loaded: Loaded) -> tuple[TensorSpec, ...]:
 
 def evaluate(source: Source, feeds: Sequence[Feed], precision: str) -> tuple[list[list[np.ndarray]], str]:
     """Return the module's outputs per feed at ``float64`` or a precision, and the method; raises Unsupported."""
-    from pytest_modelformats.formats import torch_numerics
-    from pytest_modelformats.formats.torch_loading import load_module
+    from pytest_modelformats.systems.torch.loading.load import load_module
+    from pytest_modelformats.systems.torch.reference import numerics
 
-    return torch_numerics.evaluate(load_module(source), feeds, precision)
+    return numerics.evaluate(load_module(source), feeds, precision)
 
 
 def check(artifact: Path) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import RunError, Unsupported
 from pytest_modelformats.formats.rounding import DROPPED_BITS, perturbed_feed
-from pytest_modelformats.formats.torch_calling import (
+from pytest_modelformats.systems.torch.loading.programs import first_line
+from pytest_modelformats.systems.torch.reference.calling import (
     arguments,
     cast_copy,
     copy_of,
@@ -23,14 +24,13 @@ from pytest_modelformats.formats.torch_calling import (
     to_numpy,
     to_tensor,
 )
-from pytest_modelformats.formats.torch_modes import (
+from pytest_modelformats.systems.torch.reference.modes import (
     FusedOperatorError,
     by_definition,
     lifting,
     rounding,
     rounding_operands,
 )
-from pytest_modelformats.formats.torch_programs import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

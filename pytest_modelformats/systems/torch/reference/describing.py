@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import SourceError
-from pytest_modelformats.formats.torch_calling import (
+from pytest_modelformats.schema import Description, TensorSpec, classifies
+from pytest_modelformats.systems.torch.loading.programs import first_line
+from pytest_modelformats.systems.torch.reference.calling import (
     arguments,
     flatten_stating,
     parameter_names,
     plain_kernels,
     required_names,
 )
-from pytest_modelformats.formats.torch_programs import first_line
-from pytest_modelformats.schema import Description, TensorSpec, classifies
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -77,8 +77,8 @@ def module_alone(settings: Mapping[str, Any]) -> Any:
     sys.path[:0] = source["search_path"]
     reference = source["location"] if source["kind"] == "factory" else source["arch"]
     if not reference:  # a bare state_dict of an architecture that was found by its name, or a whole pickled module
-        from pytest_modelformats.formats.torch_loading import load_module
         from pytest_modelformats.schema import Source
+        from pytest_modelformats.systems.torch.loading.load import load_module
 
         module = load_module(Source.from_json(source))
     else:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.backends.torch_alone import callable_alone, prepare_alone
-from pytest_modelformats.backends.torch_session import (
+from pytest_modelformats.errors import RunError, SourceError, TrustError
+from pytest_modelformats.schema import Backend
+from pytest_modelformats.systems.torch.alone import callable_alone, prepare_alone
+from pytest_modelformats.systems.torch.session import (
     FP16_CPU_FLAGS,
     INSTALL,
     PRECISION_DEVICES,
@@ -13,8 +15,6 @@ from pytest_modelformats.backends.torch_session import (
     TorchSession,
     prepare,
 )
-from pytest_modelformats.errors import RunError, SourceError, TrustError
-from pytest_modelformats.schema import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ BACKEND = Backend(
     worker="torch",
     precisions={("pt2", "fp32"): ("fp32", "tf32"), ("pt2", "fp16"): ("fp16",), ("pt2", "bf16"): ("bf16",)},
     devices=("cpu", "cuda"),
-    entry="pytest_modelformats.backends.torch_export:open_session",
+    entry="pytest_modelformats.systems.torch.exported:open_session",
     requires=("torch",),
     install=INSTALL,
     libraries=("torch",),
@@ -42,8 +42,8 @@ def open_session(job: SessionJob) -> TorchSession:
 
     Raises: NoDevice, RunError, TrustError.
     """
-    from pytest_modelformats.formats.pt2 import stated_inputs, stated_outputs
-    from pytest_modelformats.formats.torch_programs import load_exported, module_of
+    from pytest_modelformats.systems.torch.loading.programs import load_exported, module_of
+    from pytest_modelformats.systems.torch.pt2 import stated_inputs, stated_outputs
 
     statement = prepare(job)
     try:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.backends.torch_alone import callable_alone, module_alone, prepare_alone
-from pytest_modelformats.backends.torch_session import (
+from pytest_modelformats.schema import Backend
+from pytest_modelformats.systems.torch.alone import callable_alone, module_alone, prepare_alone
+from pytest_modelformats.systems.torch.session import (
     FP16_CPU_FLAGS,
     INSTALL,
     PRECISION_DEVICES,
@@ -14,7 +15,6 @@ from pytest_modelformats.backends.torch_session import (
     eager_module,
     prepare,
 )
-from pytest_modelformats.schema import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,7 +27,7 @@ BACKEND = Backend(
     worker="torch",
     precisions={("pytorch", "fp32"): ("fp32", "tf32", "fp16", "bf16")},
     devices=("cpu", "cuda"),
-    entry="pytest_modelformats.backends.torch_eager:open_session",
+    entry="pytest_modelformats.systems.torch.eager:open_session",
     requires=("torch",),
     install=INSTALL,
     libraries=("torch",),

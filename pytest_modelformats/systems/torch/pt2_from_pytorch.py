@@ -15,7 +15,7 @@ CONVERTER = Converter(
     source="pytorch",
     target="pt2",
     precisions={"fp32": ("fp32", "fp16", "bf16")},
-    entry="pytest_modelformats.converters.pt2_from_pytorch:convert",
+    entry="pytest_modelformats.systems.torch.pt2_from_pytorch:convert",
     route="export",
     requires=("torch",),
     install="pip install 'pytest-modelformats[torch]'",
@@ -31,9 +31,9 @@ def convert(job: ConversionJob) -> dict[str, Any]:
     """
     import torch
 
-    from pytest_modelformats.formats.torch_calling import contract_module, is_prefix, plain_kernels, to_tensor
-    from pytest_modelformats.formats.torch_loading import load_module
-    from pytest_modelformats.formats.torch_programs import first_line
+    from pytest_modelformats.systems.torch.loading.load import load_module
+    from pytest_modelformats.systems.torch.loading.programs import first_line
+    from pytest_modelformats.systems.torch.reference.calling import contract_module, is_prefix, plain_kernels, to_tensor
 
     module = load_module(job.source)
     names = [spec.name for spec in job.inputs]

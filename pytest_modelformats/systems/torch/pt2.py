@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, SourceError
-from pytest_modelformats.formats.torch_archive import zip_entries
 from pytest_modelformats.schema import Format, TensorSpec
+from pytest_modelformats.systems.torch.loading.archive import zip_entries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FORMAT = Format(
     name="pt2",
     title="PyTorch exported program",
-    module="pytest_modelformats.formats.pt2",
+    module="pytest_modelformats.systems.torch.pt2",
     suffix=".pt2",
     precisions=("fp32", "fp16", "bf16"),
     requires=("torch",),
@@ -94,9 +94,9 @@ def describe(source: Source) -> Description:
     """State what the file holds of inputs and outputs; raises SourceError, TrustError."""
     from pathlib import Path
 
-    from pytest_modelformats.formats.torch_describing import complete_inputs, describe_module
-    from pytest_modelformats.formats.torch_loading import load_module
-    from pytest_modelformats.formats.torch_programs import load_exported
+    from pytest_modelformats.systems.torch.loading.load import load_module
+    from pytest_modelformats.systems.torch.loading.programs import load_exported
+    from pytest_modelformats.systems.torch.reference.describing import complete_inputs, describe_module
 
     module = load_module(source)
     inputs = source.inputs or stated_inputs(load_exported(Path(source.location), trust=source.trust)[0])
@@ -105,15 +105,15 @@ def describe(source: Source) -> Description:
 
 def evaluate(source: Source, feeds: Sequence[Feed], precision: str) -> tuple[list[list[np.ndarray]], str]:
     """Return the outputs per feed at ``float64`` or a precision, and the method; raises Unsupported."""
-    from pytest_modelformats.formats import torch_numerics
-    from pytest_modelformats.formats.torch_loading import load_module
+    from pytest_modelformats.systems.torch.loading.load import load_module
+    from pytest_modelformats.systems.torch.reference import numerics
 
-    return torch_numerics.evaluate(load_module(source), feeds, precision)
+    return numerics.evaluate(load_module(source), feeds, precision)
 
 
 def check(artifact: Path) -> None:
     """Return where torch loads the program back and its graph is well-formed; raises ConvertError."""
-    from pytest_modelformats.formats.torch_programs import load_exported
+    from pytest_modelformats.systems.torch.loading.programs import load_exported
 
     try:
         load_exported(artifact, trust=True)[0].graph_module.graph.lint()

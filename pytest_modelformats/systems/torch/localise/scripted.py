@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import Unsupported
-from pytest_modelformats.formats import onnx_localise, onnx_truths, torch_intermediates
+from pytest_modelformats.formats import onnx_localise, onnx_truths
 from pytest_modelformats.formats.onnx_scopes import unwrapped
-from pytest_modelformats.formats.torch_calling import TORCH_DTYPES, plain_kernels, to_numpy
 from pytest_modelformats.schema import PRECISIONS, Source, TensorSpec
+from pytest_modelformats.systems.torch.localise import intermediates
+from pytest_modelformats.systems.torch.reference.calling import TORCH_DTYPES, plain_kernels, to_numpy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,14 +34,14 @@ def against_modules(
     from pytest_modelformats.formats.onnx_compare import Comparison
     from pytest_modelformats.formats.onnx_lazy import LazyModel
     from pytest_modelformats.formats.onnx_modules import ModuleMatch
-    from pytest_modelformats.formats.torch_loading import load_module
+    from pytest_modelformats.systems.torch.loading.load import load_module
 
     check, arrays = onnx_localise.timer(seconds), onnx_localise.read(feed)
     module = load_module(Source.from_json(source))
     try:
-        torch_intermediates.modules_of(module)
+        intermediates.modules_of(module)
         if not onnx_truths.complete(Path(truths)):
-            torch_intermediates.record(module, arrays, precision, Path(truths), check)
+            intermediates.record(module, arrays, precision, Path(truths), check)
         known = onnx_truths.Truths(Path(truths))
         model = LazyModel(Path(artifact))
         comparison = Comparison(model, ModuleMatch(model, known, module.state_dict()), known, limit)
@@ -73,8 +74,8 @@ def torchscript(
 
     Modules are looked at when they return, so an inner one is named before the one around it.
     """
-    from pytest_modelformats.formats.torch_loading import load_module
-    from pytest_modelformats.formats.torch_programs import load_scripted
+    from pytest_modelformats.systems.torch.loading.load import load_module
+    from pytest_modelformats.systems.torch.loading.programs import load_scripted
 
     search = _ScriptSearch(
         load_module(Source.from_json(source)),
@@ -85,10 +86,10 @@ def torchscript(
         onnx_localise.timer(seconds),
     )
     try:
-        torch_intermediates.modules_of(search.module)
+        intermediates.modules_of(search.module)
         if not search.scripts:
             return {"found": None, "reason": "the script has no submodules (frozen?)", "compared": 0}
-        torch_intermediates.run(search.module, onnx_localise.read(feed), "fp32", search.look)
+        intermediates.run(search.module, onnx_localise.read(feed), "fp32", search.look)
     except (onnx_localise.OutOfTimeError, Unsupported) as error:
         return {"found": None, "reason": str(error), "compared": search.compared}
     except _Stop:
@@ -112,9 +113,9 @@ class _ScriptSearch:
     ) -> None:
         self.module, self.precision, self.limit, self.folder, self.check = module, precision, limit, folder, check
         self.scripts = {unwrapped(path): inner for path, inner in script.named_modules() if unwrapped(path)}
-        with torch_intermediates.numerics(module, "float64") as (wide, _):
+        with intermediates.numerics(module, "float64") as (wide, _):
             self._wide = dict(wide.named_modules())
-        with torch_intermediates.numerics(module, precision) as (rounded, _):
+        with intermediates.numerics(module, precision) as (rounded, _):
             self._rounded = dict(rounded.named_modules())
         self.compared = 0
         self.before: list[str] = []
@@ -126,12 +127,12 @@ class _ScriptSearch:
 
         self.check(self.compared, len(self.scripts))
         tensors = [leaf for leaf in given if isinstance(leaf, torch.Tensor)]
-        if path not in self.scripts or len(tensors) != len(given) or torch_intermediates.first_tensor(output) is None:
+        if path not in self.scripts or len(tensors) != len(given) or intermediates.first_tensor(output) is None:
             return
         truth, rounded = self._truths(path, tensors)
         try:
             with plain_kernels():
-                got = torch_intermediates.first_tensor(self.scripts[path](*self._narrow(path, tensors)))
+                got = intermediates.first_tensor(self.scripts[path](*self._narrow(path, tensors)))
         except (RuntimeError, TypeError, IndexError, NotImplementedError):
             return  # tracing may have given it other arguments
         if got is None or got.shape != truth.shape:
@@ -162,8 +163,8 @@ class _ScriptSearch:
         for modules, precision in ((self._wide, "float64"), (self._rounded, self.precision)):
             wide = precision == "float64"
             cast = [t.double() if wide and t.is_floating_point() else t for t in tensors]
-            with torch_intermediates.mode(precision):
-                result = torch_intermediates.first_tensor(modules[path](*cast))
+            with intermediates.mode(precision):
+                result = intermediates.first_tensor(modules[path](*cast))
             assert isinstance(result, torch.Tensor)  # noqa: S101 - it returned one a moment ago
             results.append(result)
         return results[0], results[1]

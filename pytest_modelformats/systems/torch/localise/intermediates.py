@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import Unsupported
-from pytest_modelformats.formats import torch_numerics
 from pytest_modelformats.formats.onnx_truths import Truths, Writer
-from pytest_modelformats.formats.torch_calling import (
+from pytest_modelformats.systems.torch.reference import numerics as torch_numerics
+from pytest_modelformats.systems.torch.reference.calling import (
     TORCH_DTYPES,
     arguments,
     copy_of,
@@ -16,7 +16,7 @@ from pytest_modelformats.formats.torch_calling import (
     to_numpy,
     to_tensor,
 )
-from pytest_modelformats.formats.torch_modes import lifting, rounding, rounding_operands
+from pytest_modelformats.systems.torch.reference.modes import lifting, rounding, rounding_operands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import SourceError, TrustError
-from pytest_modelformats.formats.torch_scan_pt2 import refuse_code
+from pytest_modelformats.systems.torch.loading.hostile_pt2 import refuse_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

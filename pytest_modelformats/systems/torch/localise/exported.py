@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import Unsupported
-from pytest_modelformats.formats import onnx_localise, onnx_truths, torch_intermediates
+from pytest_modelformats.formats import onnx_localise, onnx_truths
 from pytest_modelformats.formats.onnx_scopes import unwrapped
 from pytest_modelformats.schema import Source
+from pytest_modelformats.systems.torch.localise import intermediates
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -31,13 +32,13 @@ def record(
     *, source: dict[str, Any], feed: dict[str, str], precision: str, truths: str, seconds: float
 ) -> dict[str, Any]:
     """Every module's result is written; ``reason`` says why not."""
-    from pytest_modelformats.formats.torch_loading import load_module
+    from pytest_modelformats.systems.torch.loading.load import load_module
 
     if onnx_truths.complete(Path(truths)):
         return {"reason": ""}
     arrays, check = onnx_localise.read(feed), onnx_localise.timer(seconds)
     try:
-        torch_intermediates.record(load_module(Source.from_json(source)), arrays, precision, Path(truths), check)
+        intermediates.record(load_module(Source.from_json(source)), arrays, precision, Path(truths), check)
     except (onnx_localise.OutOfTimeError, Unsupported) as error:
         return {"reason": str(error)}
     return {"reason": ""}
@@ -72,9 +73,9 @@ def exported_program(
     """The first module of a ``.pt2`` whose result is wrong, run node by node by torch.fx."""
     import torch
 
-    from pytest_modelformats.formats.torch_calling import arguments, plain_kernels, to_numpy, to_tensor
-    from pytest_modelformats.formats.torch_loading import load_module
-    from pytest_modelformats.formats.torch_programs import load_exported
+    from pytest_modelformats.systems.torch.loading.load import load_module
+    from pytest_modelformats.systems.torch.loading.programs import load_exported
+    from pytest_modelformats.systems.torch.reference.calling import arguments, plain_kernels, to_numpy, to_tensor
 
     told = record(source=source, feed=feed, precision=precision, truths=truths, seconds=seconds)
     if told["reason"]:
@@ -90,7 +91,7 @@ def exported_program(
     class Looking(torch.fx.Interpreter):  # type: ignore[misc] # torch is untyped here
         def run_node(self, node: Any) -> Any:
             result = super().run_node(node)
-            tensor = torch_intermediates.first_tensor(result)
+            tensor = intermediates.first_tensor(result)
             if node.name in named and tensor is not None:
                 errors[node.name] = known.distance(named[node.name], to_numpy(tensor.float())).ratio
             return result
@@ -296,7 +297,7 @@ def _other_constant(artifact: Path, path: str, source: dict[str, Any]) -> str:
     """Which weight of a module is another one in the IR, whose constants keep their names, in words."""
     import openvino
 
-    from pytest_modelformats.formats.torch_loading import load_module
+    from pytest_modelformats.systems.torch.loading.load import load_module
 
     if not path or source["format"] != "pytorch":
         return ""

@@ -1,0 +1,1 @@
+"""PyTorch: modules and their weights, exported programs, TorchScript, eager and compiled execution."""

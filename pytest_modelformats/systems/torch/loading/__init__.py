@@ -1,0 +1,1 @@
+"""Opening a PyTorch file that may be a stranger's."""

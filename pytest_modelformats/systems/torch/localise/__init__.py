@@ -1,0 +1,1 @@
+"""Where in a PyTorch model the first wrong value is."""
