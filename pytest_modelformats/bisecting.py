@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _TORCH = "pytest_modelformats.systems.torch.localise.scripted"
 _PROGRAM = "pytest_modelformats.systems.torch.localise.exported"
-_ONNX = "pytest_modelformats.formats.onnx_localise"
+_ONNX = "pytest_modelformats.systems.onnx.localise.requests"
 _MODULES = ("torch", "onnx")
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.locating import Search
 
-_ONNX = "pytest_modelformats.formats.onnx_localise"
+_ONNX = "pytest_modelformats.systems.onnx.localise.requests"
 # So much is held at once, and so many results are asked for at once: a runtime plans its memory by its outputs.
 CHUNK_BYTES = 16_000_000
 CHUNK_TENSORS = 128

@@ -29,7 +29,7 @@ RUNTIME = "localise"
 # Rows looked at: all that the batch law takes where the file is small, one where a row alone is work enough.
 ROWS = 8
 SMALL_BYTES = 20_000_000
-_ONNX = "pytest_modelformats.formats.onnx_localise"
+_ONNX = "pytest_modelformats.systems.onnx.localise.requests"
 
 
 @dataclass(slots=True)

@@ -180,7 +180,7 @@ from pytest_modelformats.schema import Backend
 
 BACKEND = Backend(
     name="imaginary", title="Imaginary", worker="imaginary", precisions={{("onnx", "fp32"): ("fp32",)}},
-    devices=("cpu",), entry="pytest_modelformats.backends.onnxruntime:open_session", requires=("{requires}",),
+    devices=("cpu",), entry="pytest_modelformats.systems.onnxruntime.backend:open_session", requires=("{requires}",),
     install="pip install imaginary", needs_cpu_flags={{"fp32": ("unheard_of",)}},
 )
 """

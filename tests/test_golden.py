@@ -303,7 +303,7 @@ def test_noise_and_error_of_a_sampled_output_are_those_over_the_sample(in_part, 
     assert isinstance(held, sampled.Sampled)
     assert (held.shape, held.values.shape) == ((8, 3), (8, 1))
     assert np.array_equal(held.values, full[:, held.positions])
-    from pytest_modelformats.formats import onnx
+    from pytest_modelformats.systems.onnx import format as onnx
 
     model = Source("tiny", str(shelf / "tiny.onnx"), "onnx", "onnx")
     feeds = form.stored_samples(source(in_part)).feeds

@@ -12,7 +12,7 @@ from pytest_modelformats.workers.pool import Pool
 
 pytestmark = pytest.mark.alone
 
-ENTRY = "pytest_modelformats.backends.onnxruntime:open_session"
+ENTRY = "pytest_modelformats.systems.onnxruntime.backend:open_session"
 LAYERS, WIDTH = 24, 1024
 WEIGHTS = LAYERS * WIDTH * WIDTH * 4
 

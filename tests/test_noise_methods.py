@@ -15,9 +15,10 @@ import pytest
 import torch
 
 from pytest_modelformats import floating, naming, noise_methods
-from pytest_modelformats.formats import onnx as onnx_format
-from pytest_modelformats.formats import onnx_reference, rounding
+from pytest_modelformats.formats import rounding
 from pytest_modelformats.schema import PRECISIONS, Source, TensorSpec
+from pytest_modelformats.systems.onnx import format as onnx_format
+from pytest_modelformats.systems.onnx.reference import evaluate as onnx_reference
 from pytest_modelformats.systems.torch.reference import modes, numerics
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"

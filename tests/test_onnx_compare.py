@@ -12,8 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_modelformats import exposing, localise
-from pytest_modelformats.formats import onnx_localise, onnx_truths
 from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.systems.onnx.localise import requests as onnx_localise
+from pytest_modelformats.systems.onnx.localise import truths as onnx_truths
 
 ROWS = np.random.default_rng(3).standard_normal((8, 8)).astype(np.float32)
 WEIGHTS = {

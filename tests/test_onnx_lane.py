@@ -18,17 +18,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from pytest_modelformats.backends import onnxruntime as ort_backend
-from pytest_modelformats.converters import (
-    onnx_fp16_from_onnx,
-    onnx_from_pt2,
-    onnx_from_pytorch,
-    onnx_from_torchscript,
-)
 from pytest_modelformats.errors import ConvertError, NoDevice, RunError, SourceError, Unsupported
-from pytest_modelformats.formats import onnx as onnx_format
 from pytest_modelformats.schema import Source, TensorSpec
 from pytest_modelformats.schema.contract import ConversionJob, SessionJob
+from pytest_modelformats.systems.onnx import format as onnx_format
+from pytest_modelformats.systems.onnx import fp16_from_onnx, from_pt2, from_pytorch, from_torchscript
+from pytest_modelformats.systems.onnxruntime import backend as ort_backend
 
 FLOAT = TensorProto.FLOAT
 
@@ -82,7 +77,7 @@ def conversion(tmp_path, monkeypatch):
 
     def make(module, specs, outputs, *, input_path=None, target=".onnx", precision="fp32", **options):
         module = module.eval()
-        monkeypatch.setattr(onnx_from_pytorch, "load_module", lambda _source: module)
+        monkeypatch.setattr(from_pytorch, "load_module", lambda _source: module)
         folder = tmp_path / f"job{next(count)}"
         folder.mkdir()
         generator = np.random.default_rng(3)
@@ -153,7 +148,7 @@ def saved(model, path):
 def cnn_onnx(conversion):
     """A small CNN, exported."""
     job = conversion(Cnn(), CNN_IN, CNN_OUT)
-    onnx_from_pytorch.convert_legacy(job)
+    from_pytorch.convert_legacy(job)
     return job
 
 
@@ -250,7 +245,7 @@ def test_a_stated_input_that_contradicts_the_file_is_refused(cnn_onnx, spec, sai
 
 def test_an_index_into_an_embedding_is_bounded_by_its_rows(conversion):
     job = conversion(Masked(), MASKED_IN, MASKED_OUT)
-    onnx_from_pytorch.convert_legacy(job)
+    from_pytorch.convert_legacy(job)
     ids, mask = onnx_format.describe(source_of(job.output)).inputs
     assert (ids.low, ids.high) == (0, 10)
     assert mask.low is None
@@ -400,7 +395,7 @@ def test_where_the_evaluator_computes_in_float32_the_noise_is_estimated(tmp_path
 
 
 def test_an_evaluator_that_strays_from_onnx_runtime_is_not_believed(cnn_onnx, monkeypatch):
-    from pytest_modelformats.formats import onnx_run
+    from pytest_modelformats.systems.onnx.reference import run as onnx_run
 
     honest = onnx_run.run_reference
     monkeypatch.setattr(onnx_run, "run_reference", lambda *a: [[y * 1.05 for y in row] for row in honest(*a)])
@@ -411,14 +406,14 @@ def test_an_evaluator_that_strays_from_onnx_runtime_is_not_believed(cnn_onnx, mo
 
 # --- converting ------------------------------------------------------------------------------
 
-ROUTES = [onnx_from_pytorch.convert_dynamo, onnx_from_pytorch.convert_legacy]
+ROUTES = [from_pytorch.convert_dynamo, from_pytorch.convert_legacy]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("convert", ROUTES)
 def test_names_symbols_and_numbers_survive_the_export(conversion, convert):
     module = Masked().eval()
-    legacy = convert is onnx_from_pytorch.convert_legacy  # tracing bakes the length into nn.MultiheadAttention
+    legacy = convert is from_pytorch.convert_legacy  # tracing bakes the length into nn.MultiheadAttention
     specs = [replace(s, shape=("N", 3)) for s in MASKED_IN] if legacy else MASKED_IN
     job = conversion(module, specs, MASKED_OUT)
     facts = convert(job)
@@ -458,12 +453,12 @@ def test_a_mapping_is_flattened_and_inputs_are_matched_by_name(conversion, conve
 def test_an_opset_that_the_exporter_did_not_write_is_an_error(conversion):
     job = conversion(Cnn(), CNN_IN, CNN_OUT, opset=13)
     with pytest.raises(ConvertError, match=r"asked for opset 13, the exporter wrote 18.*--mf-opset 18.*onnx\.legacy"):
-        onnx_from_pytorch.convert_dynamo(job)
+        from_pytorch.convert_dynamo(job)
 
 
 def test_opset_13_by_the_legacy_exporter(conversion):
     job = conversion(Cnn(), CNN_IN, CNN_OUT, opset=13)
-    assert onnx_from_pytorch.convert_legacy(job)["opset"] == 13
+    assert from_pytorch.convert_legacy(job)["opset"] == 13
     onnx_format.check(job.output)
 
 
@@ -480,14 +475,14 @@ def test_a_module_that_branches_on_its_data_is_a_convert_error(conversion):
     specs = [TensorSpec("x", "float32", ("N", 4))]
     job = conversion(Branch(), specs, [TensorSpec("y", "float32", ("N", 4))])
     with pytest.raises(ConvertError, match="data-dependent"):
-        onnx_from_pytorch.convert_dynamo(job)
-    facts = onnx_from_pytorch.convert_legacy(job)
+        from_pytorch.convert_dynamo(job)
+    facts = from_pytorch.convert_legacy(job)
     assert "Python boolean" in facts["warnings"][0]
 
 
 def test_without_the_option_dynamic_the_shapes_are_the_examples(conversion):
     job = conversion(Cnn(), CNN_IN, CNN_OUT, dynamic=False)
-    onnx_from_pytorch.convert_legacy(job)
+    from_pytorch.convert_legacy(job)
     assert session_of(job).inputs[0].shape == (2, 1, 8, 8)
 
 
@@ -497,7 +492,7 @@ def test_the_export_of_an_exported_program_keeps_names_and_dynamic_batch(convers
     program = torch.export.export(module, (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: batch},))
     torch.export.save(program, tmp_path / "m.pt2")
     job = conversion(module, CNN_IN, CNN_OUT, input_path=tmp_path / "m.pt2")
-    onnx_from_pt2.convert(job)
+    from_pt2.convert(job)
     onnx_format.check(job.output)
     assert_runs_like(module, job)
 
@@ -507,7 +502,7 @@ def test_the_export_of_a_script_keeps_names_and_dynamic_batch(conversion, tmp_pa
     with torch.no_grad():
         torch.jit.trace(module, (torch.zeros(2, 1, 8, 8),)).save(tmp_path / "m.pt")
     job = conversion(module, CNN_IN, CNN_OUT, input_path=tmp_path / "m.pt")
-    onnx_from_torchscript.convert(job)
+    from_torchscript.convert(job)
     onnx_format.check(job.output)
     assert_runs_like(module, job)
 
@@ -526,7 +521,7 @@ def assert_runs_like(module, job, tolerance=2e-6):
 def test_a_model_turned_to_fp16_holds_fp16_weights_behind_fp32_inputs(conversion, cnn_onnx):
     before = onnx.load(cnn_onnx.output)
     job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=cnn_onnx.output, precision="fp16")
-    facts = onnx_fp16_from_onnx.convert(job)
+    facts = fp16_from_onnx.convert(job)
     onnx_format.check(job.output)
     after = onnx.load(job.output)
     kinds = {t.data_type for t in after.graph.initializer if t.data_type != TensorProto.INT64}
@@ -550,12 +545,12 @@ def test_what_computes_in_fp16_in_places_is_no_model_to_turn_to_fp16(conversion,
     onnx.save(model, tmp_path / "mixed.onnx")
     job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=tmp_path / "mixed.onnx", precision="fp16")
     with pytest.raises(Unsupported, match=r"'mixed\.onnx' computes in fp16 in places already"):
-        onnx_fp16_from_onnx.convert(job)
+        fp16_from_onnx.convert(job)
 
 
 def test_the_truth_of_an_fp16_model_is_its_own_weights_in_float64(conversion, cnn_onnx):
     job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=cnn_onnx.output, precision="fp16")
-    onnx_fp16_from_onnx.convert(job)
+    fp16_from_onnx.convert(job)
     feeds = [{"image": np.random.default_rng(1).standard_normal((4, 1, 8, 8), dtype=np.float32)}]
     source = source_of(job.output)
     truth, method = onnx_format.evaluate(source, feeds, "float64")
@@ -638,9 +633,9 @@ def test_the_bound_call_runs_the_inputs_handed_over(tmp_path):
 
 def test_the_backend_imports_neither_onnx_nor_numpy_by_itself():
     code = (
-        "import sys; import pytest_modelformats.backends.onnxruntime, pytest_modelformats.formats.onnx, "
+        "import sys; import pytest_modelformats.systems.onnxruntime.backend, pytest_modelformats.systems.onnx.format, "
         "pytest_modelformats.formats.openvino, pytest_modelformats.backends.openvino, "
-        "pytest_modelformats.converters.onnx_from_pytorch, pytest_modelformats.converters.openvino_from_pytorch; "
+        "pytest_modelformats.systems.onnx.from_pytorch, pytest_modelformats.converters.openvino_from_pytorch; "
         "print([m for m in ('numpy', 'onnx', 'torch', 'openvino', 'onnxruntime') if m in sys.modules])"
     )
     root = Path(__file__).resolve().parent.parent
@@ -650,7 +645,8 @@ def test_the_backend_imports_neither_onnx_nor_numpy_by_itself():
 
 
 def test_where_rounding_nodes_do_not_run_the_noise_is_perturbed(cnn_onnx, monkeypatch):
-    from pytest_modelformats.formats import onnx_reference, onnx_rounding
+    from pytest_modelformats.systems.onnx.reference import evaluate as onnx_reference
+    from pytest_modelformats.systems.onnx.reference import rounding as onnx_rounding
 
     feeds = [{"image": np.random.default_rng(1).standard_normal((8, 1, 8, 8), dtype=np.float32)}]
     monkeypatch.setattr(onnx_reference, "FLOAT32_ONLY", frozenset({"Conv"}))
@@ -679,7 +675,9 @@ def test_where_rounding_nodes_do_not_run_the_noise_is_perturbed(cnn_onnx, monkey
 @pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
 def test_nodes_that_round_are_bit_equal_to_rounding(tmp_path, precision):
     """ONNX Runtime removes neither the casts nor the differences; for tf32 it is the operand that is rounded."""
-    from pytest_modelformats.formats import onnx_rounding, onnx_run, rounding
+    from pytest_modelformats.formats import rounding
+    from pytest_modelformats.systems.onnx.reference import rounding as onnx_rounding
+    from pytest_modelformats.systems.onnx.reference import run as onnx_run
 
     eye = numpy_helper.from_array(np.eye(32, dtype=np.float32), "eye")
     model = graph(
@@ -695,7 +693,7 @@ def test_nodes_that_round_are_bit_equal_to_rounding(tmp_path, precision):
 
 def test_sizes_are_not_rounded(tmp_path):
     """What says how large something is stays exact: a scale of 2.001 would give another shape at bf16."""
-    from pytest_modelformats.formats import onnx_reference
+    from pytest_modelformats.systems.onnx.reference import evaluate as onnx_reference
 
     scales = numpy_helper.from_array(np.array([1, 1, 2.125, 2.125], np.float32), "scales")
     model = graph(

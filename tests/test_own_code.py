@@ -42,7 +42,7 @@ def digest():
 
 
 def test_a_module_is_known_by_its_file():
-    assert len(module_digest("pytest_modelformats.formats.onnx")) == 64
+    assert len(module_digest("pytest_modelformats.systems.onnx.format")) == 64
     assert module_digest("sys") == ""
     assert imported_digest("sys") == ""
     assert imported_digest("nowhere.at_all") == ""
@@ -59,8 +59,8 @@ def test_what_it_imports_of_its_package_counts_at_any_place(parcel, file):
 
 def test_a_converter_of_this_package_is_known_by_what_it_converts_with():
     """Also by the helpers that only its functions import; by no backend, and not by the plan."""
-    asked = _imports("pytest_modelformats.converters.onnx_from_pytorch")
-    assert {"pytest_modelformats.converters.onnx_export", "pytest_modelformats.systems.torch.loading.load"} <= set(
+    asked = _imports("pytest_modelformats.systems.onnx.from_pytorch")
+    assert {"pytest_modelformats.systems.onnx.exporting", "pytest_modelformats.systems.torch.loading.load"} <= set(
         asked
     )
     digests = {imported_digest(c.entry.partition(":")[0]) for c in registry.converters().values()}

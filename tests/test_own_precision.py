@@ -11,9 +11,9 @@ from inner_run import two_layers
 from onnx import TensorProto, helper, numpy_helper
 from onnxconverter_common import float16
 
-from pytest_modelformats.formats.onnx_precision import precision
 from pytest_modelformats.own_file import finer_is_faithful
 from pytest_modelformats.schema import Cell, Decision, Outcome, OutputParity, PlannedCell, Step, Verdict
+from pytest_modelformats.systems.onnx.precision import precision
 
 
 def half(path, *, keep_io_types):

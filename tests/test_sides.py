@@ -28,7 +28,7 @@ pytestmark = pytest.mark.alone
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the planted slow-down is the benchmark's
 
-ONNXRUNTIME = "pytest_modelformats.backends.onnxruntime:open_session"
+ONNXRUNTIME = "pytest_modelformats.systems.onnxruntime.backend:open_session"
 PINS = hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1
 
 

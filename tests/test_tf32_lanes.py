@@ -9,9 +9,9 @@ import onnxruntime
 import pytest
 import torch
 
-from pytest_modelformats.backends import onnxruntime as ort_backend
 from pytest_modelformats.schema import Source
 from pytest_modelformats.schema.contract import SessionJob
+from pytest_modelformats.systems.onnxruntime import backend as ort_backend
 from pytest_modelformats.systems.torch import session as torch_session
 
 

@@ -11,7 +11,7 @@ import pytest
 from inner_run import ONE_CELL
 from onnx import TensorProto, helper, numpy_helper
 
-from pytest_modelformats.formats.onnx import training_nodes
+from pytest_modelformats.systems.onnx.format import training_nodes
 from pytest_modelformats.training_mode import sentence, without
 
 TRAINS = numpy_helper.from_array(np.ones((), bool), "trains")

@@ -499,7 +499,7 @@ def run_onnx(worker, model, tmp_path):
     answer = worker.request(
         "open",
         PATIENCE_S,
-        entry="pytest_modelformats.backends.onnxruntime:open_session",
+        entry="pytest_modelformats.systems.onnxruntime.backend:open_session",
         job=job(artifact=str(path), format="onnx", inputs=specs, options={"optimization": "all"}),
     )
     got = worker.request(

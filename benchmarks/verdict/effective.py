@@ -115,7 +115,7 @@ def run_float64(model: onnx.ModelProto, inputs: Sequence[Feed]) -> list[Outputs]
     import numpy as np
     from onnx import ModelProto, TensorProto
 
-    from pytest_modelformats.formats.onnx_graph import retype
+    from pytest_modelformats.systems.onnx.graph import retype
 
     raised = ModelProto()
     raised.CopyFrom(model)

@@ -38,8 +38,8 @@ def prepare(name: str, folder: Path) -> Subject:
     """Convert an architecture to ONNX and TorchScript as the product does; every node of the graph has a name."""
     import onnx
 
-    from pytest_modelformats.converters import onnx_from_pytorch
     from pytest_modelformats.inputs import make_samples, rows
+    from pytest_modelformats.systems.onnx import from_pytorch
     from pytest_modelformats.systems.torch import pytorch, torchscript_from_pytorch
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def prepare(name: str, folder: Path) -> Subject:
     description = pytorch.describe(source)
     example = rows(make_samples(description.inputs, 2, 0), 0, 2)
     graph, traced = folder / f"{name}.onnx", folder / f"{name}.ts.pt"
-    onnx_from_pytorch.convert_dynamo(_job(source, description, example, graph))
+    from_pytorch.convert_dynamo(_job(source, description, example, graph))
     torchscript_from_pytorch.trace(_job(source, description, example, traced))
     model = onnx.load(graph)
     if name == "quantised":

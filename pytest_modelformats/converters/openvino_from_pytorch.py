@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.converters import onnx_export, openvino_model
+from pytest_modelformats.converters import openvino_model
 from pytest_modelformats.schema import Converter
+from pytest_modelformats.systems.onnx import exporting
 from pytest_modelformats.systems.torch.loading.load import load_module
 from pytest_modelformats.systems.torch.reference.calling import plain_kernels
 
@@ -30,13 +31,13 @@ def convert(job: ConversionJob) -> dict[str, Any]:
     """Trace the module on the example; symbolic dimensions stay dynamic."""
     import openvino
 
-    module = onnx_export.positional(job, load_module(job.source))
+    module = exporting.positional(job, load_module(job.source))
 
     def trace() -> Any:
         with plain_kernels():
             return openvino.convert_model(
                 module,
-                example_input=onnx_export.example_arguments(job),
+                example_input=exporting.example_arguments(job),
                 input=openvino_model.partial_inputs(job),
             )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.converters import onnx_export, openvino_model
+from pytest_modelformats.converters import openvino_model
 from pytest_modelformats.schema import Converter
+from pytest_modelformats.systems.onnx import exporting
 from pytest_modelformats.systems.torch.loading.programs import load_scripted
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def convert(job: ConversionJob) -> dict[str, Any]:
     def translate() -> Any:
         return openvino.convert_model(
             script,
-            example_input=onnx_export.example_arguments(job),
+            example_input=exporting.example_arguments(job),
             input=openvino_model.partial_inputs(job),
         )
 

@@ -44,7 +44,7 @@ HANGS = _backend("onnx-hangs-alone", "hangs_alone")
 def _open(job: SessionJob, change: Callable[[onnx.ModelProto], None]) -> Session:
     import onnx
 
-    from pytest_modelformats.backends.onnxruntime import open_session
+    from pytest_modelformats.systems.onnxruntime.backend import open_session
 
     model = onnx.load(str(job.artifact))
     change(model)

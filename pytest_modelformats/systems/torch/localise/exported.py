@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import Unsupported
-from pytest_modelformats.formats import onnx_localise, onnx_truths
-from pytest_modelformats.formats.onnx_scopes import unwrapped
 from pytest_modelformats.schema import Source
+from pytest_modelformats.systems.onnx.localise import requests as onnx_localise
+from pytest_modelformats.systems.onnx.localise import truths as onnx_truths
+from pytest_modelformats.systems.onnx.localise.scopes import unwrapped
 from pytest_modelformats.systems.torch.localise import intermediates
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import Unsupported
-from pytest_modelformats.formats.onnx_truths import Truths, Writer
+from pytest_modelformats.systems.onnx.localise.truths import Truths, Writer
 from pytest_modelformats.systems.torch.reference import numerics as torch_numerics
 from pytest_modelformats.systems.torch.reference.calling import (
     TORCH_DTYPES,

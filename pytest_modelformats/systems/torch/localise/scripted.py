@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import Unsupported
-from pytest_modelformats.formats import onnx_localise, onnx_truths
-from pytest_modelformats.formats.onnx_scopes import unwrapped
 from pytest_modelformats.schema import PRECISIONS, Source, TensorSpec
+from pytest_modelformats.systems.onnx.localise import requests as onnx_localise
+from pytest_modelformats.systems.onnx.localise import truths as onnx_truths
+from pytest_modelformats.systems.onnx.localise.scopes import unwrapped
 from pytest_modelformats.systems.torch.localise import intermediates
 from pytest_modelformats.systems.torch.reference.calling import TORCH_DTYPES, plain_kernels, to_numpy
 
@@ -31,9 +32,9 @@ def against_modules(
     limit: float,
 ) -> dict[str, Any]:
     """The first operator of an ONNX graph after which a module's result is not the module's any more."""
-    from pytest_modelformats.formats.onnx_compare import Comparison
-    from pytest_modelformats.formats.onnx_lazy import LazyModel
-    from pytest_modelformats.formats.onnx_modules import ModuleMatch
+    from pytest_modelformats.systems.onnx.localise.compare import Comparison
+    from pytest_modelformats.systems.onnx.localise.modules import ModuleMatch
+    from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
     from pytest_modelformats.systems.torch.loading.load import load_module
 
     check, arrays = onnx_localise.timer(seconds), onnx_localise.read(feed)

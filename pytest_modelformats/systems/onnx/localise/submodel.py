@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.companions import companions
-from pytest_modelformats.formats import onnx_steps
+from pytest_modelformats.systems.onnx.reference import steps as onnx_steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-    from pytest_modelformats.formats.onnx_lazy import LazyModel
+    from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
 
 
 def cut(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.converters import onnx_export
 from pytest_modelformats.schema import Converter
+from pytest_modelformats.systems.onnx import exporting
 from pytest_modelformats.systems.torch.loading.programs import load_exported
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ CONVERTER = Converter(
     source="pt2",
     target="onnx",
     precisions={"fp32": ("fp32",)},
-    entry="pytest_modelformats.converters.onnx_from_pt2:convert",
+    entry="pytest_modelformats.systems.onnx.from_pt2:convert",
     route="pt2",
     requires=("torch", "onnx", "onnxscript"),
     install="pip install 'pytest-modelformats[torch,onnx]'",
@@ -31,14 +31,14 @@ def convert(job: ConversionJob) -> dict[str, Any]:
 
     program, _module = load_exported(job.input, trust=job.source.trust or job.source.format != "pt2")
     exporter = f"torch.onnx.export(ExportedProgram) of torch {torch.__version__}"
-    with onnx_export.exporting(job, exporter) as heard:
+    with exporting.exporting(job, exporter) as heard:
         torch.onnx.export(
             program,
             (),
             str(job.output),
-            **onnx_export.names(job),
+            **exporting.names(job),
             opset_version=job.options.get("opset"),
-            external_data=job.input.stat().st_size > onnx_export.INLINE_LIMIT_BYTES,
+            external_data=job.input.stat().st_size > exporting.INLINE_LIMIT_BYTES,
             verbose=False,
         )
-    return onnx_export.facts(job, exporter, heard, "write --mf-opset {got}")
+    return exporting.facts(job, exporter, heard, "write --mf-opset {got}")

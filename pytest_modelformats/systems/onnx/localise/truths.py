@@ -11,8 +11,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.formats import onnx_steps
 from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.systems.onnx.reference import steps as onnx_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.formats.onnx_lazy import LazyModel
+    from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
 
 _INDEX = "index.json"
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.companions import _field
 from pytest_modelformats.errors import SourceError, Unsupported
-from pytest_modelformats.formats import onnx_graph
+from pytest_modelformats.systems.onnx import graph as onnx_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, SourceError, Unsupported
-from pytest_modelformats.formats import onnx_graph, onnx_precision, onnx_training, stated_inputs
-from pytest_modelformats.formats.onnx_reference import evaluate_onnx
-from pytest_modelformats.formats.onnx_wire import sniff_onnx
+from pytest_modelformats.formats import stated_inputs
 from pytest_modelformats.schema import Description, Format, TensorSpec, classifies
+from pytest_modelformats.systems.onnx import graph as onnx_graph
+from pytest_modelformats.systems.onnx import precision as onnx_precision
+from pytest_modelformats.systems.onnx import training
+from pytest_modelformats.systems.onnx.reference.evaluate import evaluate_onnx
+from pytest_modelformats.systems.onnx.wire import sniff_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 FORMAT = Format(
     name="onnx",
     title="ONNX",
-    module="pytest_modelformats.formats.onnx",
+    module="pytest_modelformats.systems.onnx.format",
     suffix=".onnx",
     precisions=("fp32", "fp16"),
     requires=("onnx",),
@@ -34,7 +37,7 @@ FORMAT = Format(
 )
 
 
-training_nodes = onnx_training.training_nodes
+training_nodes = training.training_nodes
 relocate = onnx_graph.relocate
 precision = onnx_precision.precision
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.converters import onnx_export
 from pytest_modelformats.schema import Converter
+from pytest_modelformats.systems.onnx import exporting
 from pytest_modelformats.systems.torch.loading.programs import load_scripted
 from pytest_modelformats.systems.torch.reference.calling import plain_kernels
 
@@ -17,7 +17,7 @@ CONVERTER = Converter(
     source="torchscript",
     target="onnx",
     precisions={"fp32": ("fp32",)},
-    entry="pytest_modelformats.converters.onnx_from_torchscript:convert",
+    entry="pytest_modelformats.systems.onnx.from_torchscript:convert",
     route="torchscript",
     requires=("torch", "onnx"),
     install="pip install 'pytest-modelformats[torch,onnx]'",
@@ -32,16 +32,16 @@ def convert(job: ConversionJob) -> dict[str, Any]:
 
     script = load_scripted(job.input, trust=job.source.trust or job.source.format != "torchscript").eval()
     exporter = f"torch.onnx.export(ScriptModule) of torch {torch.__version__}"
-    axes = {s.name: a for s, a in zip(job.inputs, onnx_export.dynamic_axes(job), strict=True) if a}
-    with plain_kernels(), onnx_export.exporting(job, exporter) as heard:
+    axes = {s.name: a for s, a in zip(job.inputs, exporting.dynamic_axes(job), strict=True) if a}
+    with plain_kernels(), exporting.exporting(job, exporter) as heard:
         torch.onnx.export(
             script,
-            onnx_export.example_arguments(job),
+            exporting.example_arguments(job),
             str(job.output),
-            **onnx_export.names(job),
-            dynamic_axes=axes | onnx_export.output_axes(job),
+            **exporting.names(job),
+            dynamic_axes=axes | exporting.output_axes(job),
             opset_version=job.options.get("opset"),
             dynamo=False,
             verbose=False,
         )
-    return onnx_export.facts(job, exporter, heard, "write --mf-opset {got}")
+    return exporting.facts(job, exporter, heard, "write --mf-opset {got}")

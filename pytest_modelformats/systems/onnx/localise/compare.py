@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.formats import onnx_steps
-from pytest_modelformats.formats.onnx_truths import worst
+from pytest_modelformats.systems.onnx.localise.truths import worst
+from pytest_modelformats.systems.onnx.reference import steps as onnx_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-    from pytest_modelformats.formats.onnx_lazy import LazyModel
-    from pytest_modelformats.formats.onnx_match import Matched
-    from pytest_modelformats.formats.onnx_truths import Truths
+    from pytest_modelformats.systems.onnx.localise.match import Matched
+    from pytest_modelformats.systems.onnx.localise.truths import Truths
+    from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
 
 # An operator whose inputs are off by this share of what its output is, or more, may only pass an error on.
 _PASSED_ON = 0.25

@@ -3,7 +3,7 @@
 For fp16 and bf16 every operator's floating result passes through a cast and back; for tf32 the
 operands of products are split as Veltkamp does, which leaves their 11 leading bits.
 
-Measured in ``onnx_reference.py``. At fp16 and bf16 the noise of recurrent networks is 0.6 to 0.9 times
+Measured in ``systems/onnx/reference/evaluate.py``. At fp16 and bf16 the noise of recurrent networks is 0.6 to 0.9 times
 PyTorch's, because the inner steps of LSTM, GRU and RNN are not reached; of all others 0.9 to 1.4.
 """
 
@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.formats import onnx_graph
-from pytest_modelformats.formats.onnx_run import PRODUCTS, RECURRENT
 from pytest_modelformats.formats.rounding import DROPPED_BITS
 from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.systems.onnx import graph as onnx_graph
+from pytest_modelformats.systems.onnx.reference.run import PRODUCTS, RECURRENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

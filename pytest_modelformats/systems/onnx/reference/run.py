@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.backends.onnxruntime import missing_feature
 from pytest_modelformats.errors import MissingDependency, RunError, Unsupported
-from pytest_modelformats.formats import onnx_graph, rounding, stepwise
+from pytest_modelformats.formats import rounding, stepwise
 from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.systems.onnx import graph as onnx_graph
+from pytest_modelformats.systems.onnxruntime.backend import missing_feature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.converters import onnx_export
 from pytest_modelformats.errors import ConvertError, Unsupported
-from pytest_modelformats.formats import onnx_graph
 from pytest_modelformats.schema import Converter
+from pytest_modelformats.systems.onnx import exporting
+from pytest_modelformats.systems.onnx import graph as onnx_graph
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob
@@ -18,7 +18,7 @@ CONVERTER = Converter(
     source="onnx",
     target="onnx",
     precisions={"fp32": ("fp16",)},
-    entry="pytest_modelformats.converters.onnx_fp16_from_onnx:convert",
+    entry="pytest_modelformats.systems.onnx.fp16_from_onnx:convert",
     route="fp16",
     requires=("onnx", "onnxconverter_common"),
     install="pip install 'pytest-modelformats[onnx]'",
@@ -48,7 +48,7 @@ def convert(job: ConversionJob) -> dict[str, Any]:
             reason = onnx_graph.first_line(error)
             msg = f"onnxconverter-common cannot turn '{job.input.name}' to fp16: {reason}"
             raise ConvertError(msg) from error
-    large = half.ByteSize() > onnx_export.INLINE_LIMIT_BYTES
+    large = half.ByteSize() > exporting.INLINE_LIMIT_BYTES
     onnx.save(half, str(job.output), save_as_external_data=large, location=f"{job.output.name}.data" if large else None)
     truncated = sum("truncated" in str(w.message) for w in caught)
     return {

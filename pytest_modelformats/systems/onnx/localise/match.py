@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pytest_modelformats.formats import onnx_steps
+from pytest_modelformats.systems.onnx.reference import steps as onnx_steps
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-    from pytest_modelformats.formats.onnx_lazy import LazyModel
+    from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
 
 # Names are trusted where at least this share of the tensors has a namesake made by the same operator. Two
 # exports of one network by torch's two exporters share none; a graph with one fault in it shares nearly all.

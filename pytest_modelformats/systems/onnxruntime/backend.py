@@ -21,7 +21,7 @@ BACKEND = Backend(
     worker="onnxruntime",
     precisions={("onnx", "fp32"): ("fp32", "tf32"), ("onnx", "fp16"): ("fp16",)},
     devices=("cpu", "cuda"),
-    entry="pytest_modelformats.backends.onnxruntime:open_session",
+    entry="pytest_modelformats.systems.onnxruntime.backend:open_session",
     requires=("onnxruntime",),
     install="pip install 'pytest-modelformats[onnxruntime]'",
     libraries=("onnxruntime", "onnxruntime-gpu"),
@@ -245,7 +245,7 @@ class OnnxRuntimeSession:
 
     def execution(self, feed: Feed) -> dict[str, Any]:
         """What ONNX Runtime ran for a feed, where and at which precision: from a profile of a session of its own."""
-        from pytest_modelformats.backends.onnxruntime_profile import profiled
+        from pytest_modelformats.systems.onnxruntime.profile import profiled
 
         providers = [str(provider) for provider in self._session.get_providers()]
         guarded = self._device != "cpu"

@@ -28,8 +28,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import RunError, Unsupported
-from pytest_modelformats.formats import onnx_graph, onnx_rounding, onnx_run, rounding
+from pytest_modelformats.formats import rounding
 from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.systems.onnx import graph as onnx_graph
+from pytest_modelformats.systems.onnx.reference import rounding as onnx_rounding
+from pytest_modelformats.systems.onnx.reference import run as onnx_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

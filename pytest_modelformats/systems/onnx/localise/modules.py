@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.formats import onnx_scopes, onnx_steps
+from pytest_modelformats.systems.onnx.localise import scopes as onnx_scopes
+from pytest_modelformats.systems.onnx.reference import steps as onnx_steps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import onnx
 
-    from pytest_modelformats.formats.onnx_lazy import LazyModel
-    from pytest_modelformats.formats.onnx_truths import Truths
+    from pytest_modelformats.systems.onnx.localise.truths import Truths
+    from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
 
 
 class ModuleMatch:

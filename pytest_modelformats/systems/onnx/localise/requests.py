@@ -7,12 +7,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.formats import onnx_scopes, onnx_steps, onnx_submodel, onnx_truths
-from pytest_modelformats.formats.onnx_compare import Comparison, Found, title
-from pytest_modelformats.formats.onnx_lazy import LazyModel
-from pytest_modelformats.formats.onnx_match import Match
 from pytest_modelformats.schema import TensorSpec
 from pytest_modelformats.surroundings import memory, reset_peak
+from pytest_modelformats.systems.onnx.localise import scopes as onnx_scopes
+from pytest_modelformats.systems.onnx.localise import submodel as onnx_submodel
+from pytest_modelformats.systems.onnx.localise import truths as onnx_truths
+from pytest_modelformats.systems.onnx.localise.compare import Comparison, Found, title
+from pytest_modelformats.systems.onnx.localise.match import Match
+from pytest_modelformats.systems.onnx.reference import steps as onnx_steps
+from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

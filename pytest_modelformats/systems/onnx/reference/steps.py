@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.formats import onnx_graph, onnx_run, rounding
+from pytest_modelformats.formats import rounding
 from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.systems.onnx import graph as onnx_graph
+from pytest_modelformats.systems.onnx.reference import run as onnx_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
-    from pytest_modelformats.formats.onnx_lazy import LazyModel
+    from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
 
 
 class Steps:

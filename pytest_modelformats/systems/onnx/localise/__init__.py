@@ -1,0 +1,1 @@
+"""Where in an ONNX graph the first wrong value is."""

@@ -1,0 +1,1 @@
+"""What an ONNX graph computes in float64 and at each precision."""

@@ -1,0 +1,1 @@
+"""ONNX Runtime: opens and runs ONNX files."""
