@@ -208,9 +208,10 @@ def golden() -> None:
 @evaluating
 def export(model: str, output: Path | None, **chosen: Any) -> None:
     """Evaluate MODEL and write its inputs, truth, noise floors and contract into one file."""
-    from pytest_modelformats import configuration, golden_export, golden_file
+    from pytest_modelformats import configuration, golden_export
     from pytest_modelformats.campaign import stages_of
     from pytest_modelformats.source import find_sources
+    from pytest_modelformats.systems.golden import file as golden_file
 
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in chosen.items() if value}
     settings = configuration.load(configuration.project_root(Path.cwd()), {**given, "model": [model]})
@@ -239,8 +240,9 @@ def _watched(what: str) -> Callable[[float], None]:
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 def show(file: Path) -> None:
     """Show what is in a golden bundle; nothing of it is run."""
-    from pytest_modelformats import golden_export, golden_file
+    from pytest_modelformats import golden_export
     from pytest_modelformats.source import identify
+    from pytest_modelformats.systems.golden import file as golden_file
 
     form, _ = identify(file)
     if form != "golden":

@@ -8,14 +8,15 @@ from dataclasses import asdict
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import __version__, batches, golden_file, laws, metamorphic, naming, reroll
+from pytest_modelformats import __version__, batches, laws, metamorphic, naming, reroll
 from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
 from pytest_modelformats.floating import CLASSIFIED, POINT_LIMIT
-from pytest_modelformats.formats.golden import feed_key
 from pytest_modelformats.noise import measure_noise
 from pytest_modelformats.sampled import Sampled, rows_of, take
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.schema.plain import plain
+from pytest_modelformats.systems.golden import file as golden_file
+from pytest_modelformats.systems.golden.format import feed_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -235,8 +236,8 @@ def _manifest(models: Models, model: str, writer: Writer) -> dict[str, Any]:
 
 def told(golden: golden_file.GoldenFile) -> Iterator[str]:
     """What is in a golden bundle, line by line."""
-    from pytest_modelformats.formats import golden as form
     from pytest_modelformats.schema import Source
+    from pytest_modelformats.systems.golden import format as form
 
     source = Source(golden.path.stem, str(golden.path), "golden", "golden")
     description, samples = form.description_of(golden), form.stored_samples(source)

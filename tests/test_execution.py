@@ -10,7 +10,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pytest_modelformats.backends import openvino as openvino_backend
 from pytest_modelformats.execution import Node, contradiction, examined, misplaced, tally
 from pytest_modelformats.noise import Noise
 from pytest_modelformats.report.executed import executed
@@ -18,6 +17,7 @@ from pytest_modelformats.schema import Cell, Decision, Outcome, OutputParity, Pl
 from pytest_modelformats.schema.contract import SessionJob
 from pytest_modelformats.systems.onnxruntime import backend as ort_backend
 from pytest_modelformats.systems.onnxruntime.profile import MOST_BYTES, profiled, read_profile
+from pytest_modelformats.systems.openvino import backend as openvino_backend
 
 NOISE = {p: [Noise(rms, 4 * rms, rms)] for p, rms in {"fp32": 1e-6, "fp16": 1e-3, "bf16": 8e-3}.items()}
 

@@ -18,12 +18,13 @@ import thin
 from click.testing import CliRunner
 from inner_run import two_layers
 
-from pytest_modelformats import golden_export, golden_file, sampled
+from pytest_modelformats import golden_export, sampled
 from pytest_modelformats.cli import commands
 from pytest_modelformats.errors import SourceError, Unsupported
-from pytest_modelformats.formats import golden as form
 from pytest_modelformats.schema import Source
 from pytest_modelformats.source import identify
+from pytest_modelformats.systems.golden import file as golden_file
+from pytest_modelformats.systems.golden import format as form
 
 SUITES = "contract,parity,batch,determinism"
 # What is said of a check beside what depends on the run.

@@ -634,8 +634,8 @@ def test_the_bound_call_runs_the_inputs_handed_over(tmp_path):
 def test_the_backend_imports_neither_onnx_nor_numpy_by_itself():
     code = (
         "import sys; import pytest_modelformats.systems.onnxruntime.backend, pytest_modelformats.systems.onnx.format, "
-        "pytest_modelformats.formats.openvino, pytest_modelformats.backends.openvino, "
-        "pytest_modelformats.systems.onnx.from_pytorch, pytest_modelformats.converters.openvino_from_pytorch; "
+        "pytest_modelformats.systems.openvino.format, pytest_modelformats.systems.openvino.backend, "
+        "pytest_modelformats.systems.onnx.from_pytorch, pytest_modelformats.systems.openvino.from_pytorch; "
         "print([m for m in ('numpy', 'onnx', 'torch', 'openvino', 'onnxruntime') if m in sys.modules])"
     )
     root = Path(__file__).resolve().parent.parent

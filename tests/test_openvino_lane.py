@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from pytest_modelformats.backends import openvino as ov_backend
-from pytest_modelformats.converters import (
-    openvino_fp16_weights_from_openvino,
-    openvino_from_onnx,
-    openvino_from_pt2,
-    openvino_from_pytorch,
-    openvino_from_torchscript,
-)
 from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
-from pytest_modelformats.formats import openvino as ov_format
 from pytest_modelformats.schema import Source, TensorSpec
 from pytest_modelformats.schema.contract import ConversionJob, SessionJob
+from pytest_modelformats.systems.openvino import backend as ov_backend
+from pytest_modelformats.systems.openvino import format as ov_format
+from pytest_modelformats.systems.openvino import (
+    fp16_weights_from_openvino,
+    from_onnx,
+    from_pt2,
+    from_pytorch,
+    from_torchscript,
+)
 
 
 class Cnn(nn.Module):
@@ -73,7 +73,7 @@ def conversion(tmp_path, monkeypatch):
 
     def make(module, specs, outputs, *, input_path=None, precision="fp32"):
         module = module.eval()
-        monkeypatch.setattr(openvino_from_pytorch, "load_module", lambda _source: module)
+        monkeypatch.setattr(from_pytorch, "load_module", lambda _source: module)
         folder = tmp_path / f"job{next(count)}"
         folder.mkdir()
         generator = np.random.default_rng(3)
@@ -99,10 +99,8 @@ def converted(tmp_path_factory):
     example = {"image": np.random.default_rng(3).standard_normal((2, 1, 8, 8), dtype=np.float32)}
     source = Source("net", "tests:net", "factory", "pytorch")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(openvino_from_pytorch, "load_module", lambda _source: Cnn().eval())
-        openvino_from_pytorch.convert(
-            ConversionJob(source, path, path, "fp32", "fp32", tuple(CNN_IN), tuple(CNN_OUT), example)
-        )
+        patch.setattr(from_pytorch, "load_module", lambda _source: Cnn().eval())
+        from_pytorch.convert(ConversionJob(source, path, path, "fp32", "fp32", tuple(CNN_IN), tuple(CNN_OUT), example))
     return path.parent
 
 
@@ -220,7 +218,7 @@ def test_the_reference_says_that_it_is_estimated_and_grows_with_the_rounding_uni
 
 def test_an_ir_with_compressed_weights_has_a_reference_too(conversion, cnn_ir):
     job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=cnn_ir.output, precision="fp16-weights")
-    openvino_fp16_weights_from_openvino.convert(job)
+    fp16_weights_from_openvino.convert(job)
     feeds = [{"image": images(4)}]
     truth, _ = ov_format.evaluate(source_of(job.output), feeds, "float64")
     noise = rms(ov_format.evaluate(source_of(job.output), feeds, "fp32")[0][0][0] - truth[0][0])
@@ -237,7 +235,7 @@ def test_a_module_is_converted_with_its_names_and_dynamic_batch(cnn_ir):
 def test_two_inputs_and_two_outputs_keep_names_dtypes_and_order(conversion):
     module = Masked().eval()
     job = conversion(module, MASKED_IN, MASKED_OUT)
-    openvino_from_pytorch.convert(job)
+    from_pytorch.convert(job)
     session = open_ir(job.output)
     assert [str(s) for s in session.inputs] == ["ids:int64[N,3]", "mask:float32[N,3]"]
     assert [str(s) for s in session.outputs] == ["hidden:float32[N,3,8]", "token:int64[N,3]"]
@@ -256,7 +254,7 @@ def test_an_exported_program_is_converted_with_its_names_and_dynamic_batch(conve
     program = torch.export.export(Cnn().eval(), (torch.zeros(2, 1, 8, 8),), dynamic_shapes=({0: batch},))
     torch.export.save(program, tmp_path / "m.pt2")
     job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=tmp_path / "m.pt2")
-    openvino_from_pt2.convert(job)
+    from_pt2.convert(job)
     assert_runs_like_the_cnn(job)
 
 
@@ -264,14 +262,14 @@ def test_a_program_exported_for_one_batch_size_is_refused_where_the_batch_is_sym
     torch.export.save(torch.export.export(Cnn().eval(), (torch.zeros(2, 1, 8, 8),)), tmp_path / "m.pt2")
     job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=tmp_path / "m.pt2")
     with pytest.raises(ConvertError, match=r"dimension 0 \('batch'\) of 'image' of 'net' was fixed to 2"):
-        openvino_from_pt2.convert(job)
+        from_pt2.convert(job)
 
 
 def test_a_script_is_converted_with_its_names_and_dynamic_batch(conversion, tmp_path):
     with torch.no_grad():
         torch.jit.trace(Cnn().eval(), (torch.zeros(2, 1, 8, 8),)).save(tmp_path / "m.pt")
     job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=tmp_path / "m.pt")
-    openvino_from_torchscript.convert(job)
+    from_torchscript.convert(job)
     assert_runs_like_the_cnn(job)
 
 
@@ -282,13 +280,13 @@ def test_an_onnx_model_is_converted_with_its_names_and_dynamic_batch(conversion,
         output_names=["logits"], dynamic_axes=axes, dynamo=False,
     )  # fmt: skip
     job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=tmp_path / "m.onnx")
-    openvino_from_onnx.convert(job)
+    from_onnx.convert(job)
     assert_runs_like_the_cnn(job)
 
 
 def test_compressed_weights_are_half_the_size_and_run_in_fp32(conversion, cnn_ir):
     job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=cnn_ir.output, precision="fp16-weights")
-    openvino_fp16_weights_from_openvino.convert(job)
+    fp16_weights_from_openvino.convert(job)
     sizes = [path.with_suffix(".bin").stat().st_size for path in (cnn_ir.output, job.output)]
     assert sizes[1] < 0.6 * sizes[0]
     assert_runs_like_the_cnn(job, "fp16-weights", "fp16-weights", tolerance=2e-3)
@@ -323,13 +321,13 @@ def test_an_output_that_is_an_input_or_another_output_keeps_its_own_name(convers
     path = tmp_path / "m.onnx"
     job = conversion(Shared(), SHARED_IN, SHARED_OUT, input_path=path)
     if route == "torch":
-        openvino_from_pytorch.convert(job)
+        from_pytorch.convert(job)
     else:
         names = {"input_names": ["x", "ids"], "output_names": [s.name for s in SHARED_OUT], "dynamo": False}
         axes = {spec.name: {0: "N"} for spec in (*SHARED_IN, *SHARED_OUT)}
         example = (torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64))
         torch.onnx.export(Shared().eval(), example, str(path), dynamic_axes=axes, **names)
-        openvino_from_onnx.convert(job)
+        from_onnx.convert(job)
     ov_format.check(job.output)
     session = open_ir(job.output)
     assert [str(s) for s in session.inputs] == ["x:float32[N,3]", "ids:int64[N]"]
@@ -348,14 +346,14 @@ def test_an_output_that_is_called_as_an_input_is_unsupported(conversion):
 
     spec = TensorSpec("output", "float32", ("N", 3))
     with pytest.raises(Unsupported, match="of 'net' are both called 'output'"):
-        openvino_from_pytorch.convert(conversion(Named(), [spec], [spec]))
+        from_pytorch.convert(conversion(Named(), [spec], [spec]))
 
 
 def test_an_operator_without_conversion_rule_is_unsupported_and_named(conversion):
     spec = TensorSpec("x", "float32", ("N", 4))
     job = conversion(Bessel(), [spec], [TensorSpec("y", "float32", ("N", 4))])
     with pytest.raises(Unsupported, match="aten::special_bessel_j0"):
-        openvino_from_pytorch.convert(job)
+        from_pytorch.convert(job)
 
 
 def test_a_lost_input_is_a_convert_error(conversion):
@@ -365,7 +363,7 @@ def test_a_lost_input_is_a_convert_error(conversion):
 
     job = conversion(Deaf(), MASKED_IN, [MASKED_OUT[1]])
     try:
-        openvino_from_pytorch.convert(job)
+        from_pytorch.convert(job)
     except ConvertError as error:
         assert "1 inputs, the source 2 (ids, mask)" in str(error)  # noqa: PT017 - OpenVINO may also keep it
     else:
@@ -374,7 +372,7 @@ def test_a_lost_input_is_a_convert_error(conversion):
 
 def test_inputs_are_matched_by_name_where_the_contract_has_another_order(conversion):
     job = conversion(Masked(), MASKED_IN[::-1], MASKED_OUT)
-    openvino_from_pytorch.convert(job)
+    from_pytorch.convert(job)
     assert [str(s) for s in open_ir(job.output).inputs] == ["mask:float32[N,3]", "ids:int64[N,3]"]
 
 
@@ -477,7 +475,9 @@ def test_nodes_that_round_are_bit_equal_to_rounding(precision):
     import openvino
     from openvino import opset13
 
-    from pytest_modelformats.formats import openvino_reference, openvino_rounding, rounding
+    from pytest_modelformats.formats import rounding
+    from pytest_modelformats.systems.openvino import reference as openvino_reference
+    from pytest_modelformats.systems.openvino import rounding as openvino_rounding
 
     values = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
     x = opset13.parameter([-1, 32], np.float32, name="x")
@@ -502,7 +502,7 @@ def test_noise_by_rounding_nodes_is_torchs_own(cnn_ir, precision):
 
 
 def test_where_rounding_nodes_do_not_run_the_noise_is_perturbed(cnn_ir, monkeypatch):
-    from pytest_modelformats.formats import openvino_rounding
+    from pytest_modelformats.systems.openvino import rounding as openvino_rounding
 
     def refuse(*_arguments):
         raise RuntimeError("no such operator")

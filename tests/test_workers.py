@@ -555,7 +555,7 @@ def test_missing_runtime_of_a_foreign_environment_is_a_missing_dependency(pool, 
     """What is installed here is not installed there."""
     worker = pool.get(foreign, "openvino", ("openvino",))
     with pytest.raises(MissingDependency, match="openvino"):
-        worker.request("open", PATIENCE_S, entry="pytest_modelformats.backends.openvino:open_session", job=job())
+        worker.request("open", PATIENCE_S, entry="pytest_modelformats.systems.openvino.backend:open_session", job=job())
 
 
 def test_interpreter_that_does_not_exist_is_told_of(pool, tmp_path):

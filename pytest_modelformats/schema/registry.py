@@ -24,8 +24,8 @@ FORMATS: dict[str, str] = {
     "pt2": "pytest_modelformats.systems.torch.pt2:FORMAT",
     "torchscript": "pytest_modelformats.systems.torch.torchscript:FORMAT",
     "onnx": "pytest_modelformats.systems.onnx.format:FORMAT",
-    "openvino": "pytest_modelformats.formats.openvino:FORMAT",
-    "golden": "pytest_modelformats.formats.golden:FORMAT",
+    "openvino": "pytest_modelformats.systems.openvino.format:FORMAT",
+    "golden": "pytest_modelformats.systems.golden.format:FORMAT",
 }
 
 CONVERTERS: dict[str, str] = {
@@ -37,12 +37,12 @@ CONVERTERS: dict[str, str] = {
     "onnx_from_pt2": "pytest_modelformats.systems.onnx.from_pt2:CONVERTER",
     "onnx_from_torchscript": "pytest_modelformats.systems.onnx.from_torchscript:CONVERTER",
     "onnx_fp16_from_onnx": "pytest_modelformats.systems.onnx.fp16_from_onnx:CONVERTER",
-    "openvino_from_pytorch": "pytest_modelformats.converters.openvino_from_pytorch:CONVERTER",
-    "openvino_from_pt2": "pytest_modelformats.converters.openvino_from_pt2:CONVERTER",
-    "openvino_from_torchscript": "pytest_modelformats.converters.openvino_from_torchscript:CONVERTER",
-    "openvino_from_onnx": "pytest_modelformats.converters.openvino_from_onnx:CONVERTER",
+    "openvino_from_pytorch": "pytest_modelformats.systems.openvino.from_pytorch:CONVERTER",
+    "openvino_from_pt2": "pytest_modelformats.systems.openvino.from_pt2:CONVERTER",
+    "openvino_from_torchscript": "pytest_modelformats.systems.openvino.from_torchscript:CONVERTER",
+    "openvino_from_onnx": "pytest_modelformats.systems.openvino.from_onnx:CONVERTER",
     "openvino_fp16_weights_from_openvino": (
-        "pytest_modelformats.converters.openvino_fp16_weights_from_openvino:CONVERTER"
+        "pytest_modelformats.systems.openvino.fp16_weights_from_openvino:CONVERTER"
     ),
 }
 
@@ -52,7 +52,7 @@ BACKENDS: dict[str, str] = {
     "torch-export": "pytest_modelformats.systems.torch.exported:BACKEND",
     "torchscript": "pytest_modelformats.systems.torch.scripted:BACKEND",
     "onnxruntime": "pytest_modelformats.systems.onnxruntime.backend:BACKEND",
-    "openvino": "pytest_modelformats.backends.openvino:BACKEND",
+    "openvino": "pytest_modelformats.systems.openvino.backend:BACKEND",
 }
 
 # What people call it, where the spelling is nearer to another name.

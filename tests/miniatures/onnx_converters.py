@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.converters.openvino_from_onnx import CONVERTER as OPENVINO
-from pytest_modelformats.converters.openvino_from_onnx import convert as convert_ir
 from pytest_modelformats.systems.onnx.from_pytorch import DYNAMO, convert_dynamo, convert_legacy
+from pytest_modelformats.systems.openvino.from_onnx import CONVERTER as OPENVINO
+from pytest_modelformats.systems.openvino.from_onnx import convert as convert_ir
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob

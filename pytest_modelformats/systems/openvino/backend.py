@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import RunError, Unsupported
-from pytest_modelformats.formats import openvino_ir
 from pytest_modelformats.schema import Backend
+from pytest_modelformats.systems.openvino import ir as openvino_ir
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ BACKEND = Backend(
         ("openvino", "fp16-weights"): ("fp16-weights",),
     },
     devices=("cpu",),
-    entry="pytest_modelformats.backends.openvino:open_session",
+    entry="pytest_modelformats.systems.openvino.backend:open_session",
     requires=("openvino",),
     install="pip install 'pytest-modelformats[openvino]'",
     libraries=("openvino",),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.converters import openvino_model
 from pytest_modelformats.schema import Converter
+from pytest_modelformats.systems.openvino import writing
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob
@@ -15,7 +15,7 @@ CONVERTER = Converter(
     source="onnx",
     target="openvino",
     precisions={"fp32": ("fp32",)},
-    entry="pytest_modelformats.converters.openvino_from_onnx:convert",
+    entry="pytest_modelformats.systems.openvino.from_onnx:convert",
     route="onnx",
     requires=("openvino",),
     install="pip install 'pytest-modelformats[openvino]'",
@@ -28,4 +28,4 @@ def convert(job: ConversionJob) -> dict[str, Any]:
     """Translate the ONNX graph; names and symbolic dimensions are those of the graph."""
     import openvino
 
-    return openvino_model.write(job, lambda: openvino.convert_model(str(job.input)))
+    return writing.write(job, lambda: openvino.convert_model(str(job.input)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.converters import openvino_model
 from pytest_modelformats.schema import Converter
 from pytest_modelformats.systems.onnx import exporting
+from pytest_modelformats.systems.openvino import writing
 from pytest_modelformats.systems.torch.loading.load import load_module
 from pytest_modelformats.systems.torch.reference.calling import plain_kernels
 
@@ -18,7 +18,7 @@ CONVERTER = Converter(
     source="pytorch",
     target="openvino",
     precisions={"fp32": ("fp32",)},
-    entry="pytest_modelformats.converters.openvino_from_pytorch:convert",
+    entry="pytest_modelformats.systems.openvino.from_pytorch:convert",
     route="torch",
     requires=("torch", "openvino"),
     install="pip install 'pytest-modelformats[torch,openvino]'",
@@ -38,7 +38,7 @@ def convert(job: ConversionJob) -> dict[str, Any]:
             return openvino.convert_model(
                 module,
                 example_input=exporting.example_arguments(job),
-                input=openvino_model.partial_inputs(job),
+                input=writing.partial_inputs(job),
             )
 
-    return openvino_model.write(job, trace)
+    return writing.write(job, trace)

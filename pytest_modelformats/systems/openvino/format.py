@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from xml.parsers import expat
 
 from pytest_modelformats.errors import ConvertError, SourceError
-from pytest_modelformats.formats import openvino_ir, stated_inputs
-from pytest_modelformats.formats.openvino_reference import evaluate_openvino
+from pytest_modelformats.formats import stated_inputs
 from pytest_modelformats.schema import Description, Format, classifies
+from pytest_modelformats.systems.openvino import ir as openvino_ir
+from pytest_modelformats.systems.openvino.reference import evaluate_openvino
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 FORMAT = Format(
     name="openvino",
     title="OpenVINO IR",
-    module="pytest_modelformats.formats.openvino",
+    module="pytest_modelformats.systems.openvino.format",
     suffix=".xml",
     precisions=("fp32", "fp16-weights"),
     requires=("openvino",),

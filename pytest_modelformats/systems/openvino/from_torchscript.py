@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.converters import openvino_model
 from pytest_modelformats.schema import Converter
 from pytest_modelformats.systems.onnx import exporting
+from pytest_modelformats.systems.openvino import writing
 from pytest_modelformats.systems.torch.loading.programs import load_scripted
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ CONVERTER = Converter(
     source="torchscript",
     target="openvino",
     precisions={"fp32": ("fp32",)},
-    entry="pytest_modelformats.converters.openvino_from_torchscript:convert",
+    entry="pytest_modelformats.systems.openvino.from_torchscript:convert",
     route="torchscript",
     requires=("torch", "openvino"),
     install="pip install 'pytest-modelformats[torch,openvino]'",
@@ -36,7 +36,7 @@ def convert(job: ConversionJob) -> dict[str, Any]:
         return openvino.convert_model(
             script,
             example_input=exporting.example_arguments(job),
-            input=openvino_model.partial_inputs(job),
+            input=writing.partial_inputs(job),
         )
 
-    return openvino_model.write(job, translate)
+    return writing.write(job, translate)

@@ -10,26 +10,26 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import golden_file
 from pytest_modelformats.errors import ConvertError, SourceError, Unsupported
 from pytest_modelformats.schema import DTYPES, PRECISIONS, Description, Format, TensorSpec
+from pytest_modelformats.systems.golden import file as golden_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
 
-    from pytest_modelformats.golden_file import GoldenFile
     from pytest_modelformats.inputs import Samples
     from pytest_modelformats.noise import Noise
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import Source
     from pytest_modelformats.schema.contract import Feed
+    from pytest_modelformats.systems.golden.file import GoldenFile
 
 FORMAT = Format(
     name="golden",
     title="golden bundle",
-    module="pytest_modelformats.formats.golden",
+    module="pytest_modelformats.systems.golden.format",
     suffix=".golden",
     precisions=(),
     named_inputs=True,

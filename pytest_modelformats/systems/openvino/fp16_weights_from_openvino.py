@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError
-from pytest_modelformats.formats import openvino_ir
 from pytest_modelformats.schema import Converter
+from pytest_modelformats.systems.openvino import ir as openvino_ir
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob
@@ -16,7 +16,7 @@ CONVERTER = Converter(
     source="openvino",
     target="openvino",
     precisions={"fp32": ("fp16-weights",)},
-    entry="pytest_modelformats.converters.openvino_fp16_weights_from_openvino:convert",
+    entry="pytest_modelformats.systems.openvino.fp16_weights_from_openvino:convert",
     route="fp16-weights",
     requires=("openvino",),
     install="pip install 'pytest-modelformats[openvino]'",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.converters import openvino_model
 from pytest_modelformats.schema import Converter
+from pytest_modelformats.systems.openvino import writing
 from pytest_modelformats.systems.torch.loading.programs import load_exported
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ CONVERTER = Converter(
     source="pt2",
     target="openvino",
     precisions={"fp32": ("fp32",)},
-    entry="pytest_modelformats.converters.openvino_from_pt2:convert",
+    entry="pytest_modelformats.systems.openvino.from_pt2:convert",
     route="pt2",
     requires=("torch", "openvino"),
     install="pip install 'pytest-modelformats[torch,openvino]'",
@@ -31,7 +31,7 @@ def convert(job: ConversionJob) -> dict[str, Any]:
 
     program, _module = load_exported(job.input, trust=job.source.trust or job.source.format != "pt2")
     _require_dynamic(program, job)
-    return openvino_model.write(job, lambda: openvino.convert_model(program))
+    return writing.write(job, lambda: openvino.convert_model(program))
 
 
 def _require_dynamic(program: Any, job: ConversionJob) -> None:
@@ -44,4 +44,4 @@ def _require_dynamic(program: Any, job: ConversionJob) -> None:
         shape = getattr(values.get(name), "shape", ())
         for position, (dim, size) in enumerate(zip(spec.shape or (), shape, strict=False)):
             if isinstance(dim, str) and isinstance(size, int):
-                raise openvino_model.fixed_dimension(job, spec, position, size)
+                raise writing.fixed_dimension(job, spec, position, size)

@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, Unsupported
-from pytest_modelformats.formats import openvino_ir
+from pytest_modelformats.systems.openvino import ir as openvino_ir
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,1 +1,0 @@
-"""One file per runtime; the contract is :class:`pytest_modelformats.schema.Backend` and ``contract.Session``."""

@@ -1,1 +1,0 @@
-"""One file per ``<target>_from_<source>``; the contract is :class:`pytest_modelformats.schema.Converter`."""

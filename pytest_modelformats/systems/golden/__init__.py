@@ -1,0 +1,1 @@
+"""Golden bundles: inputs and outputs that were stored, as a source without a model."""

@@ -1,0 +1,1 @@
+"""OpenVINO: its IR, the converters that make it, and its runtime."""
