@@ -16,7 +16,7 @@ from pytest_modelformats.schema.registry import suggest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_modelformats.options import Settings
+    from pytest_modelformats.settings.options import Settings
 
 RECORD = "results.jsonl"
 FOLDER = "baselines"
@@ -134,7 +134,7 @@ def _started(path: Path) -> str:
 
 def _keep_files(record: Path, folder: Path, root: Path) -> None:
     """Copy the artifacts that lie outside of the cache: candidates, and sources that run as they are."""
-    from pytest_modelformats.companions import companions
+    from pytest_modelformats.source.companions import companions
 
     with record.open(encoding="utf-8") as handle:
         for text in handle:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats import laws, row_noise
 from pytest_modelformats.compare import judge
 from pytest_modelformats.errors import ConvertError, RunError, Unsupported
-from pytest_modelformats.inputs import why_fixed
 from pytest_modelformats.noise_profile import FEWEST
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
 from pytest_modelformats.single_input import MOVES, neighbour, size
+from pytest_modelformats.source.samples import why_fixed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -10,8 +10,8 @@ from pytest_modelformats.schema import FailureKind, Outcome, Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_modelformats.options import Budget
     from pytest_modelformats.schema import Timing
+    from pytest_modelformats.settings.options import Budget
 
 
 def within(cell: str, timing: Timing, budgets: Sequence[Budget]) -> Verdict:

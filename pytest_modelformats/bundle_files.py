@@ -23,12 +23,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import __version__, bundle_script, machine
-from pytest_modelformats.companions import companions
+from pytest_modelformats import __version__, bundle_script
 from pytest_modelformats.errors import CacheError
 from pytest_modelformats.schema import Outcome, registry
 from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.schema.redact import redacted
+from pytest_modelformats.settings import machine
+from pytest_modelformats.source.companions import companions
 from pytest_modelformats.workers import calls
 
 if TYPE_CHECKING:

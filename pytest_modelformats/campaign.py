@@ -9,9 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import configuration, expectations, machine, options, plan, source, tolerances, unmet
+from pytest_modelformats import expectations, plan, tolerances, unmet
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.schema import registry
+from pytest_modelformats.settings import load as configuration
+from pytest_modelformats.settings import machine, options
+from pytest_modelformats.source import identify as source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,10 +24,10 @@ if TYPE_CHECKING:
     from pytest_modelformats.baseline import Baseline
     from pytest_modelformats.compared import Comparisons
     from pytest_modelformats.expectations import Expectation
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.recorded import Recorded
     from pytest_modelformats.reuse import Reuse
     from pytest_modelformats.schema import PlannedCell, Source
+    from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.stages import Stages
 
 # Starting more workers ahead than this would cost more memory than the waiting saves.

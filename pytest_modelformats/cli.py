@@ -20,15 +20,15 @@ from pytest_modelformats.commands.registry import registry_commands
 from pytest_modelformats.commands.selecting import with_options
 from pytest_modelformats.commands.selftest import selftest
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
-from pytest_modelformats.options import OPTIONS
+from pytest_modelformats.settings.options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_modelformats.doctor import Diagnosis
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.report.lines import Run
     from pytest_modelformats.schema import Plan, Source
+    from pytest_modelformats.settings.options import Settings
 
 RECORD = "results.jsonl"
 REPORTS = {"html": ".html", "md": ".md", "terminal": ".txt"}
@@ -59,9 +59,11 @@ def selection(command: Callable[..., None]) -> Callable[..., None]:
 @selection
 def plan(models: tuple[str, ...], **chosen: Any) -> None:
     """Show every cell of MODEL: how its artifact is made, and whether it runs or why not. Nothing is run."""
-    from pytest_modelformats import configuration, machine, unmet
+    from pytest_modelformats import unmet
     from pytest_modelformats.plan import absent, build_plan
-    from pytest_modelformats.source import find_candidates, find_sources
+    from pytest_modelformats.settings import load as configuration
+    from pytest_modelformats.settings import machine
+    from pytest_modelformats.source.identify import find_candidates, find_sources
 
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in chosen.items() if value}
     if models:
@@ -119,8 +121,8 @@ def doctor(cache: str | None) -> None:
     """Show what this machine can run and what it lacks, with the lines that install it."""
     from rich.console import Console
 
-    from pytest_modelformats import configuration
     from pytest_modelformats.doctor import diagnose
+    from pytest_modelformats.settings import load as configuration
 
     settings = configuration.load(configuration.project_root(Path.cwd()), {"cache": cache} if cache else {})
     found = diagnose(settings.cache)
@@ -208,9 +210,10 @@ def golden() -> None:
 @evaluating
 def export(model: str, output: Path | None, **chosen: Any) -> None:
     """Evaluate MODEL and write its inputs, truth, noise floors and contract into one file."""
-    from pytest_modelformats import configuration, golden_export
+    from pytest_modelformats import golden_export
     from pytest_modelformats.campaign import stages_of
-    from pytest_modelformats.source import find_sources
+    from pytest_modelformats.settings import load as configuration
+    from pytest_modelformats.source.identify import find_sources
     from pytest_modelformats.systems.golden import file as golden_file
 
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in chosen.items() if value}
@@ -241,7 +244,7 @@ def _watched(what: str) -> Callable[[float], None]:
 def show(file: Path) -> None:
     """Show what is in a golden bundle; nothing of it is run."""
     from pytest_modelformats import golden_export
-    from pytest_modelformats.source import identify
+    from pytest_modelformats.source.identify import identify
     from pytest_modelformats.systems.golden import file as golden_file
 
     form, _ = identify(file)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import changes, counterparts, machine, stored
+from pytest_modelformats import changes, counterparts, stored
 from pytest_modelformats.errors import ModelFormatsError, NotMeasured
 from pytest_modelformats.record import verdict_data
 from pytest_modelformats.recorded import Facts
@@ -15,14 +15,15 @@ from pytest_modelformats.report.nouns import RUN, Latency, Parity
 from pytest_modelformats.schema import Change, Comparison, Environment, Outcome, PlannedCell, registry
 from pytest_modelformats.schema import metrics as margins
 from pytest_modelformats.schema.plain import plain
+from pytest_modelformats.settings import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from pytest_modelformats.baseline import Baseline
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.recorded import Recorded
+    from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.sides import Opening, Readings
     from pytest_modelformats.stages import Stages
 

@@ -13,7 +13,7 @@ from pytest_modelformats.errors import ModelFormatsError, NotMeasured
 from pytest_modelformats.plugin import KEEPER
 from pytest_modelformats.schema import Outcome
 from pytest_modelformats.schema.plain import plain
-from pytest_modelformats.shipped import comparing_suites
+from pytest_modelformats.source.shipped import comparing_suites
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.options import given
 from pytest_modelformats.plugin import LEFT_OUT
+from pytest_modelformats.settings.options import given
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__
 from pytest_modelformats.cache import key_of
-from pytest_modelformats.companions import companions
-from pytest_modelformats.machine import versions
 from pytest_modelformats.own_code import imported_digest
 from pytest_modelformats.schema import registry
+from pytest_modelformats.settings.machine import versions
+from pytest_modelformats.source.companions import companions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pytest_modelformats.cache import Cache
     from pytest_modelformats.models import Models
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import Converter, Description, PlannedCell, Source
+    from pytest_modelformats.settings.options import Settings
 
 # Every converter lives in the worker of this name: what is timed never shares a process with it.
 RUNTIME = "convert"

@@ -7,18 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import baseline, machine, provenance
+from pytest_modelformats import baseline, provenance
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.schema import Environment, registry
-from pytest_modelformats.source import content_hash
+from pytest_modelformats.settings import machine
+from pytest_modelformats.source.identify import content_hash
 from pytest_modelformats.workers.asking import write_feed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.recorded import Facts, Recorded
     from pytest_modelformats.schema import PlannedCell
+    from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.sides import Opening
     from pytest_modelformats.stages import Stages
 

@@ -7,8 +7,8 @@ import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import machine
 from pytest_modelformats.schema import registry
+from pytest_modelformats.settings import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
-from pytest_modelformats.options import OPTIONS
+from pytest_modelformats.settings.options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_modelformats.options import Option
+    from pytest_modelformats.settings.options import Option
 
 EXAMPLE = Path("reports/example/results.jsonl")
 CONFIGURATION = Path("examples/modelformats.toml")
@@ -78,7 +78,7 @@ def steps_table() -> str:
 
 def suites_table() -> str:
     """The shipped suites with the law that each holds a cell to."""
-    from pytest_modelformats.shipped import OPT_IN, suites
+    from pytest_modelformats.source.shipped import OPT_IN, suites
 
     lines = ["| suite | what it asserts |", "|---|---|"]
     for name, path in suites().items():

@@ -18,15 +18,16 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import environment_entries, installing
+from pytest_modelformats import installing
 from pytest_modelformats.cache import key_of
 from pytest_modelformats.errors import CacheError, EnvironmentUnavailable
+from pytest_modelformats.settings import environments
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pytest_modelformats.options import EnvironmentEntry, Settings
+    from pytest_modelformats.settings.options import EnvironmentEntry, Settings
 
 FOLDER = "environments"
 MARKER = "modelformats.json"
@@ -45,7 +46,7 @@ INSTALLED = (
 
 def folder_of(settings: Settings, entry: EnvironmentEntry) -> Path:
     """Where an environment is, or will be; raises EnvironmentUnavailable where its interpreter does not start."""
-    parts = {"requirements": list(environment_entries.complete(entry)), "base": _base(entry)}
+    parts = {"requirements": list(environments.complete(entry)), "base": _base(entry)}
     return settings.cache.absolute() / FOLDER / key_of(parts)[:_KEY_DIGITS]
 
 

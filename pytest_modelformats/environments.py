@@ -12,17 +12,18 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from pytest_modelformats import environment_entries, environment_store, installing
+from pytest_modelformats import environment_store, installing
 from pytest_modelformats.errors import CacheError, ConfigurationError, EnvironmentUnavailable
-from pytest_modelformats.options import EnvironmentEntry as Declared
 from pytest_modelformats.remember import remember
 from pytest_modelformats.schema import Environment
+from pytest_modelformats.settings import environments
+from pytest_modelformats.settings.options import EnvironmentEntry as Declared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from pytest_modelformats.options import Settings
+    from pytest_modelformats.settings.options import Settings
 
     Progress = Callable[[str], Callable[[float], None] | None]
 
@@ -101,7 +102,7 @@ class Environments:
         entry = _entry(self._settings, name)
         stated = self._stated(name)["versions"]
         versions: dict[str, str] = {canonicalize_name(found): version for found, version in stated.items()}
-        named = sorted({environment_entries.ALWAYS, *environment_entries.distributions(entry)})
+        named = sorted({environments.ALWAYS, *environments.distributions(entry)})
         return {distribution: versions[distribution] for distribution in named if distribution in versions}
 
     def stated(self, names: Iterable[str]) -> dict[str, Any]:
@@ -115,7 +116,7 @@ class Environments:
         try:
             return self.ready(name).stated()
         except (ConfigurationError, CacheError) as error:
-            required = environment_entries.complete(_entry(self._settings, name))
+            required = environments.complete(_entry(self._settings, name))
             return {
                 "requirements": [*map(installing.without_secrets, required)],
                 "versions": {},
@@ -144,7 +145,7 @@ def prepared(settings: Settings, entry: Declared, progress: Progress | None = No
     """
     if entry.interpreter:
         return _existing(entry)
-    required = environment_entries.complete(entry)
+    required = environments.complete(entry)
     folder = environment_store.folder_of(settings, entry)
     found = environment_store.read(folder)
     if found is not None:
@@ -277,7 +278,7 @@ def _existing(entry: Declared) -> Ready:
         raise EnvironmentUnavailable(msg) from None
     found = Ready(entry.name, entry.requirements, python, version, versions)
     own = {canonicalize_name(name): text for name, text in versions.items()}
-    for text in environment_entries.complete(entry):
+    for text in environments.complete(entry):
         wanted = Requirement(text)
         has = own.get(canonicalize_name(wanted.name))
         if has is None or not wanted.specifier.contains(has, prereleases=True):

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from pytest_modelformats.metamorphic import Subject
     from pytest_modelformats.models import Models
     from pytest_modelformats.noise import Noise
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import PlannedCell
+    from pytest_modelformats.settings.options import Settings
 
 INSTALL = "pip install 'pytest-modelformats[fuzz]'"
 # Where nobody has asked. On the digits CNN (18 cells) that is 2 to 3 s of a run, most of it the source's own

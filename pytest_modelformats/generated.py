@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from hypothesis.strategies import SearchStrategy
 
-    from pytest_modelformats.inputs import Samples
     from pytest_modelformats.schema import TensorSpec
+    from pytest_modelformats.source.samples import Samples
 
 # Sizes of the batch and of other dimensions, as far as the samples go: one, two, odd ones, the largest.
 BATCH_SIZES = (1, 2, 3, 5, 7, 16)
@@ -93,7 +93,7 @@ def strategy(
 
 def _symbol(dim: str, axis: int) -> tuple[str, int]:
     """What two dimensions share that must be equal: their name, or for those without one their axis."""
-    from pytest_modelformats.inputs import ANONYMOUS
+    from pytest_modelformats.source.samples import ANONYMOUS
 
     return ("", axis) if dim in ANONYMOUS else (dim, 0)
 
@@ -138,7 +138,7 @@ def _floats(draw: Any, spec: TensorSpec, shape: tuple[int, ...], observed: np.nd
     import numpy as np
     from hypothesis import strategies as st
 
-    from pytest_modelformats.inputs import as_float
+    from pytest_modelformats.source.samples import as_float
 
     places, where = _filled(draw, math.prod(shape))
     magnitude, sign = draw(st.sampled_from(MAGNITUDES)), draw(st.sampled_from(SIGNS))

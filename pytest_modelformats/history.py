@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection, Engine
 
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.report.lines import Run
+    from pytest_modelformats.settings.options import Settings
 
 NONE = "none"
 FILE = "history.sqlite"

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import machine
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.report.lines import cell_outcome
 from pytest_modelformats.schema import registry
+from pytest_modelformats.settings import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

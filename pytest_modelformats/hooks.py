@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats import comparison_items, machine, record, unmet
+from pytest_modelformats import comparison_items, record, unmet
 from pytest_modelformats.advice import advised
 from pytest_modelformats.budget import within
 from pytest_modelformats.completeness import partial_because
@@ -19,12 +19,13 @@ from pytest_modelformats.conclude import end_stage, fail_required, note_of
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, NotMeasured, RunError
 from pytest_modelformats.expectations import complaints
 from pytest_modelformats.judging import Watch, refuse_update, update_files
-from pytest_modelformats.options import given
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
 from pytest_modelformats.reproduction import adopt, keep_bundle
 from pytest_modelformats.schema import Outcome, Timing, Verdict, registry
 from pytest_modelformats.schema.redact import redacted
-from pytest_modelformats.shipped import comparing_suites, default_suites, shipped, suites
+from pytest_modelformats.settings import machine
+from pytest_modelformats.settings.options import given
+from pytest_modelformats.source.shipped import comparing_suites, default_suites, shipped, suites
 from pytest_modelformats.throughput import Throughput
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def choose_tests(config: pytest.Config) -> None:
 
     Raises: UsageError, before anything is collected, for every setting that nothing can be done with.
     """
-    from pytest_modelformats.options import validate_names
+    from pytest_modelformats.settings.options import validate_names
 
     known = suites()
     campaign = campaign_of(config)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import unmet
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.options import OPTIONS
 from pytest_modelformats.schema import registry
+from pytest_modelformats.settings.options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import PlannedCell
+    from pytest_modelformats.settings.options import Settings
 
     Planner = Callable[[Settings], Sequence[PlannedCell]]
 

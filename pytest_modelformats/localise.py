@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_modelformats.bundle import Submodel
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import PlannedCell, Verdict
+    from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.stages import Stages
 
 # The verdicts that say that numbers are wrong; a changed interface is its own explanation.

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import Verdict
+    from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.stages import Stages
 
 # The worker that reads and evaluates graphs: one that hangs or dies takes nothing else with it.

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import machine
 from pytest_modelformats.cache import sha256_of
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.merged_header import footer_of, header_of, notes_of
 from pytest_modelformats.report import lines
+from pytest_modelformats.settings import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from pytest_modelformats import batches, laws, row_noise
 from pytest_modelformats.errors import Unsupported
-from pytest_modelformats.inputs import why_fixed
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict, registry
+from pytest_modelformats.source.samples import why_fixed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

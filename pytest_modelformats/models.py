@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pytest_modelformats import second_look
 from pytest_modelformats.convert import RUNTIME
 from pytest_modelformats.errors import ConvertError, ModelFormatsError, RunError, SourceError, Undecidable, Unsupported
-from pytest_modelformats.machine import versions
 from pytest_modelformats.own_code import imported_digest
 from pytest_modelformats.reference import EVALUATED, Reference, build_reference, reference_of
 from pytest_modelformats.remember import remember
 from pytest_modelformats.schema import Description, Source, TensorSpec, registry
-from pytest_modelformats.source import content_hash
+from pytest_modelformats.settings.machine import versions
+from pytest_modelformats.source.identify import content_hash
 from pytest_modelformats.stress import make_stress
 from pytest_modelformats.workers.asking import read_arrays, write_feed
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.cache import Cache
-    from pytest_modelformats.inputs import Samples
-    from pytest_modelformats.options import Settings
+    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.source.samples import Samples
     from pytest_modelformats.workers.asking import Asker
 
 _T = TypeVar("_T")
@@ -233,8 +233,8 @@ class Models:
         return self._per_model("identity", model, load)
 
     def _load_samples(self, model: str) -> Samples:
-        from pytest_modelformats.inputs import Samples, batch, make_samples
-        from pytest_modelformats.sample_checks import class_labels
+        from pytest_modelformats.source.sample_checks import class_labels
+        from pytest_modelformats.source.samples import Samples, batch, make_samples
 
         source, description = self.source(model), self.description(model)
         stored = self._stored(model, "stored_samples")
@@ -267,7 +267,7 @@ class Models:
 
     def rows(self, model: str, start: int, stop: int) -> Mapping[str, np.ndarray]:
         """Rows of the samples, as a feed."""
-        from pytest_modelformats.inputs import rows
+        from pytest_modelformats.source.samples import rows
 
         return rows(self.samples(model), start, stop)
 

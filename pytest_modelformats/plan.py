@@ -6,18 +6,18 @@ import fnmatch
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_modelformats import environment_entries
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.graph import Path, artifacts
-from pytest_modelformats.machine import installed
 from pytest_modelformats.schema import PRECISIONS, Backend, Cell, Decision, Outcome, Plan, PlannedCell, registry
+from pytest_modelformats.settings import environments
+from pytest_modelformats.settings.machine import installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import Source
-    from pytest_modelformats.source import Candidate
+    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.source.identify import Candidate
 
 
 class _Lane(NamedTuple):
@@ -118,7 +118,7 @@ def _check_names(settings: Settings) -> None:
             if name not in known:
                 msg = f"unknown {kind} '{name}'{registry.suggest(name, known)}"
                 raise ConfigurationError(msg)
-    environment_entries.check_met(settings.environments, tuple(backends.values()))
+    environments.check_met(settings.environments, tuple(backends.values()))
 
 
 def _environments(settings: Settings, backend: Backend) -> Iterator[tuple[str, Backend]]:
@@ -127,7 +127,7 @@ def _environments(settings: Settings, backend: Backend) -> Iterator[tuple[str, B
     What such an environment lacks is not known before it is made: its cells then say so.
     """
     yield "", backend
-    for name in environment_entries.meeting(settings.environments, backend):
+    for name in environments.meeting(settings.environments, backend):
         yield name, replace(backend, requires=())
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats.options import add_options
+from pytest_modelformats.settings.options import add_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping

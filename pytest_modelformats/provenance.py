@@ -13,7 +13,7 @@ from pytest_modelformats.cache import key_of
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.own_code import MEASURE, imported_digest, modules_digest
 from pytest_modelformats.schema import package, registry
-from pytest_modelformats.source import content_hash
+from pytest_modelformats.source.identify import content_hash
 
 if TYPE_CHECKING:
     from pytest_modelformats.convert import Artifact

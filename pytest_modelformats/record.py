@@ -24,9 +24,9 @@ from pytest_modelformats.schema.plain import plain
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import Description, PlannedCell, Source, Timing, Verdict
+    from pytest_modelformats.settings.options import Settings
 
 TIMED_WHERE_READABLE = (
     *("device_memory_bytes", "device_memory_source", "host_to_device_ns", "compute_ns", "device_to_host_ns"),

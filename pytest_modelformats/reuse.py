@@ -19,19 +19,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import machine, record
+from pytest_modelformats import record
 from pytest_modelformats.cache import key_of, sha256_of
 from pytest_modelformats.schema import Outcome, OutputParity, Timing, Verdict, package, registry
 from pytest_modelformats.schema.plain import plain
-from pytest_modelformats.source import content_hash
+from pytest_modelformats.settings import machine
+from pytest_modelformats.source.identify import content_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pytest_modelformats.environments import Environments
     from pytest_modelformats.models import Models
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import PlannedCell
+    from pytest_modelformats.settings.options import Settings
 
 # The stages whose result is small and says all. Generated inputs are among them: one seed generates the same ones.
 REUSABLE = frozenset(

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.cache import Cache
     from pytest_modelformats.models import Models
-    from pytest_modelformats.options import Settings
+    from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.workers.asking import Asker
     from pytest_modelformats.workers.pool import Asked
 

@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from pytest_modelformats.cache import Cache
     from pytest_modelformats.convert import Artifact
     from pytest_modelformats.floating import Tolerance
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import Source
+    from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.throughput import Scenario, Throughput
     from pytest_modelformats.workers.pool import Pool
 

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.inputs import Samples
     from pytest_modelformats.noise import Noise
     from pytest_modelformats.schema import Precision, TensorSpec
+    from pytest_modelformats.source.samples import Samples
 
 # Eight times the ordinary magnitude is beyond the largest of 256 ordinary rows, and far from overflow in fp16.
 KINDS = {
@@ -80,7 +80,7 @@ def make_stress(specs: Sequence[TensorSpec], seed: int) -> Samples | None:
     """One row of every kind; ``None`` where no input is of floats, or the batch stands in several dimensions."""
     import numpy as np
 
-    from pytest_modelformats.inputs import as_float, make_samples
+    from pytest_modelformats.source.samples import as_float, make_samples
 
     ordinary = make_samples(specs, len(KINDS), seed)
     several = any(len(axes) > 1 for axes in ordinary.batch_axes.values())

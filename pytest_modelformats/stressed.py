@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_modelformats import noise_profile, stress
-from pytest_modelformats.inputs import rows
 from pytest_modelformats.schema import PRECISIONS, Outcome
+from pytest_modelformats.source.samples import rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
 
-    from pytest_modelformats.inputs import Samples
     from pytest_modelformats.schema import PlannedCell, Verdict
+    from pytest_modelformats.source.samples import Samples
     from pytest_modelformats.stages import Stages
 
 

@@ -18,15 +18,15 @@ from pytest_modelformats.errors import (
     WorkerCrashed,
     WorkerTimeout,
 )
-from pytest_modelformats.options import EnvironmentEntry
 from pytest_modelformats.schema import Change, Outcome, Verdict, registry
+from pytest_modelformats.settings.options import EnvironmentEntry
 from pytest_modelformats.version_search import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import PlannedCell, Source
+    from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.sides import Opening
     from pytest_modelformats.stages import Stages
 
@@ -48,9 +48,9 @@ class Judge:
         """Plan the cell; raises ConfigurationError where there is none, or its backend does not need the package."""
         from packaging.utils import canonicalize_name
 
-        from pytest_modelformats import machine
         from pytest_modelformats.plan import build_plan
-        from pytest_modelformats.source import find_candidates
+        from pytest_modelformats.settings import machine
+        from pytest_modelformats.source.identify import find_candidates
 
         plain = replace(settings, environments=())
         plan = build_plan(plain, sources, find_candidates(plain), machine.machine())

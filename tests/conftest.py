@@ -72,7 +72,8 @@ def state_dict(shelf):
 @pytest.fixture(scope="session")
 def foreign(shelf):
     """An environment that has numpy and onnxruntime 1.26.0, and nothing of ours; inner runs find it in their cache."""
-    from pytest_modelformats import configuration, environments
+    from pytest_modelformats import environments
+    from pytest_modelformats.settings import load as configuration
 
     asked = {"cache": str(shelf / "cache"), "env": ["ort-1.26=onnxruntime==1.26.0"]}
     return environments.ready(configuration.load(shelf, asked), "ort-1.26").environment

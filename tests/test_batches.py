@@ -15,10 +15,10 @@ from onnx import TensorProto, helper, numpy_helper, save
 from pytest_modelformats import batches, row_noise
 from pytest_modelformats.cli import commands
 from pytest_modelformats.errors import RunError, Unsupported
-from pytest_modelformats.inputs import Samples, rows
 from pytest_modelformats.metamorphic import Subject
 from pytest_modelformats.noise import Noise, measure_noise
 from pytest_modelformats.schema import PRECISIONS, Cell, Decision, FailureKind, PlannedCell, TensorSpec
+from pytest_modelformats.source.samples import Samples, rows
 
 X = TensorSpec("x", "float32", ("N", 16))
 PLANNED = PlannedCell(Cell("m", "onnx", "fp32", "onnxruntime", "cpu"), (), "fp32", Decision())

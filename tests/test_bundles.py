@@ -16,7 +16,6 @@ import thin
 from inner_run import PARITY, two_at_a_time, two_layers
 
 from pytest_modelformats import bundle as bundle_module
-from pytest_modelformats.inputs import Samples
 from pytest_modelformats.noise import Noise
 from pytest_modelformats.schema import (
     Cell,
@@ -28,6 +27,7 @@ from pytest_modelformats.schema import (
     TensorSpec,
     Verdict,
 )
+from pytest_modelformats.source.samples import Samples
 
 EXISTS, GONE, MISSING, UNKNOWN = 1, 0, 2, 3
 CELL = "tiny~wrong-onnx-fp32-onnxruntime@cpu"

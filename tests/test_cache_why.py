@@ -12,11 +12,14 @@ import pytest
 from click.testing import CliRunner
 from inner_run import two_layers
 
-from pytest_modelformats import cache_why, cli, configuration, convert, machine, plan, source
+from pytest_modelformats import cache_why, cli, convert, plan
 from pytest_modelformats.cache import METADATA, Entry, sha256_of
 from pytest_modelformats.campaign import stages_of
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.schema import registry
+from pytest_modelformats.settings import load as configuration
+from pytest_modelformats.settings import machine
+from pytest_modelformats.source import identify as source
 
 FP16 = "tiny-onnx-fp16-onnxruntime@cpu"
 # Two conversions, one after the other.

@@ -49,7 +49,7 @@ def opened(monkeypatch):
     )
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     monkeypatch.setattr(pytest_modelformats, "environments", fake, raising=False)
-    monkeypatch.setattr("pytest_modelformats.machine.versions", lambda names: {"onnxruntime": VERSIONS[""]})
+    monkeypatch.setattr("pytest_modelformats.settings.machine.versions", lambda names: {"onnxruntime": VERSIONS[""]})
     monkeypatch.setattr(counterparts, "feed_of", lambda stages, planned: {"x": "0.npy"})
 
     @contextmanager

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import machine
-from pytest_modelformats.configuration import load
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.options import Budget, Tolerance
 from pytest_modelformats.schema import TensorSpec
+from pytest_modelformats.settings import machine
+from pytest_modelformats.settings.load import load
+from pytest_modelformats.settings.options import Budget, Tolerance
 
 
 @pytest.fixture

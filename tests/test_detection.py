@@ -7,10 +7,10 @@ import pytest
 
 from pytest_modelformats import noise_profile, second_look, stress
 from pytest_modelformats.compare import judge
-from pytest_modelformats.inputs import make_samples
 from pytest_modelformats.noise import measure_noise
 from pytest_modelformats.reference import kept_noise
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, TensorSpec, Verdict
+from pytest_modelformats.source.samples import make_samples
 
 FP32 = PRECISIONS["fp32"]
 RNG = np.random.default_rng(0)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import cli, doctor, machine
+from pytest_modelformats import cli, doctor
 from pytest_modelformats.schema import registry
+from pytest_modelformats.settings import machine
 
 # --- machine -------------------------------------------------------------------------------
 

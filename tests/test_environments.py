@@ -18,10 +18,11 @@ import pytest
 from dummy_index import EMPTY, declare_backend
 from inner_run import ONE_CELL, two_layers
 
-from pytest_modelformats import configuration, counterparts, environment_store, environments, installing, provenance
+from pytest_modelformats import counterparts, environment_store, environments, installing, provenance
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
-from pytest_modelformats.options import EnvironmentEntry
 from pytest_modelformats.schema import Cell, Decision, PlannedCell
+from pytest_modelformats.settings import load as configuration
+from pytest_modelformats.settings.options import EnvironmentEntry
 
 pytestmark = pytest.mark.alone
 

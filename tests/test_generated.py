@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from pytest_modelformats import generated
-from pytest_modelformats.inputs import make_samples
 from pytest_modelformats.schema import TensorSpec
+from pytest_modelformats.source.samples import make_samples
 from pytest_modelformats.workers.calls import LAYOUTS
 
 SPECS = [

@@ -22,7 +22,7 @@ from pytest_modelformats import golden_export, sampled
 from pytest_modelformats.cli import commands
 from pytest_modelformats.errors import SourceError, Unsupported
 from pytest_modelformats.schema import Source
-from pytest_modelformats.source import identify
+from pytest_modelformats.source.identify import identify
 from pytest_modelformats.systems.golden import file as golden_file
 from pytest_modelformats.systems.golden import format as form
 

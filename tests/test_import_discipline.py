@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 OURS = {
     "pytest_modelformats",
     "pytest_modelformats.plugin",
-    "pytest_modelformats.options",
+    "pytest_modelformats.settings.options",
     "pytest_modelformats.errors",
 }
 HEAVY = {

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pytest_modelformats.errors import ConfigurationError, SourceError
-from pytest_modelformats.inputs import load_samples, make_samples, rows
 from pytest_modelformats.schema import TensorSpec
+from pytest_modelformats.source.samples import load_samples, make_samples, rows
 
 
 def specs(*texts):

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pytest_modelformats import cli, configuration, jobs, options, plan
+from pytest_modelformats import cli, jobs, plan
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema import Cell, Decision, Outcome, PlannedCell, Source
-from pytest_modelformats.source import Candidate
+from pytest_modelformats.settings import load as configuration
+from pytest_modelformats.settings import options
+from pytest_modelformats.source.identify import Candidate
 
 ANYTHING = {"gpu": ("assumed",), "cpu_flags": ("avx2",)}  # no fp16 instructions: some cells are only emulated
 NET, GRAPH = Source("net", "/x/net.pth", "state-dict", "pytorch"), Source("graph", "/x/graph.onnx", "onnx", "onnx")
@@ -183,7 +185,7 @@ def test_the_json_of_the_command_selects_in_pytest_what_it_says(tiny, cells, mon
 
 def test_it_plans_for_machines_that_have_what_this_one_lacks(tiny, monkeypatch, pytester):
     monkeypatch.chdir(pytester.path)
-    monkeypatch.setattr("pytest_modelformats.machine.installed", lambda module: module != "openvino")
+    monkeypatch.setattr("pytest_modelformats.settings.machine.installed", lambda module: module != "openvino")
     monkeypatch.setattr("pytest_modelformats.plan.installed", lambda module: module != "openvino")
     include = json.loads(command("tiny.onnx", "--github", "--runs-on", "cuda=big,gpu"))["include"]
     assert {(job["name"], str(job["runs-on"])) for job in include} == {

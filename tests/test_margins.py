@@ -24,7 +24,7 @@ def test_margins_are_read_as_they_are_written():
 
 
 def test_the_default_is_what_the_help_says():
-    from pytest_modelformats.options import BY_KEY
+    from pytest_modelformats.settings.options import BY_KEY
 
     written = margins.read(BY_KEY["fail_on"].default_text.split(","), "here")
     assert written == margins.DEFAULT

@@ -10,9 +10,9 @@ import pytest
 
 from pytest_modelformats import metamorphic
 from pytest_modelformats.errors import Unsupported
-from pytest_modelformats.inputs import make_samples, rows
 from pytest_modelformats.noise import Noise
 from pytest_modelformats.schema import PRECISIONS, Cell, Decision, FailureKind, PlannedCell, TensorSpec
+from pytest_modelformats.source.samples import make_samples, rows
 
 X = TensorSpec("x", "float32", ("N", 4))
 Y = TensorSpec("y", "float32", ("N", 4))

@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pytest_modelformats import cli, options
+from pytest_modelformats import cli
 from pytest_modelformats.commands import matrix
 from pytest_modelformats.report import lines
+from pytest_modelformats.settings import options
 
 pytestmark = pytest.mark.alone
 

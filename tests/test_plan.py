@@ -10,9 +10,9 @@ import pytest
 
 from pytest_modelformats import graph, plan
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.options import Settings
 from pytest_modelformats.schema import Converter, Outcome, Source, registry
-from pytest_modelformats.source import Candidate
+from pytest_modelformats.settings.options import Settings
+from pytest_modelformats.source.identify import Candidate
 
 MACHINE = {"gpu": (), "cpu_flags": ("avx2", "avx512_fp16")}
 SOURCE = Source("net", "/nowhere/net.pth", "state-dict", "pytorch")

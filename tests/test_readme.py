@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import cli, configuration, documentation, options, plan
+from pytest_modelformats import cli, documentation, plan
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.report import html, lines, markdown, terminal
 from pytest_modelformats.schema import FailureKind, Outcome
+from pytest_modelformats.settings import load as configuration
+from pytest_modelformats.settings import options
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")
@@ -204,7 +206,9 @@ def test_the_toml_of_the_readme_loads(tmp_path):
 def test_the_example_configuration_plans_cells_that_its_globs_match():
     import fnmatch
 
-    from pytest_modelformats import expectations, machine, source
+    from pytest_modelformats import expectations
+    from pytest_modelformats.settings import machine
+    from pytest_modelformats.source import identify as source
 
     settings = configuration.load(ROOT, {"config": str(ROOT / "examples" / "modelformats.toml")})
     cells = [p.cell.id for p in plan.build_plan(settings, source.find_sources(settings), (), machine.machine()).cells]

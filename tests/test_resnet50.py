@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from inner_run import two_at_a_time
 
-from pytest_modelformats.machine import cpu_flags
+from pytest_modelformats.settings.machine import cpu_flags
 
 ROOT = Path(__file__).resolve().parent.parent
 HAS_BF16_UNITS = bool({"avx512_bf16", "amx_bf16"} & set(cpu_flags()))

@@ -13,9 +13,9 @@ from pytest_modelformats.compare import judge, with_accuracy
 from pytest_modelformats.documentation import rewrite
 from pytest_modelformats.floating import Tolerance
 from pytest_modelformats.noise import Noise
-from pytest_modelformats.options import Budget
 from pytest_modelformats.report.nouns import FAILURES
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Timing, Verdict
+from pytest_modelformats.settings.options import Budget
 
 NOISE = {p: [Noise(rms, 4 * rms, rms)] for p, rms in {"fp32": 1e-6, "fp16": 1e-3, "bf16": 8e-3}.items()}
 SIGNS = np.where(np.arange(1000).reshape(50, 20) % 2, 1, -1)

@@ -122,8 +122,8 @@ def _earlier(chosen: Kept) -> dict[str, Any]:
 def _machine() -> dict[str, Any]:
     from importlib import metadata
 
-    from pytest_modelformats import machine
     from pytest_modelformats.schema.plain import plain
+    from pytest_modelformats.settings import machine
 
     wanted = {"torch", "onnxruntime", "openvino", "numpy"}
     versions = {d.name: d.version for d in metadata.distributions() if d.name in wanted}

@@ -58,7 +58,7 @@ def write(subject: Subject, kind: TorchFault, edited: nn.Module, path: Path) -> 
     """Write the edited module as TorchScript: into the correct file where weights changed, else traced anew."""
     import torch
 
-    from pytest_modelformats.inputs import make_samples, rows
+    from pytest_modelformats.source.samples import make_samples, rows
     from pytest_modelformats.systems.torch.reference.calling import contract_module, plain_kernels, to_tensor
 
     with warnings.catch_warnings(), torch.no_grad():

@@ -83,7 +83,7 @@ def run(folder: Path, name: str, options: Sequence[str], *, probe: bool = True) 
 
 
 def _switches() -> list[str]:
-    from pytest_modelformats.options import OPTIONS
+    from pytest_modelformats.settings.options import OPTIONS
 
     known = {f"--mf-{option.key.replace('_', '-')}" for option in OPTIONS}
     return [part for name, value in SWITCHES.items() if name in known for part in (name, value)]

@@ -141,7 +141,7 @@ def _fault_part(name: str, chosen: argparse.Namespace, folder: Path, found: dict
 
 
 def _samples(subject: subjects.Subject) -> Sequence[dict[str, np.ndarray]]:
-    from pytest_modelformats.inputs import make_samples
+    from pytest_modelformats.source.samples import make_samples
 
     if subject.name == "digits_cnn":
         images = networks.module_of(networks.DIGITS).load_data()["image"][:REAL_ROWS]
@@ -160,8 +160,8 @@ def _write_fp32(folder: Path, name: str, module: Any, names: list[str], feeds: S
 
 def _faithful_part(chosen: argparse.Namespace, folder: Path, found: dict[str, Any]) -> None:
     """Random networks in every lane: nothing is to be accused."""
-    from pytest_modelformats.inputs import make_samples
     from pytest_modelformats.schema import TensorSpec
+    from pytest_modelformats.source.samples import make_samples
 
     folder.mkdir(parents=True)
     seeds = FAITHFUL_SEEDS[:1] if chosen.quick else FAITHFUL_SEEDS

@@ -38,7 +38,7 @@ def prepare(name: str, folder: Path) -> Subject:
     """Convert an architecture to ONNX and TorchScript as the product does; every node of the graph has a name."""
     import onnx
 
-    from pytest_modelformats.inputs import make_samples, rows
+    from pytest_modelformats.source.samples import make_samples, rows
     from pytest_modelformats.systems.onnx import from_pytorch
     from pytest_modelformats.systems.torch import pytorch, torchscript_from_pytorch
 
@@ -59,8 +59,8 @@ def prepare(name: str, folder: Path) -> Subject:
 
 
 def _source(name: str, given: str) -> Source:
-    from pytest_modelformats.references import importable
     from pytest_modelformats.schema import Source
+    from pytest_modelformats.settings.references import importable
 
     if ":" in given:
         location, search = importable(given)

@@ -13,9 +13,9 @@ import click  # noqa: TID253 - the command itself: only the command line imports
 
 from pytest_modelformats.commands.env import done, watched
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.options import OPTIONS
 from pytest_modelformats.report.comparisons import percent
 from pytest_modelformats.schema.numbers import share
+from pytest_modelformats.settings.options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -78,8 +78,8 @@ def bisect(cell: str, *, package: str, metric: str, as_json: bool, **given: Any)
     not open the model, are passed over. Exit status: 0 found, 1 where the good and the bad version agree, 2 where
     nothing can be said.
     """
-    from pytest_modelformats import configuration
-    from pytest_modelformats.source import find_sources
+    from pytest_modelformats.settings import load as configuration
+    from pytest_modelformats.source.identify import find_sources
     from pytest_modelformats.version_judge import Judge
 
     margin = _share(given.pop("margin"))

@@ -12,15 +12,15 @@ import click  # noqa: TID253 - a command of modelformats: only its entry point i
 from pytest_modelformats.commands.env import done, loaded, watched
 from pytest_modelformats.commands.selecting import with_options
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.options import OPTIONS
+from pytest_modelformats.settings.options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_modelformats.cache import Cache, Entry
     from pytest_modelformats.cache_why import Found
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import PlannedCell, Source
+    from pytest_modelformats.settings.options import Settings
 
 # Beside what decides which cells there are: what the model is and how it is converted, and what a command line of
 # pytest has as well and no key holds.
@@ -49,9 +49,10 @@ def why(cell: str, *, everything: bool, **chosen: Any) -> None:
     of its architecture, inputs, converters, options, versions of libraries. The model is loaded, nothing is converted.
     Give the options of the run in question.
     """
-    from pytest_modelformats import cache_why, configuration
+    from pytest_modelformats import cache_why
     from pytest_modelformats.cache import Cache
-    from pytest_modelformats.source import find_sources
+    from pytest_modelformats.settings import load as configuration
+    from pytest_modelformats.source.identify import find_sources
 
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in chosen.items() if value}
     settings = configuration.load(configuration.project_root(Path.cwd()), given)
@@ -75,10 +76,10 @@ def _planned(settings: Settings, sources: Sequence[Source], cell: str) -> Planne
     """The cell of the plan, by whatever route; raises ConfigurationError where there is none."""
     from dataclasses import replace
 
-    from pytest_modelformats import machine
     from pytest_modelformats.plan import build_plan
     from pytest_modelformats.schema import registry
-    from pytest_modelformats.source import find_candidates
+    from pytest_modelformats.settings import machine
+    from pytest_modelformats.source.identify import find_candidates
 
     everywhere = replace(settings, all_routes=True)
     plan = build_plan(everywhere, sources, find_candidates(everywhere), machine.machine())
@@ -95,7 +96,7 @@ def _explained(settings: Settings, sources: Sequence[Source], planned: PlannedCe
     from pytest_modelformats import cache_why
     from pytest_modelformats.convert import origin_of
     from pytest_modelformats.models import Models
-    from pytest_modelformats.source import find_data
+    from pytest_modelformats.source.identify import find_data
     from pytest_modelformats.workers.asking import Asker
     from pytest_modelformats.workers.pool import Pool
 

@@ -14,7 +14,7 @@ from pytest_modelformats.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_modelformats.options import Settings
+    from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.two_runs import TwoRuns
 
 REGRESSED = 1
@@ -36,9 +36,10 @@ def compare(before: str, after: str, fail_on: str | None, form: str, output: Pat
     Samples that were stored are compared, which is weaker than measuring both now (pytest --mf-baseline). The exit
     code is 0 where nothing is beyond its margin, 1 where something is worse, 2 for wrong usage.
     """
-    from pytest_modelformats import baseline, configuration
+    from pytest_modelformats import baseline
     from pytest_modelformats.recorded import Recorded
     from pytest_modelformats.schema import metrics as margins
+    from pytest_modelformats.settings import load as configuration
     from pytest_modelformats.two_runs import TwoRuns
 
     everything = bool(chosen.pop("everything"))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_modelformats.environments import Made
-    from pytest_modelformats.options import Settings
+    from pytest_modelformats.settings.options import Settings
 
 _CACHE = click.option("--mf-cache", "cache", metavar="DIR", help="The cache folder that holds them.")
 
@@ -26,7 +26,7 @@ def env() -> None:
 
 def loaded(cache: str | None, asked: tuple[str, ...] = ()) -> Settings:
     """The settings of the project that the command is called in; raises ConfigurationError."""
-    from pytest_modelformats import configuration
+    from pytest_modelformats.settings import load as configuration
 
     given = {**({"cache": cache} if cache else {}), **({"env": list(asked)} if asked else {})}
     return configuration.load(configuration.project_root(Path.cwd()), given)

@@ -10,7 +10,7 @@ import click  # noqa: TID253 - a command of modelformats: only its entry point i
 from pytest_modelformats.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pytest_modelformats.options import Settings
+    from pytest_modelformats.settings.options import Settings
 
 # Steps are looked for in no more runs than these; a year of nightly runs.
 _LAST = 365
@@ -39,8 +39,8 @@ def history(
     cache: str | None,
 ) -> None:
     """Show how a metric of CELL went over the runs of a machine, and its steps; without CELL, every known cell."""
-    from pytest_modelformats import configuration
-    from pytest_modelformats.machine import machine as facts
+    from pytest_modelformats.settings import load as configuration
+    from pytest_modelformats.settings.machine import machine as facts
 
     given = {key: value for key, value in (("history", where), ("cache", cache)) if value}
     settings = configuration.load(configuration.project_root(Path.cwd()), given)

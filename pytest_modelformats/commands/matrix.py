@@ -12,13 +12,13 @@ import click  # noqa: TID253 - this module is a command itself: only the command
 from pytest_modelformats import jobs
 from pytest_modelformats.commands.selecting import with_options
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.options import OPTIONS
+from pytest_modelformats.settings.options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from pytest_modelformats.options import Settings
     from pytest_modelformats.schema import PlannedCell
+    from pytest_modelformats.settings.options import Settings
 
 RUNNERS = {"cpu": "ubuntu-latest", "cuda": "self-hosted,gpu"}
 
@@ -74,9 +74,11 @@ def rows(
 
     Raises: ConfigurationError, SourceError.
     """
-    from pytest_modelformats import configuration, machine, unmet
+    from pytest_modelformats import unmet
     from pytest_modelformats.plan import build_plan
-    from pytest_modelformats.source import find_candidates, find_sources
+    from pytest_modelformats.settings import load as configuration
+    from pytest_modelformats.settings import machine
+    from pytest_modelformats.source.identify import find_candidates, find_sources
 
     settings = configuration.load(configuration.project_root(Path.cwd()), given)
     sources, candidates, labels = find_sources(settings), find_candidates(settings), _labels(runners)

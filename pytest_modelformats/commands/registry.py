@@ -11,7 +11,7 @@ from pytest_modelformats.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pytest_modelformats.model_registry.choice import Choice
-    from pytest_modelformats.options import Settings
+    from pytest_modelformats.settings.options import Settings
 
 # So many of the cells that were left out are told one by one.
 _TOLD = 10
@@ -56,10 +56,10 @@ def export(
     its cells ended. A version is written aside and moved into place whole. Artifacts come from the cache, and are
     verified; nothing is converted or run.
     """
-    from pytest_modelformats import configuration
     from pytest_modelformats.model_registry import layout
     from pytest_modelformats.model_registry.artifact import part
     from pytest_modelformats.schema.numbers import size
+    from pytest_modelformats.settings import load as configuration
 
     part(version, "--version")
     given = {key: value for key, value in chosen.items() if value}

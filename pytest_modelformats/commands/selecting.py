@@ -9,7 +9,7 @@ import click  # noqa: TID253 - only the command's entry point imports it
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_modelformats.options import Option
+    from pytest_modelformats.settings.options import Option
 
 
 def with_options(options: Sequence[Option], command: Callable[..., None]) -> Callable[..., None]:

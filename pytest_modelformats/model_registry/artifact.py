@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.cache import key_of
-from pytest_modelformats.companions import companions
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema import Source, registry
-from pytest_modelformats.source import content_hash
+from pytest_modelformats.source.companions import companions
+from pytest_modelformats.source.identify import content_hash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,7 @@ from pytest_modelformats.model_registry.artifact import of_cell, stated
 from pytest_modelformats.schema import Outcome, registry
 from pytest_modelformats.schema.numbers import plural
 from pytest_modelformats.schema.plain import plain
-from pytest_modelformats.shipped import suites
+from pytest_modelformats.source.shipped import suites
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__
 from pytest_modelformats.cache import METADATA, sha256_of
-from pytest_modelformats.companions import companions, renamed
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema import registry
+from pytest_modelformats.source.companions import companions, renamed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -102,7 +102,7 @@ class Server:
         self, data: str, specs: list[dict[str, Any]], search_path: list[str], limit: int, folder: str
     ) -> dict[str, Any]:
         """Load real samples where the user's or the fixture's code says, and write them as files."""
-        from pytest_modelformats.inputs import load_samples
+        from pytest_modelformats.source.samples import load_samples
 
         samples = load_samples(data, _specs(specs), tuple(search_path), limit)
         feeds = []

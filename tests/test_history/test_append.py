@@ -215,7 +215,7 @@ def test_last_takes_the_newest(kept, run_of):
 
 
 def settings_of(tmp_path, where):
-    from pytest_modelformats.options import Settings
+    from pytest_modelformats.settings.options import Settings
 
     return replace(Settings(tmp_path, tmp_path, tmp_path, 0), history=where)
 
@@ -228,7 +228,7 @@ def test_the_default_is_a_file_in_the_cache_folder_and_none_is_none(tmp_path, ru
 
 
 def test_the_machine_keeps_its_identity_when_its_kernel_or_limits_change():
-    from pytest_modelformats import machine
+    from pytest_modelformats.settings import machine
 
     from .conftest import MACHINE
 

@@ -7,8 +7,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from pytest_modelformats import cli, machine
+from pytest_modelformats import cli
 from pytest_modelformats.errors import ModelFormatsError
+from pytest_modelformats.settings import machine
 
 from .conftest import CELL, MACHINE, cell_line, latency_line, parity_line, record_of
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pytest_modelformats import cli, history, machine
+from pytest_modelformats import cli, history
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema.redact import redacted
+from pytest_modelformats.settings import machine
 
 from . import servers
 from .conftest import CELL, MACHINE

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.inputs import Samples
     from pytest_modelformats.noise import Noise
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import Source
     from pytest_modelformats.schema.contract import Feed
+    from pytest_modelformats.source.samples import Samples
     from pytest_modelformats.systems.golden.file import GoldenFile
 
 FORMAT = Format(
@@ -169,7 +169,7 @@ def _spec(data: Mapping[str, Any]) -> TensorSpec:
 
 def stored_samples(source: Source) -> Samples:
     """The samples that the bundle was exported with; raises SourceError."""
-    from pytest_modelformats.inputs import Samples, batch
+    from pytest_modelformats.source.samples import Samples, batch
 
     golden = golden_file.read(Path(source.location))
     specs = description_of(golden).inputs

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, SourceError, Unsupported
-from pytest_modelformats.formats import stated_inputs
 from pytest_modelformats.schema import Description, Format, TensorSpec, classifies
+from pytest_modelformats.source import stated_inputs
 from pytest_modelformats.systems.onnx import graph as onnx_graph
 from pytest_modelformats.systems.onnx import precision as onnx_precision
 from pytest_modelformats.systems.onnx import training

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from xml.parsers import expat
 
 from pytest_modelformats.errors import ConvertError, SourceError
-from pytest_modelformats.formats import stated_inputs
 from pytest_modelformats.schema import Description, Format, classifies
+from pytest_modelformats.source import stated_inputs
 from pytest_modelformats.systems.openvino import ir as openvino_ir
 from pytest_modelformats.systems.openvino.reference import evaluate_openvino
 

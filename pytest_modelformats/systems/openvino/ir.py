@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import SourceError
-from pytest_modelformats.formats import stated_inputs
 from pytest_modelformats.schema import TensorSpec
+from pytest_modelformats.source import stated_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

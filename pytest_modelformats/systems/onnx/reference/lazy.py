@@ -11,8 +11,8 @@ from __future__ import annotations
 import mmap
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.companions import _field
 from pytest_modelformats.errors import SourceError, Unsupported
+from pytest_modelformats.source.companions import _field
 from pytest_modelformats.systems.onnx import graph as onnx_graph
 
 if TYPE_CHECKING:

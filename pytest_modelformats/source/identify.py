@@ -10,15 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.companions import companions
 from pytest_modelformats.errors import ConfigurationError, SourceError
-from pytest_modelformats.references import importable, safe_name, split_reference
 from pytest_modelformats.schema import Source, registry
+from pytest_modelformats.settings.references import importable, safe_name, split_reference
+from pytest_modelformats.source.companions import companions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pytest_modelformats.options import ModelEntry, Settings
+    from pytest_modelformats.settings.options import ModelEntry, Settings
 
 HEAD_BYTES = 4096
 _READ_BYTES = 1 << 20

@@ -12,11 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pytest_modelformats import environment_entries
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.options import BY_KEY, Budget, ModelEntry, Settings, Tolerance
-from pytest_modelformats.references import locate, safe_name
-from pytest_modelformats.values import (
+from pytest_modelformats.settings import environments
+from pytest_modelformats.settings.options import BY_KEY, Budget, ModelEntry, Settings, Tolerance
+from pytest_modelformats.settings.references import locate, safe_name
+from pytest_modelformats.settings.values import (
     Place,
     check_keys,
     read,
@@ -67,7 +67,8 @@ def load(rootdir: Path, cli: Mapping[str, Any]) -> Settings:
     Raises: ConfigurationError, naming the option or the file and key, what was found there,
     and what is expected.
     """
-    from pytest_modelformats import cache, machine
+    from pytest_modelformats import cache
+    from pytest_modelformats.settings import machine
 
     found = _find(rootdir, cli.get("config"))
     base = found.path.parent if found.path else rootdir
@@ -90,7 +91,7 @@ def load(rootdir: Path, cli: Mapping[str, Any]) -> Settings:
         search_path=tuple(dict.fromkeys(str(folder) for folder in (rootdir, base, Path.cwd()))),
         models=_models(found.table, place, own, said),
         candidates=chosen.get("candidate", ()),
-        environments=environment_entries.selected(found.table, place, chosen),
+        environments=environments.selected(found.table, place, chosen),
         memory_bytes=chosen.get("memory") or int(machine.memory_bytes() * _MEMORY_SHARE),
         cache=chosen.get("cache") or cache.default_folder(),
         report_dir=chosen.get("report_dir") or rootdir / str(BY_KEY["report_dir"].default),

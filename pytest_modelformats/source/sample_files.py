@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import SourceError
-from pytest_modelformats.references import split_reference
+from pytest_modelformats.settings.references import split_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

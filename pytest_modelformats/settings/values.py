@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.options import CandidateEntry, Option
-from pytest_modelformats.references import locate
 from pytest_modelformats.schema import PRECISIONS, TensorSpec
 from pytest_modelformats.schema import metrics as margins
 from pytest_modelformats.schema.redact import redacted
 from pytest_modelformats.schema.registry import backends, suggest
+from pytest_modelformats.settings.options import CandidateEntry, Option
+from pytest_modelformats.settings.references import locate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -157,7 +157,7 @@ def _read_texts(option: Option, value: object, place: Place) -> tuple[Any, ...]:
     if option.key == "candidate":
         return tuple(read_candidate(text, place) for text in texts)
     if option.key == "env":
-        from pytest_modelformats.environment_entries import read_entry
+        from pytest_modelformats.settings.environments import read_entry
 
         return tuple(read_entry(text, place) for text in texts)
     return tuple(locate(text, place.base) for text in texts)

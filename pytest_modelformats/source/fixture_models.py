@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.shipped import shipped
+from pytest_modelformats.source.shipped import shipped
 
 if TYPE_CHECKING:
     from pathlib import Path

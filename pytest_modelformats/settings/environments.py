@@ -10,9 +10,9 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.options import EnvironmentEntry
 from pytest_modelformats.schema.registry import suggest
-from pytest_modelformats.values import Place, check_keys, read_text, read_texts, refusal
+from pytest_modelformats.settings.options import EnvironmentEntry
+from pytest_modelformats.settings.values import Place, check_keys, read_text, read_texts, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -1,0 +1,1 @@
+"""The file that the user gave: its kind, its companions and its samples."""
