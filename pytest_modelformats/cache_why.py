@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.cache import METADATA
-from pytest_modelformats.convert import chain_key, keyed_steps
+from pytest_modelformats.convert.cache import METADATA
+from pytest_modelformats.convert.chain import chain_key, keyed_steps
 from pytest_modelformats.schema import registry
 from pytest_modelformats.schema.numbers import plural
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_modelformats.cache import Cache, Entry
-    from pytest_modelformats.convert import KeyedStep, Origin
+    from pytest_modelformats.convert.cache import Cache, Entry
+    from pytest_modelformats.convert.chain import KeyedStep, Origin
     from pytest_modelformats.schema import PlannedCell
 
 # How many entries under another key are shown of each step; the nearest ones say the most.

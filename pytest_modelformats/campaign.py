@@ -9,8 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import expectations, plan, tolerances, unmet
+from pytest_modelformats import expectations, tolerances
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
+from pytest_modelformats.plan import build as plan
+from pytest_modelformats.plan import unmet
 from pytest_modelformats.schema import registry
 from pytest_modelformats.settings import load as configuration
 from pytest_modelformats.settings import machine, options
@@ -125,7 +127,7 @@ class Campaign:
 
     def start_ahead(self, cells: Sequence[str]) -> None:
         """Start the workers that a run will need, so that they import beside one another."""
-        from pytest_modelformats.convert import RUNTIME
+        from pytest_modelformats.convert.chain import RUNTIME
 
         wanted: dict[tuple[str, str], tuple[str, ...]] = {}
         formats = {s.name: s.format for s in self.sources}
@@ -231,7 +233,7 @@ def stages_of(
     settings: Settings, sources: Sequence[Source], progress: Callable[[str], Callable[[float], None] | None]
 ) -> Stages:
     """The stages of a run; creates the cache folder and the pool of workers. Raises CacheError."""
-    from pytest_modelformats.cache import Cache
+    from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.stages import Stages
     from pytest_modelformats.workers.pool import Pool
 

@@ -59,8 +59,8 @@ def selection(command: Callable[..., None]) -> Callable[..., None]:
 @selection
 def plan(models: tuple[str, ...], **chosen: Any) -> None:
     """Show every cell of MODEL: how its artifact is made, and whether it runs or why not. Nothing is run."""
-    from pytest_modelformats import unmet
-    from pytest_modelformats.plan import absent, build_plan
+    from pytest_modelformats.plan import unmet
+    from pytest_modelformats.plan.build import absent, build_plan
     from pytest_modelformats.settings import load as configuration
     from pytest_modelformats.settings import machine
     from pytest_modelformats.source.identify import find_candidates, find_sources

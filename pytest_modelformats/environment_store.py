@@ -19,7 +19,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import installing
-from pytest_modelformats.cache import key_of
+from pytest_modelformats.convert.cache import key_of
 from pytest_modelformats.errors import CacheError, EnvironmentUnavailable
 from pytest_modelformats.settings import environments
 

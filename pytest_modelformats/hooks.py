@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats import comparison_items, record, unmet
+from pytest_modelformats import comparison_items, record
 from pytest_modelformats.advice import advised
 from pytest_modelformats.budget import within
 from pytest_modelformats.completeness import partial_because
@@ -19,6 +19,7 @@ from pytest_modelformats.conclude import end_stage, fail_required, note_of
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, NotMeasured, RunError
 from pytest_modelformats.expectations import complaints
 from pytest_modelformats.judging import Watch, refuse_update, update_files
+from pytest_modelformats.plan import unmet
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
 from pytest_modelformats.reproduction import adopt, keep_bundle
 from pytest_modelformats.schema import Outcome, Timing, Verdict, registry

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import unmet
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.plan import unmet
 from pytest_modelformats.schema import registry
 from pytest_modelformats.settings.options import OPTIONS
 

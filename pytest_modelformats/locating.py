@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import graph, stressed
+from pytest_modelformats import stressed
 from pytest_modelformats.confirming import finished
 from pytest_modelformats.errors import ModelFormatsError, WorkerTimeout
 from pytest_modelformats.localise import INTERMEDIATES, Localised
+from pytest_modelformats.plan import graph
 from pytest_modelformats.schema import PRECISIONS, Environment, PlannedCell, registry
 from pytest_modelformats.workers.asking import Asker, write_feed
 

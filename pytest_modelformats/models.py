@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pytest_modelformats import second_look
-from pytest_modelformats.convert import RUNTIME
+from pytest_modelformats.convert.chain import RUNTIME
+from pytest_modelformats.convert.code_digest import imported_digest
 from pytest_modelformats.errors import ConvertError, ModelFormatsError, RunError, SourceError, Undecidable, Unsupported
-from pytest_modelformats.own_code import imported_digest
 from pytest_modelformats.reference import EVALUATED, Reference, build_reference, reference_of
 from pytest_modelformats.remember import remember
 from pytest_modelformats.schema import Description, Source, TensorSpec, registry
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.cache import Cache
+    from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.source.samples import Samples
     from pytest_modelformats.workers.asking import Asker

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.compared import Compared
-    from pytest_modelformats.convert import Artifact
+    from pytest_modelformats.convert.chain import Artifact
     from pytest_modelformats.hooks import Keeper
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import PlannedCell, Timing, Verdict

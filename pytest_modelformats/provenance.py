@@ -9,14 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.cache import key_of
+from pytest_modelformats.convert.cache import key_of
+from pytest_modelformats.convert.code_digest import MEASURE, imported_digest, modules_digest
 from pytest_modelformats.errors import ModelFormatsError
-from pytest_modelformats.own_code import MEASURE, imported_digest, modules_digest
 from pytest_modelformats.schema import package, registry
 from pytest_modelformats.source.identify import content_hash
 
 if TYPE_CHECKING:
-    from pytest_modelformats.convert import Artifact
+    from pytest_modelformats.convert.chain import Artifact
     from pytest_modelformats.schema import PlannedCell
     from pytest_modelformats.stages import Stages
 

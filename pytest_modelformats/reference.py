@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import noise_profile
-from pytest_modelformats.cache import key_of
+from pytest_modelformats.convert.cache import key_of
+from pytest_modelformats.convert.code_digest import EVALUATE, modules_digest
 from pytest_modelformats.errors import ConvertError, Unsupported
 from pytest_modelformats.noise import Noise, measure_noise
-from pytest_modelformats.own_code import EVALUATE, modules_digest
 from pytest_modelformats.sampled import matched
 from pytest_modelformats.schema import PRECISIONS
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.cache import Cache
+    from pytest_modelformats.convert.cache import Cache
 
 EVALUATED = ("fp32", "tf32", "fp16", "bf16", "fp16-weights")
 

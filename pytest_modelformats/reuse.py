@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import record
-from pytest_modelformats.cache import key_of, sha256_of
+from pytest_modelformats.convert.cache import key_of, sha256_of
 from pytest_modelformats.schema import Outcome, OutputParity, Timing, Verdict, package, registry
 from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.settings import machine

@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_modelformats.convert import RUNTIME, Artifact, convert, origin_of
+from pytest_modelformats.convert.chain import RUNTIME, Artifact, convert, origin_of
 from pytest_modelformats.environments import Environments
 from pytest_modelformats.errors import (
     MissingDependency,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.cache import Cache
+    from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.models import Models
     from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.workers.asking import Asker

@@ -47,8 +47,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.cache import Cache
-    from pytest_modelformats.convert import Artifact
+    from pytest_modelformats.convert.cache import Cache
+    from pytest_modelformats.convert.chain import Artifact
     from pytest_modelformats.floating import Tolerance
     from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import Source

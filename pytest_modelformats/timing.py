@@ -10,7 +10,7 @@ from pytest_modelformats.schema import Timing
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pytest_modelformats.convert import Artifact
+    from pytest_modelformats.convert.chain import Artifact
     from pytest_modelformats.run import Opened
 
 REPETITIONS = 1

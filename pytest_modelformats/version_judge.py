@@ -48,7 +48,7 @@ class Judge:
         """Plan the cell; raises ConfigurationError where there is none, or its backend does not need the package."""
         from packaging.utils import canonicalize_name
 
-        from pytest_modelformats.plan import build_plan
+        from pytest_modelformats.plan.build import build_plan
         from pytest_modelformats.settings import machine
         from pytest_modelformats.source.identify import find_candidates
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats.cache import METADATA, Cache, key_of
+from pytest_modelformats.convert.cache import METADATA, Cache, key_of
 from pytest_modelformats.errors import CacheError, ConvertError
 
 KEY = "ab" * 32

@@ -12,10 +12,12 @@ import pytest
 from click.testing import CliRunner
 from inner_run import two_layers
 
-from pytest_modelformats import cache_why, cli, convert, plan
-from pytest_modelformats.cache import METADATA, Entry, sha256_of
+from pytest_modelformats import cache_why, cli
 from pytest_modelformats.campaign import stages_of
+from pytest_modelformats.convert import chain as convert
+from pytest_modelformats.convert.cache import METADATA, Entry, sha256_of
 from pytest_modelformats.errors import ModelFormatsError
+from pytest_modelformats.plan import build as plan
 from pytest_modelformats.schema import registry
 from pytest_modelformats.settings import load as configuration
 from pytest_modelformats.settings import machine

@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 OURS = {
     "pytest_modelformats",
     "pytest_modelformats.plugin",
+    "pytest_modelformats.settings",
     "pytest_modelformats.settings.options",
     "pytest_modelformats.errors",
 }

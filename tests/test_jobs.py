@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pytest_modelformats import cli, jobs, plan
+from pytest_modelformats import cli, jobs
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.plan import build as plan
 from pytest_modelformats.schema import Cell, Decision, Outcome, PlannedCell, Source
 from pytest_modelformats.settings import load as configuration
 from pytest_modelformats.settings import options
@@ -186,7 +187,7 @@ def test_the_json_of_the_command_selects_in_pytest_what_it_says(tiny, cells, mon
 def test_it_plans_for_machines_that_have_what_this_one_lacks(tiny, monkeypatch, pytester):
     monkeypatch.chdir(pytester.path)
     monkeypatch.setattr("pytest_modelformats.settings.machine.installed", lambda module: module != "openvino")
-    monkeypatch.setattr("pytest_modelformats.plan.installed", lambda module: module != "openvino")
+    monkeypatch.setattr("pytest_modelformats.plan.build.installed", lambda module: module != "openvino")
     include = json.loads(command("tiny.onnx", "--github", "--runs-on", "cuda=big,gpu"))["include"]
     assert {(job["name"], str(job["runs-on"])) for job in include} == {
         ("onnxruntime@cpu", "ubuntu-latest"),

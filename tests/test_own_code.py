@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from pytest_modelformats import own_code
-from pytest_modelformats.own_code import _imports, imported_digest, module_digest, modules_digest, place_of
+from pytest_modelformats.convert import code_digest
+from pytest_modelformats.convert.code_digest import _imports, imported_digest, module_digest, modules_digest, place_of
 from pytest_modelformats.schema import registry
 
 FILES = {
@@ -70,7 +70,7 @@ def test_a_converter_of_this_package_is_known_by_what_it_converts_with():
 
 def test_a_list_of_modules_that_names_one_that_moved_is_an_error():
     """A pattern that matches nothing leaves a key in silence; a name does not."""
-    assert len(modules_digest(own_code.EVALUATE)) == 64
+    assert len(modules_digest(code_digest.EVALUATE)) == 64
     for asked in (
         lambda: modules_digest(("pytest_modelformats.moved",)),
         lambda: place_of("pytest_modelformats.moved"),
@@ -79,13 +79,15 @@ def test_a_list_of_modules_that_names_one_that_moved_is_an_error():
             asked()
 
 
-@pytest.mark.parametrize("names", [own_code.WORDS, own_code.EVALUATE, own_code.MEASURE, own_code.NOT_SHIPPED])
+@pytest.mark.parametrize(
+    "names", [code_digest.WORDS, code_digest.EVALUATE, code_digest.MEASURE, code_digest.NOT_SHIPPED]
+)
 def test_every_list_names_files_that_are_there(names):
-    assert all(file.is_file() for name in names for file in own_code.files_of(name).values())
+    assert all(file.is_file() for name in names for file in code_digest.files_of(name).values())
 
 
 def test_a_package_stands_for_all_that_lies_in_it(parcel):
-    assert set(own_code.files_of("parcel.tools")) == {
+    assert set(code_digest.files_of("parcel.tools")) == {
         "parcel.tools",
         *(f"parcel.tools.{n}" for n in ("deep", "deeper", "template")),
     }

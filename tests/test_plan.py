@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_modelformats import graph, plan
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.plan import build as plan
+from pytest_modelformats.plan import graph
 from pytest_modelformats.schema import Converter, Outcome, Source, registry
 from pytest_modelformats.settings.options import Settings
 from pytest_modelformats.source.identify import Candidate

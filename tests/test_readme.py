@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import cli, documentation, plan
+from pytest_modelformats import cli, documentation
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.plan import build as plan
 from pytest_modelformats.report import html, lines, markdown, terminal
 from pytest_modelformats.schema import FailureKind, Outcome
 from pytest_modelformats.settings import load as configuration

@@ -12,8 +12,9 @@ from inner_run import PARITY
 from special_outputs import FLOAT, save
 
 import pytest_modelformats
-from pytest_modelformats import own_code, reference
-from pytest_modelformats.cache import Cache
+from pytest_modelformats import reference
+from pytest_modelformats.convert import code_digest
+from pytest_modelformats.convert.cache import Cache
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.reference import EVALUATED, build_reference
 from pytest_modelformats.schema import PRECISIONS, registry
@@ -92,18 +93,18 @@ def test_the_code_that_evaluates_is_known_by_its_content(tmp_path, monkeypatch, 
 @pytest.mark.parametrize(("module", "counts"), [("formats.torch_modes", True), ("formats.onnx", False)])
 def test_the_code_of_a_format_is_known_by_all_that_it_imports(tmp_path, monkeypatch, module, counts):
     def digest():
-        return own_code.imported_digest.__wrapped__(registry.formats()["pytorch"].module)
+        return code_digest.imported_digest.__wrapped__(registry.formats()["pytorch"].module)
 
     assert edited(tmp_path, monkeypatch, module, digest, digest()) == counts
 
 
 def edited(tmp_path, monkeypatch, module, digest, before):
     """Whether a digest is another one where a module's file differs."""
-    found, name = own_code._file_of, f"pytest_modelformats.{module}"
+    found, name = code_digest._file_of, f"pytest_modelformats.{module}"
     copy = tmp_path / "edited.py"
     copy.write_text(found(name).read_text() + "# edited")
-    monkeypatch.setattr(own_code, "_file_of", lambda asked: copy if asked == name else found(asked))
-    monkeypatch.setattr(own_code, "module_digest", own_code.module_digest.__wrapped__)
+    monkeypatch.setattr(code_digest, "_file_of", lambda asked: copy if asked == name else found(asked))
+    monkeypatch.setattr(code_digest, "module_digest", code_digest.module_digest.__wrapped__)
     return digest() != before
 
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from inner_run import two_layers
 
 from pytest_modelformats import cli
-from pytest_modelformats.cache import METADATA, Cache
+from pytest_modelformats.convert.cache import METADATA, Cache
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.model_registry import layout
 from pytest_modelformats.model_registry.artifact import Chosen

@@ -17,8 +17,8 @@ from pytest_modelformats.settings.options import OPTIONS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_modelformats.cache import Cache, Entry
     from pytest_modelformats.cache_why import Found
+    from pytest_modelformats.convert.cache import Cache, Entry
     from pytest_modelformats.schema import PlannedCell, Source
     from pytest_modelformats.settings.options import Settings
 
@@ -50,7 +50,7 @@ def why(cell: str, *, everything: bool, **chosen: Any) -> None:
     Give the options of the run in question.
     """
     from pytest_modelformats import cache_why
-    from pytest_modelformats.cache import Cache
+    from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.settings import load as configuration
     from pytest_modelformats.source.identify import find_sources
 
@@ -76,7 +76,7 @@ def _planned(settings: Settings, sources: Sequence[Source], cell: str) -> Planne
     """The cell of the plan, by whatever route; raises ConfigurationError where there is none."""
     from dataclasses import replace
 
-    from pytest_modelformats.plan import build_plan
+    from pytest_modelformats.plan.build import build_plan
     from pytest_modelformats.schema import registry
     from pytest_modelformats.settings import machine
     from pytest_modelformats.source.identify import find_candidates
@@ -94,7 +94,7 @@ def _planned(settings: Settings, sources: Sequence[Source], cell: str) -> Planne
 def _explained(settings: Settings, sources: Sequence[Source], planned: PlannedCell, cache: Cache) -> tuple[Found, ...]:
     """What the cache has of the cell's chain; a worker loads the model and says what it is."""
     from pytest_modelformats import cache_why
-    from pytest_modelformats.convert import origin_of
+    from pytest_modelformats.convert.chain import origin_of
     from pytest_modelformats.models import Models
     from pytest_modelformats.source.identify import find_data
     from pytest_modelformats.workers.asking import Asker
@@ -119,7 +119,7 @@ def list_(cache: str | None) -> None:
 
 def lines(settings: Settings) -> Iterator[str]:
     """A line per artifact, then the sums."""
-    from pytest_modelformats.cache import Cache
+    from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.schema.numbers import plural, size
 
     entries = list(Cache(settings.cache, write=False).entries())

@@ -74,8 +74,8 @@ def rows(
 
     Raises: ConfigurationError, SourceError.
     """
-    from pytest_modelformats import unmet
-    from pytest_modelformats.plan import build_plan
+    from pytest_modelformats.plan import unmet
+    from pytest_modelformats.plan.build import build_plan
     from pytest_modelformats.settings import load as configuration
     from pytest_modelformats.settings import machine
     from pytest_modelformats.source.identify import find_candidates, find_sources

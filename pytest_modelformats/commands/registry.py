@@ -83,7 +83,7 @@ def export(
 
 def _choice(settings: Settings, globs: tuple[str, ...], record: str | None, *, from_cache: bool, force: bool) -> Choice:
     from pytest_modelformats import baseline
-    from pytest_modelformats.cache import Cache
+    from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.model_registry.cached import from_cache as of_cache
     from pytest_modelformats.model_registry.choice import from_record
     from pytest_modelformats.report import lines

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.cache import key_of
+from pytest_modelformats.convert.cache import key_of
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema import Source, registry
 from pytest_modelformats.source.companions import companions
@@ -16,7 +16,7 @@ from pytest_modelformats.source.identify import content_hash
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_modelformats.cache import Cache
+    from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.report.nouns import CellRecord
 
 _KEY = re.compile(r"[0-9a-f]{64}")

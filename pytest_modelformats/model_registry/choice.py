@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from pytest_modelformats.cache import Cache
+    from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.model_registry.artifact import Chosen
     from pytest_modelformats.report.lines import Run
     from pytest_modelformats.report.nouns import CellRecord

@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__
-from pytest_modelformats.cache import METADATA, sha256_of
+from pytest_modelformats.convert.cache import METADATA, sha256_of
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema import registry
 from pytest_modelformats.source.companions import companions, renamed

@@ -67,7 +67,7 @@ def load(rootdir: Path, cli: Mapping[str, Any]) -> Settings:
     Raises: ConfigurationError, naming the option or the file and key, what was found there,
     and what is expected.
     """
-    from pytest_modelformats import cache
+    from pytest_modelformats.convert import cache
     from pytest_modelformats.settings import machine
 
     found = _find(rootdir, cli.get("config"))

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pytest_modelformats.convert.code_digest import NOT_SHIPPED, place_of
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.own_code import NOT_SHIPPED, place_of
 from pytest_modelformats.schema import package
 from pytest_modelformats.workers.process import Worker, WorkerSettings, _error_of
 

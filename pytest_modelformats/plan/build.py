@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.graph import Path, artifacts
+from pytest_modelformats.plan.graph import Path, artifacts
 from pytest_modelformats.schema import PRECISIONS, Backend, Cell, Decision, Outcome, Plan, PlannedCell, registry
 from pytest_modelformats.settings import environments
 from pytest_modelformats.settings.machine import installed

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__
-from pytest_modelformats.cache import key_of
-from pytest_modelformats.own_code import imported_digest
+from pytest_modelformats.convert.cache import key_of
+from pytest_modelformats.convert.code_digest import imported_digest
 from pytest_modelformats.schema import registry
 from pytest_modelformats.settings.machine import versions
 from pytest_modelformats.source.companions import companions
@@ -17,7 +17,7 @@ from pytest_modelformats.source.companions import companions
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pytest_modelformats.cache import Cache
+    from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.models import Models
     from pytest_modelformats.schema import Converter, Description, PlannedCell, Source
     from pytest_modelformats.settings.options import Settings

@@ -7,7 +7,7 @@ import importlib.util
 from functools import cache
 from pathlib import Path
 
-from pytest_modelformats.cache import key_of, sha256_of
+from pytest_modelformats.convert.cache import key_of, sha256_of
 
 # Each entry is a module, or a package for all that lies in it; one that does not exist raises. Together they name
 # every file of the core (tests/test_own_code.py). A system's files are in no list: they count through the imports of

@@ -1,0 +1,1 @@
+"""Every cell that could be, with the decision whether it is."""
