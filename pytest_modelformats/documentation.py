@@ -48,7 +48,7 @@ def _text(text: str) -> str:
 
 def support_table() -> str:
     """Which precisions of which format every backend runs on which device."""
-    from pytest_modelformats import doctor
+    from pytest_modelformats.cli import doctor
 
     return doctor.support_table()
 

@@ -13,7 +13,7 @@ from inner_run import ONE_CELL
 from onnx import TensorProto, helper, numpy_helper, save
 
 from pytest_modelformats import batches, row_noise
-from pytest_modelformats.cli import commands
+from pytest_modelformats.cli.main import commands
 from pytest_modelformats.errors import RunError, Unsupported
 from pytest_modelformats.metamorphic import Subject
 from pytest_modelformats.noise import Noise, measure_noise

@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 from dummy_index import EMPTY, SLOW, UNINSTALLABLE, UNOPENABLE, VERSIONS, WRONG, declare_backend
 
-from pytest_modelformats import cli, comparing, installing, sides
+from pytest_modelformats import comparing, installing, sides
+from pytest_modelformats.cli import main as cli
+from pytest_modelformats.cli.bisect.judge import Judge
+from pytest_modelformats.cli.bisect.search import Step, search
 from pytest_modelformats.schema import Change, registry
-from pytest_modelformats.version_judge import Judge
-from pytest_modelformats.version_search import Step, search
 
 pytestmark = pytest.mark.alone
 

@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 from inner_run import two_layers
 
-from pytest_modelformats import cache_why, cli
 from pytest_modelformats.campaign import stages_of
+from pytest_modelformats.cli import main as cli
+from pytest_modelformats.cli.cache import why as cache_why
 from pytest_modelformats.convert import chain as convert
 from pytest_modelformats.convert.cache import METADATA, Entry, sha256_of
 from pytest_modelformats.errors import ModelFormatsError

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from inner_run import two_layers
 
 import pytest_modelformats
-from pytest_modelformats.cli import commands
+from pytest_modelformats.cli.main import commands
 from pytest_modelformats.report import lines as record_lines
 from pytest_modelformats.schema import Change
 

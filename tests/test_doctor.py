@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import cli, doctor
+from pytest_modelformats.cli import doctor
+from pytest_modelformats.cli import main as cli
 from pytest_modelformats.schema import registry
 from pytest_modelformats.settings import machine
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from click.testing import CliRunner
 
-from pytest_modelformats import cli
+from pytest_modelformats.cli import main as cli
 
 CONFIGURED = """
 [environments.early]

@@ -70,7 +70,7 @@ def test_an_environment_is_made_with_what_is_there(tmp_path, offline, monkeypatc
 
 
 def test_two_processes_make_it_once(tmp_path, offline):
-    code = "from pytest_modelformats.cli import main; import sys; main(sys.argv[1:])"
+    code = "from pytest_modelformats.cli.main import main; import sys; main(sys.argv[1:])"
     command = [sys.executable, "-c", code, "env", "create", "dummy=mfdummy==1.0", "--mf-cache", "cache"]
     both = [subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = sorted(process.communicate(timeout=BOUND_S)[0].partition(" in ")[0].partition(": mf")[0] for process in both)

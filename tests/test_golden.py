@@ -18,8 +18,9 @@ import thin
 from click.testing import CliRunner
 from inner_run import two_layers
 
-from pytest_modelformats import golden_export, sampled
-from pytest_modelformats.cli import commands
+from pytest_modelformats import sampled
+from pytest_modelformats.cli import golden as golden_export
+from pytest_modelformats.cli.main import commands
 from pytest_modelformats.errors import SourceError, Unsupported
 from pytest_modelformats.schema import Source
 from pytest_modelformats.source.identify import identify
@@ -101,8 +102,8 @@ def shop(shelf, tmp_path_factory):
     folder = tmp_path_factory.mktemp("shop")
     shutil.copy(shelf / "tiny_nets.py", folder)
     subprocess.run([sys.executable, "-W", "ignore", "-c", CANDIDATES], cwd=folder, check=True, capture_output=True)
-    command = [sys.executable, "-m", "pytest_modelformats.cli", "golden", "export", "tiny_nets:build"]
-    command[1:3] = ["-c", "from pytest_modelformats.cli import main; main()"]
+    command = [sys.executable, "-m", "pytest_modelformats.cli.main", "golden", "export", "tiny_nets:build"]
+    command[1:3] = ["-c", "from pytest_modelformats.cli.main import main; main()"]
     done = subprocess.run(
         [*command, "-o", "tiny.golden", "--mf-cache", str(shelf / "cache")],
         cwd=folder, check=False, capture_output=True, text=True,
@@ -223,7 +224,7 @@ def test_a_command_that_nothing_can_be_done_with_ends_in_one_sentence(exported, 
     for name in ("one.onnx", "two.onnx"):
         shutil.copy(shelf / "tiny.onnx", tmp_path / "models" / name)
     cache = ["--mf-cache", str(shelf / "cache")] if command[0] == "export" else []
-    start = [sys.executable, "-c", "from pytest_modelformats.cli import main; main()", "golden", *command, *cache]
+    start = [sys.executable, "-c", "from pytest_modelformats.cli.main import main; main()", "golden", *command, *cache]
     done = subprocess.run(start, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
     assert words in done.stderr
@@ -275,7 +276,7 @@ SMALL = """
 from dataclasses import replace
 
 from pytest_modelformats import golden_export
-from pytest_modelformats.cli import main
+from pytest_modelformats.cli.main import main
 from pytest_modelformats.models import Models
 
 described = Models.description

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pytest_modelformats import cli, jobs
+from pytest_modelformats.cli import main as cli
+from pytest_modelformats.cli.matrix import jobs
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.plan import build as plan
 from pytest_modelformats.schema import Cell, Decision, Outcome, PlannedCell, Source

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pytest_modelformats import cli
-from pytest_modelformats.commands import matrix
+from pytest_modelformats.cli import main as cli
+from pytest_modelformats.cli.matrix import command as matrix
 from pytest_modelformats.report import lines
 from pytest_modelformats.settings import options
 
@@ -153,7 +153,7 @@ def machine(tmp_path, monkeypatch):
     scripts = {
         "python": f'if [ "$1 $2 $3" = "-m pip install" ]; then shift 3; printf "%s\\n" "$*" >> {log}; exit 0; fi\n'
         f'if [ "$1 $2 $3" = "-m pip freeze" ]; then echo numpy==1.0; exit 0; fi\nexec {real} "$@"\n',
-        "modelformats": f"exec {real} -c 'from pytest_modelformats.cli import main; main()' \"$@\"\n",
+        "modelformats": f"exec {real} -c 'from pytest_modelformats.cli.main import main; main()' \"$@\"\n",
     }
     for name, text in scripts.items():
         path = programs / name

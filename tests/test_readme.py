@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import cli, documentation
+from pytest_modelformats import documentation
+from pytest_modelformats.cli import main as cli
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.plan import build as plan
 from pytest_modelformats.report import html, lines, markdown, terminal

@@ -24,7 +24,7 @@ from pytest_modelformats.schema.plain import plain
 
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 SCHEMA = json.loads((Path(pytest_modelformats.__file__).parent / "record.schema.json").read_text())
-MODELFORMATS = [sys.executable, "-c", "from pytest_modelformats.cli import main; main()"]
+MODELFORMATS = [sys.executable, "-c", "from pytest_modelformats.cli.main import main; main()"]
 
 
 def no_constant(name):

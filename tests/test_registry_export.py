@@ -15,12 +15,12 @@ import pytest
 from click.testing import CliRunner
 from inner_run import two_layers
 
-from pytest_modelformats import cli
+from pytest_modelformats.cli import main as cli
+from pytest_modelformats.cli.registry import layout
+from pytest_modelformats.cli.registry.artifact import Chosen
+from pytest_modelformats.cli.registry.choice import Choice
 from pytest_modelformats.convert.cache import METADATA, Cache
 from pytest_modelformats.errors import ModelFormatsError
-from pytest_modelformats.model_registry import layout
-from pytest_modelformats.model_registry.artifact import Chosen
-from pytest_modelformats.model_registry.choice import Choice
 
 FP32 = "tiny-onnx-fp32-onnxruntime@cpu"
 FP16 = "tiny-onnx-fp16-onnxruntime@cpu"

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from pytest_modelformats import selftest, selftest_workloads
-from pytest_modelformats.cli import commands
-from pytest_modelformats.commands.selftest import lines
+from pytest_modelformats.cli.main import commands
+from pytest_modelformats.cli.selftest import measure, workloads
+from pytest_modelformats.cli.selftest.command import lines
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.ratio import Quad, Round
 from pytest_modelformats.workers.pool import Pool
@@ -25,11 +25,11 @@ FEW = 8  # trials: here it is counted what is said, not how well
 @pytest.fixture
 def brief(monkeypatch):
     """Fewer rounds, trials and budgets: the path is the same."""
-    plain_least, plain_share = selftest.smallest_slowdown, selftest.found_share
-    monkeypatch.setattr(selftest, "ROUNDS", 3)
-    monkeypatch.setattr(selftest, "BUDGETS", (1,))
-    monkeypatch.setattr(selftest, "smallest_slowdown", lambda *a, **k: plain_least(*a, **{**k, "trials": FEW}))
-    monkeypatch.setattr(selftest, "found_share", lambda *a, **k: plain_share(*a, **{**k, "trials": FEW}))
+    plain_least, plain_share = measure.smallest_slowdown, measure.found_share
+    monkeypatch.setattr(measure, "ROUNDS", 3)
+    monkeypatch.setattr(measure, "BUDGETS", (1,))
+    monkeypatch.setattr(measure, "smallest_slowdown", lambda *a, **k: plain_least(*a, **{**k, "trials": FEW}))
+    monkeypatch.setattr(measure, "found_share", lambda *a, **k: plain_share(*a, **{**k, "trials": FEW}))
 
 
 def rounds(spread=0.0, bias=0.0, count=9):
@@ -37,7 +37,7 @@ def rounds(spread=0.0, bias=0.0, count=9):
 
 
 def told(heard, budget_s=10.0):
-    return selftest._workload("numpy", heard, (0.5, 0.2), budget_s, lambda _: None)
+    return measure._workload("numpy", heard, (0.5, 0.2), budget_s, lambda _: None)
 
 
 def test_command_measures_and_says_one_sentence(brief):
@@ -58,7 +58,7 @@ def test_json_holds_what_is_said(brief):
     (workload,) = found["workloads"]
     assert workload["name"] == "onnxruntime"
     assert workload["comparisons"] == 1
-    assert {row["margin"] for row in workload["detectable"]} == set(selftest.MARGINS)
+    assert {row["margin"] for row in workload["detectable"]} == set(measure.MARGINS)
     assert found["machine_state"]["before"]["measured_core"]
     assert found["sentence"]
 
@@ -69,19 +69,19 @@ def test_alarms_are_counted_and_said(brief):
     assert (quiet.comparisons, quiet.alarms) == (1, 0)
     wolf = told([rounds(0.002, 0.2), rounds(0.002, 0.2)])
     assert (wolf.comparisons, wolf.alarms) == (1, 1)
-    assert "1 of 2 comparisons of identical code gave an alarm" in selftest.sentence([quiet, wolf], 10.0)
+    assert "1 of 2 comparisons of identical code gave an alarm" in measure.sentence([quiet, wolf], 10.0)
 
 
 def test_none_of_a_hundred_is_not_called_less_than_one_percent():
     """What was drawn is counted, and its upper bound stated: none of 100 leaves 3 % possible."""
-    rows = (selftest.Detectable(0.05, 10.0, 0.08, alarms, 100) for alarms in (0, 2))
+    rows = (measure.Detectable(0.05, 10.0, 0.08, alarms, 100) for alarms in (0, 2))
     quiet, worse = (replace(told([rounds(0.002), rounds(0.002)]), detectable=(row,)) for row in rows)
-    said = selftest.sentence([quiet], 10.0)
+    said = measure.sentence([quiet], 10.0)
     assert "(0 of 100 drawn at this variation, so at most 3.0% are to be expected, with 95 % confidence)" in said
-    assert "2 of 100 drawn at this variation, so at most 6.2%" in selftest.sentence([quiet, worse], 10.0)
+    assert "2 of 100 drawn at this variation, so at most 6.2%" in measure.sentence([quiet, worse], 10.0)
     assert "less than 1" not in said
     assert "0 of 100, at most 3.0%" in "\n".join(lines([quiet]))
-    (stated,) = selftest.plain([quiet], {}, 10.0)["workloads"][0]["detectable"]
+    (stated,) = measure.plain([quiet], {}, 10.0)["workloads"][0]["detectable"]
     assert (stated["alarms"], stated["trials"], round(stated["alarms_at_most"], 4)) == (0, 100, 0.0295)
 
 
@@ -89,38 +89,38 @@ def test_none_of_a_hundred_is_not_called_less_than_one_percent():
 def test_the_bound_is_that_of_clopper_and_pearson(hits, of):
     stats = pytest.importorskip("scipy.stats")
     exact = stats.binomtest(hits, of).proportion_ci(0.90, "exact").high
-    assert selftest.share_at_most(hits, of) == pytest.approx(exact, abs=1e-6)
+    assert measure.share_at_most(hits, of) == pytest.approx(exact, abs=1e-6)
 
 
 def test_sentence_of_a_restless_machine(brief):
     quiet = told([rounds(0.002), rounds(0.002)])
     blind = replace(quiet, detectable=tuple(replace(d, slowdown=None) for d in quiet.detectable))
-    assert "finds a slow-down of" in selftest.sentence([quiet], 10.0)
-    assert "too restless" in selftest.sentence([quiet, blind], 10.0)
+    assert "finds a slow-down of" in measure.sentence([quiet], 10.0)
+    assert "too restless" in measure.sentence([quiet, blind], 10.0)
 
 
 @pytest.mark.parametrize(("backend", "said"), [("onyx", "no workload 'onyx'"), ("torchy", "did you mean 'torch'")])
 def test_unknown_backend_is_one_sentence(backend, said):
     with pytest.raises(ConfigurationError, match=said):
-        selftest.chosen(backend)
+        measure.chosen(backend)
 
 
 def test_backend_that_is_not_installed_names_its_install_line(monkeypatch):
-    monkeypatch.setattr(selftest, "find_spec", lambda name: None)
+    monkeypatch.setattr(measure, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="pip install"):
-        selftest.chosen("openvino")
+        measure.chosen("openvino")
 
 
 def test_model_is_onnx_that_the_checker_accepts(tmp_path):
     """The hand-written bytes are a valid model, and compute what numpy computes."""
     onnx = pytest.importorskip("onnx")
     path = tmp_path / "model.onnx"
-    selftest_workloads.write_model(path)
+    workloads.write_model(path)
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     from onnx.reference import ReferenceEvaluator
 
-    x = np.ones((selftest_workloads.ROWS, selftest_workloads.WIDTH), np.float32)
+    x = np.ones((workloads.ROWS, workloads.WIDTH), np.float32)
     (y,) = ReferenceEvaluator(model).run(None, {"x": x})
     expected = x
     for weight in model.graph.initializer:
@@ -135,7 +135,7 @@ def test_every_runtime_opens_the_workload(name):
     pytest.importorskip(name)
     with (
         closing(Pool(memory_bytes=0, threads=1, isolate="process")) as pool,
-        selftest.pair_of(pool, *[selftest._opening(pool, name)] * 2)() as (before, after),
+        measure.pair_of(pool, *[measure._opening(pool, name)] * 2)() as (before, after),
     ):
         assert len(before.block(0.01)) >= 3
         assert len(after.block(0.01)) >= 3

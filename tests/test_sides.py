@@ -156,7 +156,7 @@ def test_nothing_is_left_running(pool, opening):
 def test_foreign_interpreter_needs_numpy_alone(pool, opening, tmp_path):
     """A side under another interpreter is compared with one under ours; nothing of ours is installed there."""
     python = environment(tmp_path / "foreign", "numpy")
-    own = Opening(Environment(), "numpy", "pytest_modelformats.selftest_workloads:open_numpy", opening.job,
+    own = Opening(Environment(), "numpy", "pytest_modelformats.cli.selftest.workloads:open_numpy", opening.job,
                   {"x": str(tmp_path / "big.npy")}, 1, 60.0, "numpy here")  # fmt: skip
     np.save(tmp_path / "big.npy", np.ones((32, 128), np.float32))
     there = Opening(Environment("foreign", str(python)), own.worker, own.entry, own.job, own.feed, 1, 60.0, "there")
@@ -168,7 +168,7 @@ def test_foreign_interpreter_needs_numpy_alone(pool, opening, tmp_path):
 def test_pinning_of_this_process_is_undone(opening, tmp_path):
     """Without isolation both sides live here; afterwards this process is as it was."""
     np.save(tmp_path / "big.npy", np.ones((32, 128), np.float32))
-    entry, feed = "pytest_modelformats.selftest_workloads:open_numpy", {"x": str(tmp_path / "big.npy")}
+    entry, feed = "pytest_modelformats.cli.selftest.workloads:open_numpy", {"x": str(tmp_path / "big.npy")}
     opening = Opening(Environment(), "numpy", entry, opening.job, feed, 1, 60.0, "numpy here")
     cores = os.sched_getaffinity(0) if PINS else set()
     with closing(Pool(memory_bytes=0, threads=1, isolate="none")) as pool:

@@ -26,7 +26,7 @@ from pytest_modelformats.settings import machine
 # Of both runs together.
 MEASUREMENTS = 1_000_000
 SAMPLES = (1000, 100, 10)
-COMMAND = "import sys; from pytest_modelformats.cli import main; main(sys.argv[1:])"
+COMMAND = "import sys; from pytest_modelformats.cli.main import main; main(sys.argv[1:])"
 # One cell in so many became slower by a fifth.
 SLOWER_EVERY = 100
 _OPTIONS = ("threads", "samples", "seed", "time_budget_s", "timeout_s", "isolate", "ort_optimization", "static")

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from inner_run import ONE_CELL
 
-from pytest_modelformats import cli
+from pytest_modelformats.cli import main as cli
 
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 DECLARED = """

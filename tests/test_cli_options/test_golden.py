@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from inner_run import ONE_CELL, two_layers
 
-from pytest_modelformats.cli import commands
+from pytest_modelformats.cli.main import commands
 
 RIGHT, WRONG = (f"tiny~{name}-onnx-fp32-onnxruntime@cpu" for name in ("right", "wrong"))
 

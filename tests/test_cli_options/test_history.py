@@ -8,7 +8,7 @@ import sqlite3
 from click.testing import CliRunner
 from inner_run import PARITY, one_sentence
 
-from pytest_modelformats import cli
+from pytest_modelformats.cli import main as cli
 
 LATENCY = ("--mf-suites", "parity,latency", *PARITY[2:], "--mf-time-budget", "0.1")
 

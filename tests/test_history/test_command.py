@@ -7,7 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from pytest_modelformats import cli
+from pytest_modelformats.cli import main as cli
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.settings import machine
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pytest_modelformats import cli, history
+from pytest_modelformats import history
+from pytest_modelformats.cli import main as cli
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema.redact import redacted
 from pytest_modelformats.settings import machine

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from pytest_modelformats.model_registry.artifact import Chosen
-    from pytest_modelformats.model_registry.choice import Choice
+    from pytest_modelformats.cli.registry.artifact import Chosen
+    from pytest_modelformats.cli.registry.choice import Choice
 
 SCHEMA_VERSION = 1
 

@@ -11,7 +11,7 @@ import click  # noqa: TID253 - a command, imported by the command line alone
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_modelformats.selftest import Workload
+    from pytest_modelformats.cli.selftest.measure import Workload
 
 FEWEST_PAIRS = 2
 # What a comparison may take where nothing else is said.
@@ -28,7 +28,7 @@ BUDGET_S = 10.0
 @click.option("--json", "as_json", is_flag=True, help="Write everything as JSON.")
 def selftest(budget: float, pairs: int, backend: str, *, as_json: bool) -> None:
     """Measure this machine against itself: the smallest slow-down that a run here detects, and its false alarms."""
-    from pytest_modelformats import selftest as measuring
+    from pytest_modelformats.cli.selftest import measure as measuring
     from pytest_modelformats.workers.pool import Pool
 
     names = measuring.chosen(backend)

@@ -8,8 +8,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.cli.registry.artifact import of_cell, stated
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.model_registry.artifact import of_cell, stated
 from pytest_modelformats.schema import Outcome, registry
 from pytest_modelformats.schema.numbers import plural
 from pytest_modelformats.schema.plain import plain
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from pytest_modelformats.cli.registry.artifact import Chosen
     from pytest_modelformats.convert.cache import Cache
-    from pytest_modelformats.model_registry.artifact import Chosen
     from pytest_modelformats.report.lines import Run
     from pytest_modelformats.report.nouns import CellRecord
 

@@ -10,7 +10,7 @@ import click  # noqa: TID253 - a command of modelformats: only its entry point i
 from pytest_modelformats.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pytest_modelformats.model_registry.choice import Choice
+    from pytest_modelformats.cli.registry.choice import Choice
     from pytest_modelformats.settings.options import Settings
 
 # So many of the cells that were left out are told one by one.
@@ -56,8 +56,8 @@ def export(
     its cells ended. A version is written aside and moved into place whole. Artifacts come from the cache, and are
     verified; nothing is converted or run.
     """
-    from pytest_modelformats.model_registry import layout
-    from pytest_modelformats.model_registry.artifact import part
+    from pytest_modelformats.cli.registry import layout
+    from pytest_modelformats.cli.registry.artifact import part
     from pytest_modelformats.schema.numbers import size
     from pytest_modelformats.settings import load as configuration
 
@@ -83,9 +83,9 @@ def export(
 
 def _choice(settings: Settings, globs: tuple[str, ...], record: str | None, *, from_cache: bool, force: bool) -> Choice:
     from pytest_modelformats import baseline
+    from pytest_modelformats.cli.registry.cached import from_cache as of_cache
+    from pytest_modelformats.cli.registry.choice import from_record
     from pytest_modelformats.convert.cache import Cache
-    from pytest_modelformats.model_registry.cached import from_cache as of_cache
-    from pytest_modelformats.model_registry.choice import from_record
     from pytest_modelformats.report import lines
 
     cache = Cache(settings.cache, write=False)

@@ -13,7 +13,7 @@ from pytest_modelformats.schema import SCHEMA_VERSION
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pytest_modelformats.merging import Part
+    from pytest_modelformats.cli.merge.join import Part
 
 Line = dict[str, Any]
 _OWN = frozenset({"kind", "schema", "run", "started", "tool", "command", "machine", "versions", "options", "notes"})

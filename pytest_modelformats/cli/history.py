@@ -57,9 +57,9 @@ def history(
 def _add(settings: Settings, records: tuple[Path, ...]) -> str:
     """Append records; returns how many runs were new."""
     from pytest_modelformats import history as database
+    from pytest_modelformats.cli.merge.join import records_in
     from pytest_modelformats.history_append import append
     from pytest_modelformats.history_rows import entry_of
-    from pytest_modelformats.merging import records_in
     from pytest_modelformats.report import lines
 
     entries = [entry_of(lines.read(path)) for record in records for path in records_in(record)]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click  # noqa: TID253 - this module is a command itself: only the command's entry point imports it
 
-from pytest_modelformats import jobs
-from pytest_modelformats.commands.selecting import with_options
+from pytest_modelformats.cli.matrix import jobs
+from pytest_modelformats.cli.options import with_options
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.settings.options import OPTIONS
 

@@ -19,8 +19,8 @@ from pytest_modelformats.errors import ConfigurationError
               "ran on several kinds of machine gets it behind its own. Records of one name are shards.")  # fmt: skip
 def merge(records: tuple[Path, ...], output: Path, labels: tuple[str, ...]) -> None:
     """Join each RECORD (a results.jsonl, or a folder of runs) into one record in FOLDER, with its reports."""
-    from pytest_modelformats.merged_header import write
-    from pytest_modelformats.merging import join, parts_of
+    from pytest_modelformats.cli.merge.header import write
+    from pytest_modelformats.cli.merge.join import join, parts_of
     from pytest_modelformats.report import html, lines, markdown
     from pytest_modelformats.schema.numbers import plural
     from pytest_modelformats.schema.redact import redacted

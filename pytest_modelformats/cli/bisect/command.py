@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click  # noqa: TID253 - the command itself: only the command line imports it
 
-from pytest_modelformats.commands.env import done, watched
+from pytest_modelformats.cli.env import done, watched
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.report.comparisons import percent
 from pytest_modelformats.schema.numbers import share
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from packaging.version import Version
 
-    from pytest_modelformats.version_judge import Judge
-    from pytest_modelformats.version_search import Found, Step
+    from pytest_modelformats.cli.bisect.judge import Judge
+    from pytest_modelformats.cli.bisect.search import Found, Step
 
 UNCHANGED = 1
 # What decides which cells there are, what the model is, and how it is converted and run.
@@ -78,9 +78,9 @@ def bisect(cell: str, *, package: str, metric: str, as_json: bool, **given: Any)
     not open the model, are passed over. Exit status: 0 found, 1 where the good and the bad version agree, 2 where
     nothing can be said.
     """
+    from pytest_modelformats.cli.bisect.judge import Judge
     from pytest_modelformats.settings import load as configuration
     from pytest_modelformats.source.identify import find_sources
-    from pytest_modelformats.version_judge import Judge
 
     margin = _share(given.pop("margin"))
     own = {key: given.pop(key) for key in ("good", "bad", "versions", "budget", "beside", "python")}
@@ -161,7 +161,7 @@ def _searched(
     judge: Judge, versions: Sequence[str], metric: str, margin: float, budget_s: float, show: Callable[[Step], None]
 ) -> tuple[list[Step], Found | None]:
     """The steps of both ends, and what lies between them; ``None`` where the ends agree."""
-    from pytest_modelformats.version_search import search
+    from pytest_modelformats.cli.bisect.search import search
 
     good, bad = versions[0], versions[-1]
     first = judge.verdict(good)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.cache_why import format_of, made, parts_of, when
+from pytest_modelformats.cli.cache.why import format_of, made, parts_of, when
+from pytest_modelformats.cli.registry.artifact import Chosen, named, part
+from pytest_modelformats.cli.registry.choice import Choice, matched
 from pytest_modelformats.convert.cache import key_of
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.model_registry.artifact import Chosen, named, part
-from pytest_modelformats.model_registry.choice import Choice, matched
 from pytest_modelformats.plan.graph import artifacts
 from pytest_modelformats.schema import Cell, registry
 

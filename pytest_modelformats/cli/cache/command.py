@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click  # noqa: TID253 - a command of modelformats: only its entry point imports it
 
-from pytest_modelformats.commands.env import done, loaded, watched
-from pytest_modelformats.commands.selecting import with_options
+from pytest_modelformats.cli.env import done, loaded, watched
+from pytest_modelformats.cli.options import with_options
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.settings.options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_modelformats.cache_why import Found
+    from pytest_modelformats.cli.cache.why import Found
     from pytest_modelformats.convert.cache import Cache, Entry
     from pytest_modelformats.schema import PlannedCell, Source
     from pytest_modelformats.settings.options import Settings
@@ -49,7 +49,7 @@ def why(cell: str, *, everything: bool, **chosen: Any) -> None:
     of its architecture, inputs, converters, options, versions of libraries. The model is loaded, nothing is converted.
     Give the options of the run in question.
     """
-    from pytest_modelformats import cache_why
+    from pytest_modelformats.cli.cache import why as cache_why
     from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.settings import load as configuration
     from pytest_modelformats.source.identify import find_sources
@@ -93,7 +93,7 @@ def _planned(settings: Settings, sources: Sequence[Source], cell: str) -> Planne
 
 def _explained(settings: Settings, sources: Sequence[Source], planned: PlannedCell, cache: Cache) -> tuple[Found, ...]:
     """What the cache has of the cell's chain; a worker loads the model and says what it is."""
-    from pytest_modelformats import cache_why
+    from pytest_modelformats.cli.cache import why as cache_why
     from pytest_modelformats.convert.chain import origin_of
     from pytest_modelformats.models import Models
     from pytest_modelformats.source.identify import find_data
@@ -142,7 +142,7 @@ def lines(settings: Settings) -> Iterator[str]:
 
 
 def _row(entry: Entry, taken: str) -> tuple[str, str, str, str]:
-    from pytest_modelformats.cache_why import format_of, when
+    from pytest_modelformats.cli.cache.why import format_of, when
 
     metadata = entry.metadata
     what = f"{metadata.get('model')} {format_of(metadata)} {metadata.get('precision')} ({metadata.get('converter')})"

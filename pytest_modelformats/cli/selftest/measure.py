@@ -11,10 +11,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import comparing, ratio, surroundings
+from pytest_modelformats.cli.selftest.workloads import ROWS, WIDTH, write_model
 from pytest_modelformats.detectable import FOUND, TRIALS, found_share, smallest_slowdown, variation
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema import Change, Environment, Source, TensorSpec, registry
-from pytest_modelformats.selftest_workloads import ROWS, WIDTH, write_model
 from pytest_modelformats.sides import Opening, pair_of
 from pytest_modelformats.workers.asking import write_feed
 
@@ -32,7 +32,7 @@ ALARM_TRIALS = 100
 TIMEOUT_S = 120.0
 _DOUBT = 0.05
 _EXACT = 1e-9
-_OWN = "pytest_modelformats.selftest_workloads"
+_OWN = "pytest_modelformats.cli.selftest.workloads"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from pytest_modelformats.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from pytest_modelformats.cli.compare.two_runs import TwoRuns
     from pytest_modelformats.settings.options import Settings
-    from pytest_modelformats.two_runs import TwoRuns
 
 REGRESSED = 1
 
@@ -37,10 +37,10 @@ def compare(before: str, after: str, fail_on: str | None, form: str, output: Pat
     code is 0 where nothing is beyond its margin, 1 where something is worse, 2 for wrong usage.
     """
     from pytest_modelformats import baseline
+    from pytest_modelformats.cli.compare.two_runs import TwoRuns
     from pytest_modelformats.recorded import Recorded
     from pytest_modelformats.schema import metrics as margins
     from pytest_modelformats.settings import load as configuration
-    from pytest_modelformats.two_runs import TwoRuns
 
     everything = bool(chosen.pop("everything"))
     given = {key: value for key, value in chosen.items() if value}
@@ -101,8 +101,8 @@ def _parts(runs: TwoRuns, form: str) -> Iterator[str]:
 
 def _json(runs: TwoRuns) -> Iterator[str]:
     """One object, its comparisons one by one: they are never held together."""
+    from pytest_modelformats.cli.compare.two_runs import summary_json
     from pytest_modelformats.schema.plain import plain
-    from pytest_modelformats.two_runs import summary_json
 
     yield json.dumps(summary_json(runs), indent=2)[:-2] + ',\n  "comparisons": ['
     for number, comparison in enumerate(runs.found()):

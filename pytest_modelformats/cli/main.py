@@ -10,22 +10,23 @@ from typing import TYPE_CHECKING, Any
 import click  # noqa: TID253 - this module is the command itself: only its entry point imports it
 
 from pytest_modelformats import __version__
-from pytest_modelformats.commands import bisect, env
-from pytest_modelformats.commands.cache import cache_commands
-from pytest_modelformats.commands.compare import compare
-from pytest_modelformats.commands.history import history
-from pytest_modelformats.commands.matrix import matrix
-from pytest_modelformats.commands.merge import merge
-from pytest_modelformats.commands.registry import registry_commands
-from pytest_modelformats.commands.selecting import with_options
-from pytest_modelformats.commands.selftest import selftest
+from pytest_modelformats.cli import env
+from pytest_modelformats.cli.bisect import command as bisect
+from pytest_modelformats.cli.cache.command import cache_commands
+from pytest_modelformats.cli.compare.command import compare
+from pytest_modelformats.cli.history import history
+from pytest_modelformats.cli.matrix.command import matrix
+from pytest_modelformats.cli.merge.command import merge
+from pytest_modelformats.cli.options import with_options
+from pytest_modelformats.cli.registry.command import registry_commands
+from pytest_modelformats.cli.selftest.command import selftest
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
 from pytest_modelformats.settings.options import OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_modelformats.doctor import Diagnosis
+    from pytest_modelformats.cli.doctor import Diagnosis
     from pytest_modelformats.report.lines import Run
     from pytest_modelformats.schema import Plan, Source
     from pytest_modelformats.settings.options import Settings
@@ -121,7 +122,7 @@ def doctor(cache: str | None) -> None:
     """Show what this machine can run and what it lacks, with the lines that install it."""
     from rich.console import Console
 
-    from pytest_modelformats.doctor import diagnose
+    from pytest_modelformats.cli.doctor import diagnose
     from pytest_modelformats.settings import load as configuration
 
     settings = configuration.load(configuration.project_root(Path.cwd()), {"cache": cache} if cache else {})
@@ -166,7 +167,7 @@ def _table(console: Any, title: str, rows: Sequence[tuple[str, str]]) -> None:
 @commands.command()
 def support() -> None:
     """Print the support table (Markdown): format, backend, precisions, devices."""
-    from pytest_modelformats.doctor import support_table
+    from pytest_modelformats.cli.doctor import support_table
 
     click.echo(support_table(), nl=False)
 
@@ -210,8 +211,8 @@ def golden() -> None:
 @evaluating
 def export(model: str, output: Path | None, **chosen: Any) -> None:
     """Evaluate MODEL and write its inputs, truth, noise floors and contract into one file."""
-    from pytest_modelformats import golden_export
     from pytest_modelformats.campaign import stages_of
+    from pytest_modelformats.cli import golden as golden_export
     from pytest_modelformats.settings import load as configuration
     from pytest_modelformats.source.identify import find_sources
     from pytest_modelformats.systems.golden import file as golden_file
@@ -243,7 +244,7 @@ def _watched(what: str) -> Callable[[float], None]:
 @click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
 def show(file: Path) -> None:
     """Show what is in a golden bundle; nothing of it is run."""
-    from pytest_modelformats import golden_export
+    from pytest_modelformats.cli import golden as golden_export
     from pytest_modelformats.source.identify import identify
     from pytest_modelformats.systems.golden import file as golden_file
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_modelformats.cli.bisect.search import Step
 from pytest_modelformats.errors import (
     ConfigurationError,
     ModelFormatsError,
@@ -20,7 +21,6 @@ from pytest_modelformats.errors import (
 )
 from pytest_modelformats.schema import Change, Outcome, Verdict, registry
 from pytest_modelformats.settings.options import EnvironmentEntry
-from pytest_modelformats.version_search import Step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -1,0 +1,1 @@
+"""The ``modelformats`` command: a file or folder for each of its commands."""

@@ -1,0 +1,1 @@
+"""The first version of a runtime at which something changed."""

@@ -1,0 +1,1 @@
+"""What the cache holds, and why a cell is not found there."""

@@ -1,0 +1,1 @@
+"""Two records beside each other."""

@@ -1,0 +1,1 @@
+"""Parts of a run joined into one record."""

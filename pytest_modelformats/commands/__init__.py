@@ -1,1 +1,0 @@
-"""The commands of ``modelformats`` that have a file of their own; ``cli.py`` lists them."""
