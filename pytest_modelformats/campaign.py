@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.baseline import Baseline
     from pytest_modelformats.compared import Comparisons
     from pytest_modelformats.expectations import Expectation
-    from pytest_modelformats.recorded import Recorded
+    from pytest_modelformats.record.index import Recorded
     from pytest_modelformats.reuse import Reuse
     from pytest_modelformats.schema import PlannedCell, Source
     from pytest_modelformats.settings.options import Settings
@@ -114,7 +114,7 @@ class Campaign:
     @cached_property
     def recorded(self) -> Recorded | None:
         """The record of the run that this one is compared with; raises ConfigurationError where it is none."""
-        from pytest_modelformats.recorded import Recorded
+        from pytest_modelformats.record.index import Recorded
 
         return Recorded(self.baseline.path) if self.baseline is not None and self.baseline.path else None
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.report.nouns import FAILURES
+from pytest_modelformats.record.nouns import FAILURES
 from pytest_modelformats.schema import Change, Comparison, FailureKind, Outcome, Verdict, numbers
 from pytest_modelformats.schema.metrics import LEAST_RATIO, METRICS, ONLY_WHEN_ASKED, SMALLEST, Margin, Metric, fraction
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from pytest_modelformats.comparing import Measured
-    from pytest_modelformats.recorded import Facts
+    from pytest_modelformats.record.index import Facts
 
 LEVEL = 0.05
 MISSING = "missing"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import changes, counterparts, stored
 from pytest_modelformats.errors import ModelFormatsError, NotMeasured
-from pytest_modelformats.record import verdict_data
-from pytest_modelformats.recorded import Facts
-from pytest_modelformats.report.decode import decode
-from pytest_modelformats.report.nouns import RUN, Latency, Parity
+from pytest_modelformats.record.decode import decode
+from pytest_modelformats.record.index import Facts
+from pytest_modelformats.record.nouns import RUN, Latency, Parity
+from pytest_modelformats.record.write import verdict_data
 from pytest_modelformats.schema import Change, Comparison, Environment, Outcome, PlannedCell, registry
 from pytest_modelformats.schema import metrics as margins
 from pytest_modelformats.schema.plain import plain
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from pytest_modelformats.baseline import Baseline
-    from pytest_modelformats.recorded import Recorded
+    from pytest_modelformats.record.index import Recorded
     from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.sides import Opening, Readings
     from pytest_modelformats.stages import Stages

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_modelformats import record
 from pytest_modelformats.advice import with_step
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.expectations import find
+from pytest_modelformats.record import write as record
 from pytest_modelformats.schema import SKIPPED_OUTCOMES, FailureKind, Outcome
 from pytest_modelformats.schema.plain import plain
 

@@ -17,7 +17,7 @@ from pytest_modelformats.workers.asking import write_feed
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_modelformats.recorded import Facts, Recorded
+    from pytest_modelformats.record.index import Facts, Recorded
     from pytest_modelformats.schema import PlannedCell
     from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.sides import Opening

@@ -110,7 +110,8 @@ def _functions(path: Path) -> list[tuple[str, str]]:
 
 def finding(root: Path) -> str:
     """What failed in the example report, as the report itself says it."""
-    from pytest_modelformats.report import lines, markdown
+    from pytest_modelformats.record import read as lines
+    from pytest_modelformats.report import markdown
 
     text = markdown.render(lines.read(root / EXAMPLE))
     _, _, section = text.partition("### Failures\n\n")

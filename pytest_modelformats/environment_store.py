@@ -102,7 +102,7 @@ def make(
     show: Callable[[float], None] | None,
 ) -> None:
     """Build it in place, the marker last; what a failed one leaves is removed."""
-    from pytest_modelformats.record import now
+    from pytest_modelformats.record.write import now
 
     installer = installing.find_installer()
     shutil.rmtree(folder, ignore_errors=True)

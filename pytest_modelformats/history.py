@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import URL, Connection, Engine
 
-    from pytest_modelformats.report.lines import Run
+    from pytest_modelformats.record.read import Run
     from pytest_modelformats.settings.options import Settings
 
 NONE = "none"

@@ -10,15 +10,15 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.report.lines import cell_outcome
+from pytest_modelformats.record.read import cell_outcome
 from pytest_modelformats.schema import registry
 from pytest_modelformats.settings import machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pytest_modelformats.report.lines import Run
-    from pytest_modelformats.report.nouns import CellRecord, Check, Header
+    from pytest_modelformats.record.nouns import CellRecord, Check, Header
+    from pytest_modelformats.record.read import Run
 
 OUTCOME = "outcome"
 # So much of a damaged text is shown.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats import comparison_items, record
+from pytest_modelformats import comparison_items
 from pytest_modelformats.advice import advised
 from pytest_modelformats.budget import within
 from pytest_modelformats.completeness import partial_because
@@ -21,6 +21,7 @@ from pytest_modelformats.expectations import complaints
 from pytest_modelformats.judging import Watch, refuse_update, update_files
 from pytest_modelformats.plan import unmet
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
+from pytest_modelformats.record import write as record
 from pytest_modelformats.reproduction import adopt, keep_bundle
 from pytest_modelformats.schema import Outcome, Timing, Verdict, registry
 from pytest_modelformats.schema.redact import redacted
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.bundle import Submodel
     from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.conclude import Note
-    from pytest_modelformats.report.lines import Run
+    from pytest_modelformats.record.read import Run
     from pytest_modelformats.reuse import Kept
     from pytest_modelformats.schema import PlannedCell
 
@@ -508,7 +509,8 @@ def finish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def _render(keeper: Keeper) -> Run:
-    from pytest_modelformats.report import html, lines, markdown
+    from pytest_modelformats.record import read as lines
+    from pytest_modelformats.report import html, markdown
 
     folder = keeper.recorder.folder
     run = lines.read(keeper.recorder.path)
@@ -520,7 +522,8 @@ def _render(keeper: Keeper) -> Run:
 
 def summarise(terminalreporter: Any, keeper: Keeper) -> None:
     """The matrix, what is wrong with the run as a whole, and where the report is."""
-    from pytest_modelformats.report import lines, terminal
+    from pytest_modelformats.record import read as lines
+    from pytest_modelformats.report import terminal
 
     terminalreporter.section("modelformats", sep="=")
     try:

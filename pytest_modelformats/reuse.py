@@ -19,8 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import record
 from pytest_modelformats.convert.cache import key_of, sha256_of
+from pytest_modelformats.record import write as record
 from pytest_modelformats.schema import Outcome, OutputParity, Timing, Verdict, package, registry
 from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.settings import machine

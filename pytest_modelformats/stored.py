@@ -11,8 +11,8 @@ from pytest_modelformats.schema import Change, Comparison
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_modelformats.recorded import Facts
-    from pytest_modelformats.report.nouns import Latency
+    from pytest_modelformats.record.index import Facts
+    from pytest_modelformats.record.nouns import Latency
 
 
 def latencies(

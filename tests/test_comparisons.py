@@ -19,10 +19,10 @@ from inner_run import two_layers
 
 import pytest_modelformats
 from pytest_modelformats.cli.main import commands
-from pytest_modelformats.report import lines as record_lines
+from pytest_modelformats.record import read as record_lines
 from pytest_modelformats.schema import Change
 
-SCHEMA = json.loads((Path(pytest_modelformats.__file__).parent / "record.schema.json").read_text())
+SCHEMA = json.loads((Path(pytest_modelformats.__file__).parent / "record" / "record.schema.json").read_text())
 HERE = Path(__file__).parent
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 BEFORE = {"same": {}, "slow": {}, "large": {}, "vague": {}, "broken": {}, "gone": {}}

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from pytest_modelformats.packed_samples import unpack
-from pytest_modelformats.report.lines import cell_outcome
+from pytest_modelformats.record.packed_samples import unpack
+from pytest_modelformats.record.read import cell_outcome
 
 
 @pytest.fixture(scope="module")

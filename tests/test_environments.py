@@ -18,6 +18,7 @@ import pytest
 from dummy_index import EMPTY, declare_backend
 from inner_run import ONE_CELL, two_layers
 
+import pytest_modelformats
 from pytest_modelformats import counterparts, environment_store, environments, installing, provenance
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.schema import Cell, Decision, PlannedCell
@@ -26,7 +27,7 @@ from pytest_modelformats.settings.options import EnvironmentEntry
 
 pytestmark = pytest.mark.alone
 
-SCHEMA = Path(environments.__file__).with_name("record.schema.json")
+SCHEMA = Path(pytest_modelformats.__file__).parent / "record" / "record.schema.json"
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 DUMMY = "tiny-onnx-fp32-mfdummy@cpu"
 # The pip of a fresh interpreter takes its time on a busy machine; what is refused does not.

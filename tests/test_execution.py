@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from pytest_modelformats.execution import Node, contradiction, examined, misplaced, tally
 from pytest_modelformats.noise import Noise
-from pytest_modelformats.report.executed import executed
+from pytest_modelformats.report.facts import executed
 from pytest_modelformats.schema import Cell, Decision, Outcome, OutputParity, PlannedCell, Source, Verdict
 from pytest_modelformats.schema.contract import SessionJob
 from pytest_modelformats.systems.onnxruntime import backend as ort_backend

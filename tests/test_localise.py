@@ -525,6 +525,6 @@ def test_the_reports_show_the_operator_its_errors_and_the_path(search, place, py
     assert "First wrong operator: Conv in `3.inner.0`, it is wrong alone too" in text
     assert f"`/2/Relu` → **`{node.name}`**" in text
     assert "First wrong operator: Conv" in re.sub(r"\s+", " ", ran.text)
-    schema = json.loads((Path(pytest_modelformats.__file__).parent / "record.schema.json").read_text())
+    schema = json.loads((Path(pytest_modelformats.__file__).parent / "record" / "record.schema.json").read_text())
     for line in ran.lines:
         jsonschema.validate(line, schema)

@@ -9,8 +9,8 @@ import pytest
 
 from pytest_modelformats import changes
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.recorded import Facts
-from pytest_modelformats.report.nouns import Latency, Parity
+from pytest_modelformats.record.index import Facts
+from pytest_modelformats.record.nouns import Latency, Parity
 from pytest_modelformats.schema import Change, Comparison, FailureKind, Outcome, OutputParity
 from pytest_modelformats.schema import metrics as margins
 

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from pytest_modelformats.report import html, lines, markdown, measurements, terminal
+from pytest_modelformats.record import read as lines
+from pytest_modelformats.report import html, markdown, measurements, terminal
 from pytest_modelformats.schema import numbers
 
 MS = 1_000_000

@@ -16,11 +16,12 @@ from pytest_modelformats.cli import main as cli
 from pytest_modelformats.cli.merge import header as merged_header
 from pytest_modelformats.cli.merge import join as merging
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
-from pytest_modelformats.report import html, lines, markdown, terminal
+from pytest_modelformats.record import read as lines
+from pytest_modelformats.report import html, markdown, terminal
 
 OTHER = "net-onnx-fp16-onnxruntime@cpu"
 THIRD = "net-openvino-fp32-openvino@cpu"
-SCHEMA = json.loads((Path(pytest_modelformats.__file__).parent / "record.schema.json").read_text())
+SCHEMA = json.loads((Path(pytest_modelformats.__file__).parent / "record" / "record.schema.json").read_text())
 LAPTOP = {"cpu": "Laptop (zen5)", "physical_cores": 8, "cores": 16, "memory_bytes": 32 << 30, "python": "3.12.1"}
 
 

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 from pytest_modelformats.cli import main as cli
 from pytest_modelformats.cli.matrix import command as matrix
-from pytest_modelformats.report import lines
+from pytest_modelformats.record import read as lines
 from pytest_modelformats.settings import options
 
 pytestmark = pytest.mark.alone

@@ -9,9 +9,9 @@ import zlib
 
 import pytest
 
-from pytest_modelformats.packed_samples import ENCODING, pack, unpack
-from pytest_modelformats.report.decode import MalformedLineError, decode
-from pytest_modelformats.report.nouns import Latency
+from pytest_modelformats.record.decode import MalformedLineError, decode
+from pytest_modelformats.record.nouns import Latency
+from pytest_modelformats.record.packed_samples import ENCODING, pack, unpack
 
 
 def lognormal(count):

@@ -16,7 +16,8 @@ from pytest_modelformats import documentation
 from pytest_modelformats.cli import main as cli
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.plan import build as plan
-from pytest_modelformats.report import html, lines, markdown, terminal
+from pytest_modelformats.record import read as lines
+from pytest_modelformats.report import html, markdown, terminal
 from pytest_modelformats.schema import FailureKind, Outcome
 from pytest_modelformats.settings import load as configuration
 from pytest_modelformats.settings import options

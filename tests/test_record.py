@@ -18,12 +18,12 @@ import pytest
 from inner_run import ONE_CELL, PARITY, two_layers
 
 import pytest_modelformats
-from pytest_modelformats.packed_samples import unpack
+from pytest_modelformats.record.packed_samples import unpack
 from pytest_modelformats.schema import Outcome, OutputParity
 from pytest_modelformats.schema.plain import plain
 
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
-SCHEMA = json.loads((Path(pytest_modelformats.__file__).parent / "record.schema.json").read_text())
+SCHEMA = json.loads((Path(pytest_modelformats.__file__).parent / "record" / "record.schema.json").read_text())
 MODELFORMATS = [sys.executable, "-c", "from pytest_modelformats.cli.main import main; main()"]
 
 

@@ -114,7 +114,7 @@ def edited(tmp_path, monkeypatch, module, digest, before):
 def model_line(ran):
     """The one model line, valid by the schema."""
     (line,) = ran.of("model")
-    schema = json.loads((Path(pytest_modelformats.__file__).parent / "record.schema.json").read_text())
+    schema = json.loads((Path(pytest_modelformats.__file__).parent / "record" / "record.schema.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(line)
     return line
 

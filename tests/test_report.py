@@ -12,8 +12,8 @@ import jsonschema
 import pytest
 
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.record.read import cell_outcome, read
 from pytest_modelformats.report import html, markdown, terminal
-from pytest_modelformats.report.lines import cell_outcome, read
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.schema import PRECISIONS, Cell, Outcome, numbers
 
@@ -244,7 +244,7 @@ class Page(HTMLParser):
 
 
 def test_every_line_of_the_sample_fits_the_schema():
-    schema = json.loads(resources.files("pytest_modelformats").joinpath("record.schema.json").read_text("utf-8"))
+    schema = json.loads(resources.files("pytest_modelformats.record").joinpath("record.schema.json").read_text("utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
     validator = jsonschema.Draft202012Validator(schema)
     for line in record():
@@ -252,7 +252,7 @@ def test_every_line_of_the_sample_fits_the_schema():
 
 
 def test_the_schema_knows_what_only_some_lines_carry():
-    schema = json.loads(resources.files("pytest_modelformats").joinpath("record.schema.json").read_text("utf-8"))
+    schema = json.loads(resources.files("pytest_modelformats.record").joinpath("record.schema.json").read_text("utf-8"))
     validator = jsonschema.Draft202012Validator(schema)
     more = {"conversions": {"made": 1, "cached": 0}, "expectation": "expectations.txt:3"}
     validator.validate(check(CELL, "parity", "expected-failure", **more))
@@ -274,14 +274,14 @@ def test_the_schema_knows_what_only_some_lines_carry():
     ],
 )
 def test_the_schema_refuses_what_is_not_a_line(index, change):
-    schema = json.loads(resources.files("pytest_modelformats").joinpath("record.schema.json").read_text("utf-8"))
+    schema = json.loads(resources.files("pytest_modelformats.record").joinpath("record.schema.json").read_text("utf-8"))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(schema).validate({**record()[index], **change})
 
 
 def test_the_schema_requires_what_the_reader_requires(write):
     """A line from which a required key is taken is refused by both."""
-    schema = json.loads(resources.files("pytest_modelformats").joinpath("record.schema.json").read_text("utf-8"))
+    schema = json.loads(resources.files("pytest_modelformats.record").joinpath("record.schema.json").read_text("utf-8"))
     validator = jsonschema.Draft202012Validator(schema)
     for kind, key in [("header", "run"), ("model", "source"), ("cell", "backend"), ("check", "outcome")]:
         lines = record()

@@ -13,7 +13,7 @@ from pytest_modelformats.compare import judge, with_accuracy
 from pytest_modelformats.documentation import rewrite
 from pytest_modelformats.floating import Tolerance
 from pytest_modelformats.noise import Noise
-from pytest_modelformats.report.nouns import FAILURES
+from pytest_modelformats.record.nouns import FAILURES
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Timing, Verdict
 from pytest_modelformats.settings.options import Budget
 

@@ -10,7 +10,7 @@ import pytest
 
 from pytest_modelformats import device_state, timing
 from pytest_modelformats.budget import within
-from pytest_modelformats.record import timing_data
+from pytest_modelformats.record.write import timing_data
 from pytest_modelformats.schema import FailureKind, Outcome
 from pytest_modelformats.settings.options import Budget
 from pytest_modelformats.systems.torch.phases import split

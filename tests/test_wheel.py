@@ -59,7 +59,7 @@ def test_the_wheel_carries_the_package_and_nothing_of_the_tests(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     package = {str(p.relative_to(ROOT)) for p in (ROOT / "pytest_modelformats").rglob("*.py")}
     assert package <= set(names)
-    assert "pytest_modelformats/record.schema.json" in names
+    assert "pytest_modelformats/record/record.schema.json" in names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"pytest_modelformats"}
 
 

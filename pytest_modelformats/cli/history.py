@@ -60,7 +60,7 @@ def _add(settings: Settings, records: tuple[Path, ...]) -> str:
     from pytest_modelformats.cli.merge.join import records_in
     from pytest_modelformats.history_append import append
     from pytest_modelformats.history_rows import entry_of
-    from pytest_modelformats.report import lines
+    from pytest_modelformats.record import read as lines
 
     entries = [entry_of(lines.read(path)) for record in records for path in records_in(record)]
     with database.opened(settings.history, settings.cache, write=True) as connection:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_modelformats.cli.doctor import Diagnosis
-    from pytest_modelformats.report.lines import Run
+    from pytest_modelformats.record.read import Run
     from pytest_modelformats.schema import Plan, Source
     from pytest_modelformats.settings.options import Settings
 
@@ -178,7 +178,7 @@ def support() -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write to this file. Default: to the screen.")
 def report(record: Path, form: str | None, output: Path | None) -> None:
     """Show the run that FILE records, or the newest one in FOLDER."""
-    from pytest_modelformats.report import lines
+    from pytest_modelformats.record import read as lines
 
     run = lines.read(newest_record(record))
     if form is None:

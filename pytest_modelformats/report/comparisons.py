@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-    from pytest_modelformats.report.lines import Run
+    from pytest_modelformats.record.read import Run
 
 UPGRADE = "What changes if we upgrade"
 NOT_JUDGED = "not judged"

@@ -9,19 +9,19 @@ from importlib import resources
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from pytest_modelformats.record.nouns import FAILURES, INTERRUPTED, REMARKS, RUN
 from pytest_modelformats.report import comparisons
-from pytest_modelformats.report.executed import executed
+from pytest_modelformats.report.facts import executed
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.measurements import measurements, throughput_table
-from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS, RUN
 from pytest_modelformats.report.surroundings import environments
 from pytest_modelformats.schema import PRECISIONS, Outcome, numbers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_modelformats.report.lines import Run
-    from pytest_modelformats.report.nouns import Latency
+    from pytest_modelformats.record.nouns import Latency
+    from pytest_modelformats.record.read import Run
 
 MEANINGS = {
     "passed": "Every check that ran holds.",

@@ -8,7 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.report import comparisons
-from pytest_modelformats.report.executed import executed
+from pytest_modelformats.report.facts import executed
 from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.report.surroundings import environments
 from pytest_modelformats.schema import numbers
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
-    from pytest_modelformats.report.lines import Run
+    from pytest_modelformats.record.nouns import CellRecord
+    from pytest_modelformats.record.read import Run
     from pytest_modelformats.report.measurements import Table
-    from pytest_modelformats.report.nouns import CellRecord
 
 # GitHub refuses a job summary above 1 MiB; 1000 rows and reasons of a sentence stay well below.
 _ROWS = 1000

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from pytest_modelformats.report.nouns import CellRecord
+    from pytest_modelformats.record.nouns import CellRecord
 
 
 @dataclass(frozen=True, slots=True)

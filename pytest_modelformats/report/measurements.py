@@ -13,7 +13,7 @@ from pytest_modelformats.schema import numbers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from pytest_modelformats.report.nouns import CellRecord, ThroughputFigure
+    from pytest_modelformats.record.nouns import CellRecord, ThroughputFigure
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_modelformats.report.nouns import Header
+    from pytest_modelformats.record.nouns import Header
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 

@@ -9,10 +9,10 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_modelformats.record.nouns import FAILURES, INTERRUPTED, REMARKS
 from pytest_modelformats.report import comparisons
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.measurements import measurements, throughput_table
-from pytest_modelformats.report.nouns import FAILURES, INTERRUPTED, REMARKS
 from pytest_modelformats.schema import numbers
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from pytest_modelformats.report.lines import Run
+    from pytest_modelformats.record.nouns import CellRecord
+    from pytest_modelformats.record.read import Run
     from pytest_modelformats.report.matrix import Matrix
     from pytest_modelformats.report.measurements import Table as FigureTable
-    from pytest_modelformats.report.nouns import CellRecord
 
 _STYLES = {"passed": "green", **{o.value: "red" for o in FAILURES}, **{o.value: "yellow" for o in REMARKS}}
 _NAMED = 6

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import history, history_append, history_rows, record
-from pytest_modelformats.report import lines
+from pytest_modelformats import history, history_append, history_rows
+from pytest_modelformats.record import read as lines
+from pytest_modelformats.record import write as record
 
 from . import servers
 

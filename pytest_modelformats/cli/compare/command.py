@@ -38,7 +38,7 @@ def compare(before: str, after: str, fail_on: str | None, form: str, output: Pat
     """
     from pytest_modelformats import baseline
     from pytest_modelformats.cli.compare.two_runs import TwoRuns
-    from pytest_modelformats.recorded import Recorded
+    from pytest_modelformats.record.index import Recorded
     from pytest_modelformats.schema import metrics as margins
     from pytest_modelformats.settings import load as configuration
 

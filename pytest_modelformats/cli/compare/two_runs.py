@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import changes, stored
+from pytest_modelformats.record.decode import decode
 from pytest_modelformats.report import comparisons
-from pytest_modelformats.report.decode import decode
 from pytest_modelformats.schema import Change, Comparison
 from pytest_modelformats.schema.plain import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_modelformats.recorded import Facts, Recorded
+    from pytest_modelformats.record.index import Facts, Recorded
     from pytest_modelformats.schema.metrics import Margin
 
 WHY = "both runs are over"

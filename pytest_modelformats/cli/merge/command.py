@@ -21,7 +21,8 @@ def merge(records: tuple[Path, ...], output: Path, labels: tuple[str, ...]) -> N
     """Join each RECORD (a results.jsonl, or a folder of runs) into one record in FOLDER, with its reports."""
     from pytest_modelformats.cli.merge.header import write
     from pytest_modelformats.cli.merge.join import join, parts_of
-    from pytest_modelformats.report import html, lines, markdown
+    from pytest_modelformats.record import read as lines
+    from pytest_modelformats.report import html, markdown
     from pytest_modelformats.schema.numbers import plural
     from pytest_modelformats.schema.redact import redacted
 

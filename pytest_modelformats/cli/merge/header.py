@@ -6,8 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import __version__, record
-from pytest_modelformats.report.lines import cell_outcome
+from pytest_modelformats import __version__
+from pytest_modelformats.record import write as record
+from pytest_modelformats.record.read import cell_outcome
 from pytest_modelformats.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:

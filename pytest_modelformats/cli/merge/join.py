@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats.cli.merge.header import footer_of, header_of, notes_of
 from pytest_modelformats.convert.cache import sha256_of
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.report import lines
+from pytest_modelformats.record import read as lines
 from pytest_modelformats.settings import machine
 
 if TYPE_CHECKING:

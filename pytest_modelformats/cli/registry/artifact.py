@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_modelformats.convert.cache import Cache
-    from pytest_modelformats.report.nouns import CellRecord
+    from pytest_modelformats.record.nouns import CellRecord
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 # A part of a path as this tool names models, formats and routes; a record is a file that anybody may have written.

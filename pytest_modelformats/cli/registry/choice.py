@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.cli.registry.artifact import Chosen
     from pytest_modelformats.convert.cache import Cache
-    from pytest_modelformats.report.lines import Run
-    from pytest_modelformats.report.nouns import CellRecord
+    from pytest_modelformats.record.nouns import CellRecord
+    from pytest_modelformats.record.read import Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def _choice(settings: Settings, globs: tuple[str, ...], record: str | None, *, f
     from pytest_modelformats.cli.registry.cached import from_cache as of_cache
     from pytest_modelformats.cli.registry.choice import from_record
     from pytest_modelformats.convert.cache import Cache
-    from pytest_modelformats.report import lines
+    from pytest_modelformats.record import read as lines
 
     cache = Cache(settings.cache, write=False)
     if from_cache:

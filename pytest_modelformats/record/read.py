@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.report.decode import MalformedLineError, decode, decode_check
-from pytest_modelformats.report.nouns import (
+from pytest_modelformats.record.decode import MalformedLineError, decode, decode_check
+from pytest_modelformats.record.nouns import (
     FAILURES,
     INTERRUPTED,
     REMARKS,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import MISSING, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_modelformats.packed_samples import unpack
-from pytest_modelformats.report.nouns import RUN, Check, Latency, Localisation, NoiseFloor, Parity, ThroughputFigure
+from pytest_modelformats.record.nouns import RUN, Check, Latency, Localisation, NoiseFloor, Parity, ThroughputFigure
+from pytest_modelformats.record.packed_samples import unpack
 from pytest_modelformats.schema import Change, Comparison, FailureKind, Outcome, OutputParity
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__
 from pytest_modelformats.noise_methods import word
-from pytest_modelformats.packed_samples import pack
-from pytest_modelformats.report.lines import cell_outcome
+from pytest_modelformats.record.packed_samples import pack
+from pytest_modelformats.record.read import cell_outcome
 from pytest_modelformats.schema import SCHEMA_VERSION, Outcome
 from pytest_modelformats.schema.plain import plain
 

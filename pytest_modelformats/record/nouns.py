@@ -17,7 +17,7 @@ RUN = "run"
 # RUN, or the outcome of a cell that the plan does not run.
 Decision = str
 
-# What a record stores packed (packed_samples.py).
+# What a record stores packed (record/packed_samples.py).
 SamplesNs = tuple[float, ...]
 
 FAILURES = (

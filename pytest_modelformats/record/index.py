@@ -14,8 +14,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.report.decode import MalformedLineError, decode, decode_check
-from pytest_modelformats.report.nouns import RUN, CellRecord, Check, Header
+from pytest_modelformats.record.decode import MalformedLineError, decode, decode_check
+from pytest_modelformats.record.nouns import RUN, CellRecord, Check, Header
 from pytest_modelformats.schema import SCHEMA_VERSION, Outcome
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-    from pytest_modelformats.report.nouns import Latency, Parity
+    from pytest_modelformats.record.nouns import Latency, Parity
 
 # The checks that comparing looks at; the lines of the others are not even decoded.
 LOOKED_AT = frozenset({"parity", "latency", "throughput"})
