@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_modelformats.baseline import Baseline
-    from pytest_modelformats.compared import Comparisons
     from pytest_modelformats.expectations import Expectation
+    from pytest_modelformats.history.baseline.family import Comparisons
+    from pytest_modelformats.history.baseline.named import Baseline
     from pytest_modelformats.record.index import Recorded
     from pytest_modelformats.reuse import Reuse
     from pytest_modelformats.schema import PlannedCell, Source
@@ -107,7 +107,7 @@ class Campaign:
     @cached_property
     def baseline(self) -> Baseline | None:
         """What the run is compared with, as the settings name it; raises ConfigurationError."""
-        from pytest_modelformats import baseline
+        from pytest_modelformats.history.baseline import named as baseline
 
         return baseline.find(self.settings.baseline, self.settings) if self.settings.baseline else None
 
@@ -121,7 +121,7 @@ class Campaign:
     @cached_property
     def comparisons(self) -> Comparisons:
         """Every cell beside its counterpart."""
-        from pytest_modelformats.compared import Comparisons
+        from pytest_modelformats.history.baseline.family import Comparisons
 
         return Comparisons(self.settings, self.cells, self.baseline, self.recorded, self.stages, self._progress())
 

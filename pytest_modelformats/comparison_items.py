@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats import baseline, changes, provenance
+from pytest_modelformats import provenance
 from pytest_modelformats.completeness import narrowed_by
 from pytest_modelformats.conclude import end_stage, note_of
 from pytest_modelformats.errors import ModelFormatsError, NotMeasured
+from pytest_modelformats.history.baseline import changes
+from pytest_modelformats.history.baseline import named as baseline
 from pytest_modelformats.plugin import KEEPER
 from pytest_modelformats.schema import Outcome
 from pytest_modelformats.schema.plain import plain
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_modelformats.campaign import Campaign
-    from pytest_modelformats.compared import Compared
     from pytest_modelformats.conclude import Note
+    from pytest_modelformats.history.baseline.family import Compared
     from pytest_modelformats.schema import PlannedCell, Verdict
 
 _COMPARING = ("mf_comparison", "mf_regression")

@@ -503,7 +503,7 @@ def finish(session: pytest.Session, exitstatus: int) -> None:
     if not complete and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
     run = _render(keeper)
-    from pytest_modelformats import history
+    from pytest_modelformats.history.database import store as history
 
     keeper.remarks += history.keep(campaign.settings, run)
 

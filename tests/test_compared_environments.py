@@ -10,10 +10,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import pytest_modelformats
-from pytest_modelformats import comparing, counterparts, sides
-from pytest_modelformats.baseline import Baseline
-from pytest_modelformats.compared import Comparisons
+from pytest_modelformats import comparing, sides
 from pytest_modelformats.errors import NotMeasured
+from pytest_modelformats.history.baseline import counterpart as counterparts
+from pytest_modelformats.history.baseline.family import Comparisons
+from pytest_modelformats.history.baseline.named import Baseline
 from pytest_modelformats.schema import Cell, Decision, Environment, PlannedCell
 
 pytestmark = pytest.mark.alone

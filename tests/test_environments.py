@@ -19,8 +19,9 @@ from dummy_index import EMPTY, declare_backend
 from inner_run import ONE_CELL, two_layers
 
 import pytest_modelformats
-from pytest_modelformats import counterparts, environment_store, environments, installing, provenance
+from pytest_modelformats import environment_store, environments, installing, provenance
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
+from pytest_modelformats.history.baseline import counterpart as counterparts
 from pytest_modelformats.schema import Cell, Decision, PlannedCell
 from pytest_modelformats.settings import load as configuration
 from pytest_modelformats.settings.options import EnvironmentEntry

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from pytest_modelformats import fresh_readings
+from pytest_modelformats.history.baseline import fresh_readings
 from pytest_modelformats.schema import Change
 from pytest_modelformats.schema import metrics as margins
 from pytest_modelformats.sides import Readings

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_modelformats import changes
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.history.baseline import changes
 from pytest_modelformats.record.index import Facts
 from pytest_modelformats.record.nouns import Latency, Parity
 from pytest_modelformats.schema import Change, Comparison, FailureKind, Outcome, OutputParity
@@ -213,7 +213,7 @@ def test_only_what_was_asked_for_fails():
 
 
 def test_of_two_environments_the_one_with_the_older_version_comes_before():
-    from pytest_modelformats.compared import _newer
+    from pytest_modelformats.history.baseline.family import _newer
 
     assert _newer({"onnxruntime": "1.10.0"}, {"onnxruntime": "1.9.1"})
     assert not _newer({"onnxruntime": "1.9.1"}, {"onnxruntime": "1.10.0"})
@@ -221,7 +221,7 @@ def test_of_two_environments_the_one_with_the_older_version_comes_before():
 
 
 def test_stored_samples_of_another_machine_decide_nothing():
-    from pytest_modelformats import stored
+    from pytest_modelformats.history.baseline import stored
 
     sides = tuple(facts(samples_ns=tuple(range(1000, 1100)), latency_p50_ns=1050.0) for _ in range(2))
     here, there = {"cpu": "a", "cores": 2}, {"cpu": "b", "cores": 2}
@@ -239,7 +239,7 @@ def test_stored_samples_of_another_machine_decide_nothing():
 @pytest.mark.parametrize("key", ["disturbed", "unusable"])
 def test_stored_samples_of_a_disturbed_measurement_are_never_a_change(which, key):
     """Of 66 pairs of identical runs on a busy machine 35 had one, all between measurements that said so."""
-    from pytest_modelformats import stored
+    from pytest_modelformats.history.baseline import stored
 
     here = {"cpu": "a", "cores": 2}
     calm = [facts(samples_ns=tuple(range(n, n + 100)), pinned=(0,)) for n in (1000, 1800)]
@@ -257,12 +257,12 @@ def test_stored_samples_of_a_disturbed_measurement_are_never_a_change(which, key
 
 
 def test_a_name_that_would_be_another_reference_is_refused(tmp_path):
-    from pytest_modelformats import baseline
+    from pytest_modelformats.history.baseline import named
 
     for name in ("latest", "+env", "a/b", "..", ""):
         with pytest.raises(ConfigurationError):
-            baseline.check_name(name)
-    assert baseline.check_name("release-1.2") == "release-1.2"
+            named.check_name(name)
+    assert named.check_name("release-1.2") == "release-1.2"
     settings = SimpleNamespace(cache=tmp_path, report_dir=tmp_path, rootdir=tmp_path)
     with pytest.raises(ConfigurationError, match="none is saved yet"):
-        baseline.find("release-1.2", settings)
+        named.find("release-1.2", settings)

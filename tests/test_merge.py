@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from test_history.conftest import CELL, cell_line, check_line, latency_line, lines_of, parity_line, record_of
 
 import pytest_modelformats
-from pytest_modelformats import history_rows
 from pytest_modelformats.cli import main as cli
 from pytest_modelformats.cli.merge import header as merged_header
 from pytest_modelformats.cli.merge import join as merging
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
+from pytest_modelformats.history.database import rows as history_rows
 from pytest_modelformats.record import read as lines
 from pytest_modelformats.report import html, markdown, terminal
 

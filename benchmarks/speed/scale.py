@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from pytest_modelformats.history_rows import Entry
+    from pytest_modelformats.history.database.rows import Entry
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CELLS = 1000
@@ -45,7 +45,7 @@ def cell(number: int) -> str:
 
 def entry(number: int, cells: int = CELLS) -> Entry:
     """A run of so many cells; from the 60th on its runtime is another version, and slower."""
-    from pytest_modelformats.history_rows import Entry, Measurement, Versions
+    from pytest_modelformats.history.database.rows import Entry, Measurement, Versions
 
     rng = random.Random(number)
     version = "1.26.0" if number < 60 else "1.32.0"  # noqa: PLR2004 - where the planted step is
@@ -82,7 +82,8 @@ def build(where: str, runs: int) -> float:
 
 def append(where: str, number: int) -> float:
     """Append one run; returns the seconds without those of making it up."""
-    from pytest_modelformats import history, history_append
+    from pytest_modelformats.history.database import append as history_append
+    from pytest_modelformats.history.database import store as history
 
     made = entry(number)
     start = time.perf_counter()
@@ -94,8 +95,8 @@ def append(where: str, number: int) -> float:
 
 def trend(where: str, runs: int) -> float:
     """One cell's latency over all runs with its steps; the fastest of a few."""
-    from pytest_modelformats import history
-    from pytest_modelformats import trend as trends
+    from pytest_modelformats.history import trend as trends
+    from pytest_modelformats.history.database import store as history
 
     def once() -> int:
         with history.opened(where, Path()) as connection:
@@ -110,8 +111,8 @@ def trend(where: str, runs: int) -> float:
 
 def listed(where: str, runs: int) -> float:
     """Every cell with its number of runs and its last values; the fastest of a few."""
-    from pytest_modelformats import history
-    from pytest_modelformats import trend as trends
+    from pytest_modelformats.history import trend as trends
+    from pytest_modelformats.history.database import store as history
 
     def once() -> int:
         with history.opened(where, Path()) as connection:

@@ -56,10 +56,10 @@ def history(
 
 def _add(settings: Settings, records: tuple[Path, ...]) -> str:
     """Append records; returns how many runs were new."""
-    from pytest_modelformats import history as database
     from pytest_modelformats.cli.merge.join import records_in
-    from pytest_modelformats.history_append import append
-    from pytest_modelformats.history_rows import entry_of
+    from pytest_modelformats.history.database import store as database
+    from pytest_modelformats.history.database.append import append
+    from pytest_modelformats.history.database.rows import entry_of
     from pytest_modelformats.record import read as lines
 
     entries = [entry_of(lines.read(path)) for record in records for path in records_in(record)]
@@ -70,10 +70,10 @@ def _add(settings: Settings, records: tuple[Path, ...]) -> str:
 
 
 def _shown(settings: Settings, cell: str | None, metric: str, machine: str, last: int, form: str) -> str:
-    from pytest_modelformats import history as database
-    from pytest_modelformats.history_rows import unit_of
-    from pytest_modelformats.report import trends as report
-    from pytest_modelformats.trend import known_cells, trends
+    from pytest_modelformats.history import show as report
+    from pytest_modelformats.history.database import store as database
+    from pytest_modelformats.history.database.rows import unit_of
+    from pytest_modelformats.history.trend import known_cells, trends
 
     with database.opened(settings.history, settings.cache) as connection:
         if connection is None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from inner_run import ONE_CELL
 
-from pytest_modelformats import baseline
+from pytest_modelformats.history.baseline import named
 
 pytestmark = pytest.mark.alone
 
@@ -23,7 +23,7 @@ def first(run, tiny):
 def test_every_way_of_naming_a_run(run, tiny, first, shelf):
     settings = SimpleNamespace(cache=shelf / "cache", report_dir=first.reports, rootdir=first.reports.parent)
     for ref in (first.folder.name, first.folder, first.folder / "results.jsonl", "latest"):
-        assert baseline.find(str(ref), settings).path == first.folder / "results.jsonl"
+        assert named.find(str(ref), settings).path == first.folder / "results.jsonl"
     for ref in ("release-1.2", "latest"):
         ran = run("--mf-model", tiny, *PARITY, "--mf-baseline", ref, inprocess=True)
         assert ran.status == 0, ran.text

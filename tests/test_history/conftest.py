@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import history, history_append, history_rows
+from pytest_modelformats.history.database import append as history_append
+from pytest_modelformats.history.database import rows as history_rows
+from pytest_modelformats.history.database import store as history
 from pytest_modelformats.record import read as lines
 from pytest_modelformats.record import write as record
 
@@ -51,7 +53,7 @@ class Opened:
     def count(self, name):
         from sqlalchemy import func, select
 
-        from pytest_modelformats.history_tables import tables
+        from pytest_modelformats.history.database.tables import tables
 
         return self.ask(lambda c: c.execute(select(func.count()).select_from(getattr(tables(), name))).scalar_one())
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import history, trend
+from pytest_modelformats.history import trend
+from pytest_modelformats.history.database import store as history
 
 from .conftest import CELL, cell_line, check_line, latency_line, parity_line, record_of
 
@@ -185,7 +186,7 @@ def test_a_process_killed_while_it_appends_leaves_a_whole_database(kept, run_of,
 def test_a_history_of_a_newer_version_is_refused(kept, run_of):
     from sqlalchemy import update
 
-    from pytest_modelformats.history_tables import tables
+    from pytest_modelformats.history.database.tables import tables
 
     kept.append(run_of())
     with history.opened(kept.where, Path(), write=True) as connection:

@@ -7,9 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from pytest_modelformats import steps, trend
-from pytest_modelformats.history_rows import Versions
-from pytest_modelformats.report import trends as report
+from pytest_modelformats.history import show as report
+from pytest_modelformats.history import steps, trend
+from pytest_modelformats.history.database.rows import Versions
 
 SERIES = 1000
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pytest_modelformats import history
 from pytest_modelformats.cli import main as cli
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.history.database import store as history
 from pytest_modelformats.schema.redact import redacted
 from pytest_modelformats.settings import machine
 

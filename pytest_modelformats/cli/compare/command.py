@@ -36,8 +36,8 @@ def compare(before: str, after: str, fail_on: str | None, form: str, output: Pat
     Samples that were stored are compared, which is weaker than measuring both now (pytest --mf-baseline). The exit
     code is 0 where nothing is beyond its margin, 1 where something is worse, 2 for wrong usage.
     """
-    from pytest_modelformats import baseline
     from pytest_modelformats.cli.compare.two_runs import TwoRuns
+    from pytest_modelformats.history.baseline import named as baseline
     from pytest_modelformats.record.index import Recorded
     from pytest_modelformats.schema import metrics as margins
     from pytest_modelformats.settings import load as configuration

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import changes, stored
+from pytest_modelformats.history.baseline import changes, stored
 from pytest_modelformats.record.decode import decode
 from pytest_modelformats.report import comparisons
 from pytest_modelformats.schema import Change, Comparison

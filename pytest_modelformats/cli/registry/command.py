@@ -82,17 +82,17 @@ def export(
 
 
 def _choice(settings: Settings, globs: tuple[str, ...], record: str | None, *, from_cache: bool, force: bool) -> Choice:
-    from pytest_modelformats import baseline
     from pytest_modelformats.cli.registry.cached import from_cache as of_cache
     from pytest_modelformats.cli.registry.choice import from_record
     from pytest_modelformats.convert.cache import Cache
+    from pytest_modelformats.history.baseline import named
     from pytest_modelformats.record import read as lines
 
     cache = Cache(settings.cache, write=False)
     if from_cache:
         return of_cache(cache, globs)
     try:
-        found = baseline.find(record or baseline.LATEST, settings, "--record")
+        found = named.find(record or named.LATEST, settings, "--record")
     except ConfigurationError:
         if record:
             raise

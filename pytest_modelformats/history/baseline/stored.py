@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import changes
+from pytest_modelformats.history.baseline import changes
 from pytest_modelformats.schema import Change, Comparison
 
 if TYPE_CHECKING:

@@ -37,8 +37,8 @@ def keep(settings: Settings, run: Run) -> list[str]:
     try:
         with opened(settings.history, settings.cache, write=True) as connection:
             if connection is not None:
-                from pytest_modelformats.history_append import append
-                from pytest_modelformats.history_rows import entry_of
+                from pytest_modelformats.history.database.append import append
+                from pytest_modelformats.history.database.rows import entry_of
 
                 append(connection, entry_of(run))
     except ConfigurationError as error:
@@ -98,7 +98,7 @@ def opened(where: str, cache: Path, *, write: bool = False) -> Iterator[Connecti
     if url is None:
         yield None
         return
-    from pytest_modelformats.history_rows import DamagedText
+    from pytest_modelformats.history.database.rows import DamagedText
 
     _look(url, write=write)
     engine: Engine | None = None
@@ -157,7 +157,7 @@ def _ready(connection: Connection, url: URL, *, write: bool) -> None:
     """Create the tables of a new database; raises ConfigurationError for one that a newer version wrote."""
     from sqlalchemy import insert, inspect, select
 
-    from pytest_modelformats.history_tables import VERSION, tables
+    from pytest_modelformats.history.database.tables import VERSION, tables
 
     schema = tables().schema
     if inspect(connection).has_table(schema.name):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from statistics import median, quantiles
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.changes import percent
+from pytest_modelformats.history.baseline.changes import percent
 from pytest_modelformats.schema import Change, Comparison, numbers
 from pytest_modelformats.schema.metrics import METRICS, SMALLEST, fraction
 

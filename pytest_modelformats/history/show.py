@@ -8,14 +8,14 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.history_rows import OUTCOME
+from pytest_modelformats.history.database.rows import OUTCOME
 from pytest_modelformats.report.markdown import _code, _text
 from pytest_modelformats.schema import numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pytest_modelformats.trend import Known, Marked, Point, Trend
+    from pytest_modelformats.history.trend import Known, Marked, Point, Trend
 
 _BARS = "▁▂▃▄▅▆▇█"
 _DISTURBED, _NOTHING = "·", " "

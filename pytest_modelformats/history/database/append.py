@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.history_tables import tables
+from pytest_modelformats.history.database.tables import tables
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping
 
     from sqlalchemy import Column, Connection, Select, Table
 
-    from pytest_modelformats.history_rows import Entry
+    from pytest_modelformats.history.database.rows import Entry
 
 # Below the smallest limit of variables of any SQLite that Python 3.10 comes with (32,766).
 _AT_ONCE = 5000

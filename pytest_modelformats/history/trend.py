@@ -7,10 +7,10 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import steps
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.history_rows import OUTCOME, Versions, decoded
-from pytest_modelformats.history_tables import tables
+from pytest_modelformats.history import steps
+from pytest_modelformats.history.database.rows import OUTCOME, Versions, decoded
+from pytest_modelformats.history.database.tables import tables
 from pytest_modelformats.schema.numbers import plural
 from pytest_modelformats.schema.registry import suggest
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import baseline, provenance
+from pytest_modelformats import provenance
 from pytest_modelformats.errors import ModelFormatsError
+from pytest_modelformats.history.baseline import named
 from pytest_modelformats.schema import Environment, registry
 from pytest_modelformats.settings import machine
 from pytest_modelformats.source.identify import content_hash
@@ -157,7 +158,7 @@ def _file(stages: Stages, planned: PlannedCell, recorded: Recorded, said: Mappin
     source = stages.models.source(planned.cell.model)
     if planned.candidate_path:
         source = replace(source, kind=planned.candidate_kind)
-    copy = baseline.kept_file(recorded.path, said)
+    copy = named.kept_file(recorded.path, said)
     for path in (copy, stages.rootdir / str(said.get("path"))):
         with contextlib.suppress(ModelFormatsError, OSError):
             there = path is not None and path.is_file()

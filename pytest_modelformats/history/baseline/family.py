@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import changes, counterparts, stored
 from pytest_modelformats.errors import ModelFormatsError, NotMeasured
+from pytest_modelformats.history.baseline import changes, stored
+from pytest_modelformats.history.baseline import counterpart as counterparts
 from pytest_modelformats.record.decode import decode
 from pytest_modelformats.record.index import Facts
 from pytest_modelformats.record.nouns import RUN, Latency, Parity
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
-    from pytest_modelformats.baseline import Baseline
+    from pytest_modelformats.history.baseline.named import Baseline
     from pytest_modelformats.record.index import Recorded
     from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.sides import Opening, Readings
@@ -222,8 +223,8 @@ class Comparisons:
 
     def _interleaved(self, cell: str, before: Opening, after: Opening, whats: tuple[str, str]) -> list[changes.Found]:
         """Latency in turns; load time and memory of the same fresh processes, and of two more where it takes them."""
-        from pytest_modelformats import fresh_readings
         from pytest_modelformats.comparing import compare_latency
+        from pytest_modelformats.history.baseline import fresh_readings
         from pytest_modelformats.sides import pair_of
 
         self._stages.pool.settle(self._settings.timeout_s)

@@ -1,0 +1,1 @@
+"""What earlier runs measured: the database, its trends, and baselines."""

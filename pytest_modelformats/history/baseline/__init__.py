@@ -1,0 +1,1 @@
+"""A run to compare with, and what changed from it."""
