@@ -35,7 +35,7 @@ def measure(spec: str, cache: Path, rounds: int, folder: Path) -> list[dict[str,
 def _backend(name: str, spec: str, cache: Path, rounds: int, folder: Path) -> dict[str, Any]:
     import numpy as np
 
-    from pytest_modelformats.measure import statistics
+    from pytest_modelformats.measure.sampling import statistics
     from pytest_modelformats.schema import TensorSpec
     from pytest_modelformats.workers.pool import Pool
 

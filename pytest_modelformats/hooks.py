@@ -13,12 +13,12 @@ import pytest
 
 from pytest_modelformats import comparison_items
 from pytest_modelformats.advice import advised
-from pytest_modelformats.budget import within
 from pytest_modelformats.completeness import partial_because
 from pytest_modelformats.conclude import end_stage, fail_required, note_of
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, NotMeasured, RunError
 from pytest_modelformats.expectations import complaints
 from pytest_modelformats.judging import Watch, refuse_update, update_files
+from pytest_modelformats.measure.budget import within
 from pytest_modelformats.plan import unmet
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
 from pytest_modelformats.record import write as record

@@ -16,15 +16,15 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.comparing import CALLS
 from pytest_modelformats.errors import ModelFormatsError, RunError
+from pytest_modelformats.measure.two_sides.interleaved import CALLS
 from pytest_modelformats.schema import registry
 from pytest_modelformats.workers.process import WorkerFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from pytest_modelformats.comparing import Pair
+    from pytest_modelformats.measure.two_sides.interleaved import Pair
     from pytest_modelformats.schema import Environment
     from pytest_modelformats.workers.pool import Asked, Pool
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import laws
 from pytest_modelformats.errors import Unsupported
-from pytest_modelformats.measure import COUNTED, FOREIGN_SHARE, statistics
+from pytest_modelformats.measure.sampling import COUNTED, FOREIGN_SHARE, statistics
+from pytest_modelformats.measure.uncertainty import UNUSABLE, mean_uncertainty
 from pytest_modelformats.metamorphic import shuffled
 from pytest_modelformats.schema import Outcome, Verdict, numbers, registry
-from pytest_modelformats.uncertainty import UNUSABLE, mean_uncertainty
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.measure import statistics
+from pytest_modelformats.measure.sampling import statistics
 from pytest_modelformats.schema import Timing
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from pytest_modelformats import comparing
+from pytest_modelformats.measure.two_sides import interleaved
 from pytest_modelformats.schema import Change
 
 FACTOR = 1.5
@@ -30,7 +30,7 @@ def compare_latency(open_pair, *, margin=0.05, budget_s, seed=0, progress=None):
             handle.write(f"{fastest[0]} {fastest[1]}\n")
     ratio = fastest[1] / fastest[0]
     change = Change.REGRESSION if ratio > FACTOR else Change.IMPROVEMENT if ratio * FACTOR < 1 else Change.SAME
-    found = comparing.compare_samples(*blocks, margin=margin)
+    found = interleaved.compare_samples(*blocks, margin=margin)
     return replace(
         found,
         ratio=ratio,
@@ -42,4 +42,4 @@ def compare_latency(open_pair, *, margin=0.05, budget_s, seed=0, progress=None):
     )
 
 
-comparing.compare_latency = compare_latency
+interleaved.compare_latency = compare_latency

@@ -57,7 +57,7 @@ class Side:
 def recorded(slower):
     from contextlib import nullcontext
 
-    from pytest_modelformats.comparing import compare_latency
+    from pytest_modelformats.measure.two_sides.interleaved import compare_latency
 
     opened = iter(range(100))
     recorder = recording.Recorder(lambda: nullcontext((Side(5, next(opened)), Side(5 * slower, next(opened)))))

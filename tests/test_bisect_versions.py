@@ -12,10 +12,11 @@ import pytest
 from click.testing import CliRunner
 from dummy_index import EMPTY, SLOW, UNINSTALLABLE, UNOPENABLE, VERSIONS, WRONG, declare_backend
 
-from pytest_modelformats import comparing, installing, sides
+from pytest_modelformats import installing, sides
 from pytest_modelformats.cli import main as cli
 from pytest_modelformats.cli.bisect.judge import Judge
 from pytest_modelformats.cli.bisect.search import Step, search
+from pytest_modelformats.measure.two_sides import interleaved
 from pytest_modelformats.schema import Change, registry
 
 pytestmark = pytest.mark.alone
@@ -121,7 +122,7 @@ def test_versions_that_agree_are_told_of(bisect):
 @pytest.mark.slow
 def test_the_first_slower_version_is_found(bisect):
     """Both are measured now, in turns (``comparing.py``): the good one beside each that is tried."""
-    pytest.importorskip("pytest_modelformats.comparing")
+    pytest.importorskip("pytest_modelformats.measure.two_sides.interleaved")
     result = bisect("--good", "1.0", "--bad", "1.3", "--metric", "latency", "--budget", "5")
     assert result.exit_code == 0, result.output
     assert f"mfdummy {SLOW} is the first version with which {CELL} is " in result.output
@@ -177,7 +178,7 @@ def latencies(bisect, monkeypatch):
         monkeypatch.setattr(Judge, "verdict", lambda self, version, good=None: Step(version, bad=False, word="passed"))
         monkeypatch.setattr(Judge, "_opening", lambda self, version: version)
         monkeypatch.setattr(sides, "pair_of", lambda pool, before, after: (before, after))
-        monkeypatch.setattr(comparing, "compare_latency", compare)
+        monkeypatch.setattr(interleaved, "compare_latency", compare)
         return bisect("--versions", ",".join(of), "--metric", "latency", *arguments)
 
     budgets = run.budgets = {}

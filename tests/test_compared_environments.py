@@ -10,11 +10,12 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import pytest_modelformats
-from pytest_modelformats import comparing, sides
+from pytest_modelformats import sides
 from pytest_modelformats.errors import NotMeasured
 from pytest_modelformats.history.baseline import counterpart as counterparts
 from pytest_modelformats.history.baseline.family import Comparisons
 from pytest_modelformats.history.baseline.named import Baseline
+from pytest_modelformats.measure.two_sides import interleaved
 from pytest_modelformats.schema import Cell, Decision, Environment, PlannedCell
 
 pytestmark = pytest.mark.alone
@@ -64,10 +65,10 @@ def opened(monkeypatch):
         return nothing
 
     def compare_latency(open_pair, **_):
-        return comparing.compare_samples([1000, 1001, 1002] * 30, [2000, 2001, 2002] * 30)
+        return interleaved.compare_samples([1000, 1001, 1002] * 30, [2000, 2001, 2002] * 30)
 
     monkeypatch.setattr(sides, "pair_of", pair_of)
-    monkeypatch.setattr(comparing, "compare_latency", compare_latency)
+    monkeypatch.setattr(interleaved, "compare_latency", compare_latency)
     return pairs
 
 

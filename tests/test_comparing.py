@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import pytest
 
-from pytest_modelformats import comparing
-from pytest_modelformats.comparing import compare_latency, compare_samples, control
-from pytest_modelformats.ratio import Quad, Round
+from pytest_modelformats.measure.two_sides import interleaved
+from pytest_modelformats.measure.two_sides.interleaved import compare_latency, compare_samples, control
+from pytest_modelformats.measure.two_sides.ratio import Quad, Round
 from pytest_modelformats.schema import Change
 
 MS = 1_000_000
@@ -104,7 +104,7 @@ def test_time_goes_to_another_pair_where_rounds_agree():
     world = World(steady(1.012, spread=0.004, base=1.0))
     found = world.compare(margin=0.02)
     assert world.pairs >= 2
-    assert found.blocks == 4 * comparing.quads_in_round(MS) * comparing.MIN_ROUNDS * world.pairs
+    assert found.blocks == 4 * interleaved.quads_in_round(MS) * interleaved.MIN_ROUNDS * world.pairs
 
 
 def test_blocks_alternate():
@@ -176,7 +176,7 @@ def test_too_little_time_is_inconclusive():
     found = World(steady(1.04), block_spread=0.2).compare(budget_s=0.1)
     assert found.change is Change.INCONCLUSIVE
     assert "neither shown nor excluded" in found.sentence
-    assert found.blocks >= 4 * comparing.MIN_ROUNDS
+    assert found.blocks >= 4 * interleaved.MIN_ROUNDS
 
 
 def test_budget_is_kept():
@@ -211,10 +211,10 @@ def test_a_round_goes_on_without_its_disturbed_quads():
              for at, bad in enumerate([False] * 7 + [True] * 3)]  # fmt: skip
     mirrored = [replace(q, before_delay=q.after_delay, after_delay=0.0) for q in quads]
     rounds = [Round.of(quads), Round.of(mirrored), Round.of(quads[:7])]
-    assert [len(one.quads) for one in comparing.undisturbed(rounds)] == [7, 7, 7]
-    assert all(one.log_ratio < 0.01 for one in comparing.undisturbed(rounds))
+    assert [len(one.quads) for one in interleaved.undisturbed(rounds)] == [7, 7, 7]
+    assert all(one.log_ratio < 0.01 for one in interleaved.undisturbed(rounds))
     lost = [Round.of(quads[4:]), Round.of(quads[7:]), Round.of(mirrored[6:])]
-    assert [len(one.quads) for one in comparing.undisturbed(lost)] == [3]
+    assert [len(one.quads) for one in interleaved.undisturbed(lost)] == [3]
 
 
 def test_neighbours_that_slow_both_sides_for_tens_of_milliseconds():
@@ -285,7 +285,7 @@ def test_layouts_are_drawn_again_and_average_out():
 
             told = compare_latency(pair, margin=0.02, budget_s=8, seed=seed, clock=world.clock)
             changes.append(told.change in {Change.REGRESSION, Change.IMPROVEMENT})
-            expected = told.blocks // (4 * comparing.quads_in_round(MS)) - told.pairs if cost < 1 else told.pairs
+            expected = told.blocks // (4 * interleaved.quads_in_round(MS)) - told.pairs if cost < 1 else told.pairs
             assert sum(side.renewals for side in sides) == pytest.approx(2 * expected, abs=2 * told.pairs)
         return sum(changes)
 

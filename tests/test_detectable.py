@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from pytest_modelformats import detectable
-from pytest_modelformats.detectable import Variation, found_share, smallest_slowdown, variation
-from pytest_modelformats.ratio import Quad, Round
+from pytest_modelformats.measure.two_sides import detectable
+from pytest_modelformats.measure.two_sides.detectable import Variation, found_share, smallest_slowdown, variation
+from pytest_modelformats.measure.two_sides.ratio import Quad, Round
 
 
 def varied(round_spread, pair_spread=0.003, *, disturbed=0.0, round_s=0.2):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_modelformats import machine_state, surroundings
+from pytest_modelformats.measure import conditions as surroundings
+from pytest_modelformats.measure import machine_state
 
 
 @pytest.fixture

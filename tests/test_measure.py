@@ -16,7 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import measure, surroundings, uncertainty
+from pytest_modelformats.measure import conditions as surroundings
+from pytest_modelformats.measure import sampling as measure
+from pytest_modelformats.measure import uncertainty
 from pytest_modelformats.schema import Timing
 
 MS = 1_000_000
@@ -244,7 +246,7 @@ def test_peak_that_cannot_be_attributed_is_none(monkeypatch):
 def test_worker_half_needs_the_standard_library_only():
     """A foreign interpreter that has nothing installed can sample."""
     code = (
-        "import sys; from pytest_modelformats.measure import sample, memory; sample(lambda: 1, budget_s=0.01);"
+        "import sys; from pytest_modelformats.measure.sampling import sample, memory; sample(lambda: 1, budget_s=0.01);"
         "memory(); print(sorted(n for n in sys.modules if n.split('.')[0] in {'numpy', 'pytest', 'psutil', 'torch'}))"
     )
     root = Path(measure.__file__).parent.parent

@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from pytest_modelformats import ratio, student
-from pytest_modelformats.ratio import PAIR_SPREAD, Within, over_pairs, within
+from pytest_modelformats.measure.two_sides import ratio, student
+from pytest_modelformats.measure.two_sides.ratio import PAIR_SPREAD, Within, over_pairs, within
 
 TRUE = math.log(1.03)
 COMPARISONS = 300

@@ -8,10 +8,10 @@ from test_miniatures import PAGE
 
 from pytest_modelformats import advice, laws, reroll
 from pytest_modelformats.advice import STEPS, advised, with_step
-from pytest_modelformats.budget import within
 from pytest_modelformats.compare import judge, with_accuracy
 from pytest_modelformats.documentation import rewrite
 from pytest_modelformats.floating import Tolerance
+from pytest_modelformats.measure.budget import within
 from pytest_modelformats.noise import Noise
 from pytest_modelformats.record.nouns import FAILURES
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Timing, Verdict

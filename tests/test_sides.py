@@ -15,9 +15,9 @@ from inner_run import two_layers
 from thin import environment
 
 from pytest_modelformats import sides
-from pytest_modelformats.comparing import compare_latency
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.history.baseline import fresh_readings
+from pytest_modelformats.measure.two_sides.interleaved import compare_latency
 from pytest_modelformats.schema import Change, Environment, Source
 from pytest_modelformats.sides import Opening, _delay, pair_of
 from pytest_modelformats.workers import blocks

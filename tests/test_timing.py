@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_modelformats import device_state, timing
-from pytest_modelformats.budget import within
+from pytest_modelformats import timing
+from pytest_modelformats.measure import device_state
+from pytest_modelformats.measure.budget import within
 from pytest_modelformats.record.write import timing_data
 from pytest_modelformats.schema import FailureKind, Outcome
 from pytest_modelformats.settings.options import Budget
@@ -120,7 +121,7 @@ def test_phases_are_what_the_session_says():
 
 def test_energy_per_inference_is_that_of_all_calls(monkeypatch):
     """Two joules over as many calls as were made between the readings."""
-    from pytest_modelformats import surroundings
+    from pytest_modelformats.measure import conditions as surroundings
 
     readings = iter([{"intel-rapl:0": (1_000_000, 10**9)}, {"intel-rapl:0": (3_000_000, 10**9)}])
     monkeypatch.setattr(surroundings, "energy", lambda: next(readings))

@@ -8,7 +8,8 @@ from statistics import median
 
 import pytest
 
-from pytest_modelformats import measure, uncertainty
+from pytest_modelformats.measure import sampling as measure
+from pytest_modelformats.measure import uncertainty
 
 MS = 1_000_000
 QUIET = {"involuntary_switches": 2, "sampling_s": 2.0, "foreign_share": 0.01, "steal_share": 0.0, "throttled": 0}

@@ -40,7 +40,7 @@ def compared(
     ready: cells.Ready, sides: tuple[Opening, Opening], margin: float, budget_s: float, seed: int
 ) -> dict[str, Any]:
     """One comparison as a row: what ours says at both margins, and what the other rules say of the same samples."""
-    from pytest_modelformats.comparing import compare_latency
+    from pytest_modelformats.measure.two_sides.interleaved import compare_latency
     from pytest_modelformats.sides import pair_of
 
     recorder = recording.Recorder(pair_of(ready.pool, *sides))

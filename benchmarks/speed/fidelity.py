@@ -157,7 +157,7 @@ def _measured(backend: str, subject: Subject, feed: np.ndarray, rounds: int, fol
 
 def _tool_block(ask: Callable[..., dict[str, Any]], feed: dict[str, str], taken: list[float]) -> int:
     """Ask the worker what the latency suite asks it and take down its median; how many samples that was."""
-    from pytest_modelformats.measure import statistics
+    from pytest_modelformats.measure.sampling import statistics
 
     measured = ask("measure", feed=feed, budget_s=BLOCK_S, max_samples=MOST_SAMPLES, threads=1)["sampled"]
     taken.append(statistics(measured["samples_ns"], 1, measured)["latency_p50_ns"])

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_modelformats.measured import Measured
-    from pytest_modelformats.ratio import Round
+    from pytest_modelformats.measure.two_sides.decision import Measured
+    from pytest_modelformats.measure.two_sides.ratio import Round
 
 # As long as the interleaved blocks of one side of one pair take in sum.
 SEQUENTIAL_S = 0.6
@@ -80,7 +80,7 @@ def replay(pairs: list[dict[str, Any]], margin: float, budget_s: float, seed: in
 
     Where it would have gone on beyond them, all of them are judged: with more it could only have become surer.
     """
-    from pytest_modelformats.comparing import compare_latency, judge
+    from pytest_modelformats.measure.two_sides.interleaved import compare_latency, judge
 
     tape = _Tape(pairs)
     try:
@@ -91,7 +91,7 @@ def replay(pairs: list[dict[str, Any]], margin: float, budget_s: float, seed: in
 
 def rounds(blocks: list[Any]) -> list[Round]:
     """The whole rounds among the blocks of a pair."""
-    from pytest_modelformats.comparing import rounds_of
+    from pytest_modelformats.measure.two_sides.interleaved import rounds_of
 
     tape = _Tape([{"start_s": 0.0, "blocks": blocks}])
     found: list[Round] = []

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pytest_modelformats.measure import statistics
+from pytest_modelformats.measure.sampling import statistics
 from pytest_modelformats.record import write as record
 from pytest_modelformats.schema import Cell, Decision, PlannedCell, Timing
 from pytest_modelformats.settings import machine

@@ -23,7 +23,11 @@ EVALUATE = (
     "pytest_modelformats.sampled",
 )
 # What opens, calls and times a session, beside the module of its backend.
-MEASURE = ("pytest_modelformats.measure", "pytest_modelformats.surroundings", "pytest_modelformats.workers")
+MEASURE = (
+    "pytest_modelformats.measure.sampling",
+    "pytest_modelformats.measure.conditions",
+    "pytest_modelformats.workers",
+)
 # What no interpreter but pytest's own needs.
 NOT_SHIPPED = ("pytest_modelformats.report",)
 

@@ -553,7 +553,7 @@ class Timing:
     disturbed: str = ""
     pinned: tuple[int, ...] = ()
     # Why the median is not to be used, "" where it is; how far it may be off; far-out samples; the second half's
-    # median over the first's, less one (uncertainty.py).
+    # median over the first's, less one (measure/uncertainty.py).
     unusable: str = ""
     median_uncertainty: float | None = None
     outliers: float | None = None

@@ -11,8 +11,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import measure
-from pytest_modelformats.surroundings import pinned_to_cores, without_collector
+from pytest_modelformats.measure import sampling as measure
+from pytest_modelformats.measure.conditions import pinned_to_cores, without_collector
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,10 +12,10 @@ import time
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import machine_state
 from pytest_modelformats.errors import RunError, Unsupported
-from pytest_modelformats.measure import sample
-from pytest_modelformats.surroundings import difference, pinned_to_cores, readings, without_collector
+from pytest_modelformats.measure import machine_state
+from pytest_modelformats.measure.conditions import difference, pinned_to_cores, readings, without_collector
+from pytest_modelformats.measure.sampling import sample
 from pytest_modelformats.workers.calls import copies, together
 
 if TYPE_CHECKING:

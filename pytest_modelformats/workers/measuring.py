@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import device_state
-from pytest_modelformats.measure import memory, reset_peak, sample
-from pytest_modelformats.surroundings import give_back, pinned_to_cores
+from pytest_modelformats.measure import device_state
+from pytest_modelformats.measure.conditions import give_back, pinned_to_cores
+from pytest_modelformats.measure.sampling import memory, reset_peak, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

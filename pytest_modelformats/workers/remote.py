@@ -161,8 +161,8 @@ class Server:
 
         ``cores`` says how many the runtime is to see, where they are more than its threads.
         """
-        from pytest_modelformats.measure import memory
-        from pytest_modelformats.surroundings import give_back, pinned_to_cores
+        from pytest_modelformats.measure.conditions import give_back, pinned_to_cores
+        from pytest_modelformats.measure.sampling import memory
         from pytest_modelformats.workers import calls
 
         if not self._sessions:
@@ -297,8 +297,8 @@ class Server:
         self, session: int, feed: dict[str, str], seconds: float, at_least: int, threads: int, warmup_s: float
     ) -> dict[str, Any]:
         """Time one block of calls; the first one binds, pins the process for good and warms up, and tells memory."""
-        from pytest_modelformats.measure import memory, reset_peak
-        from pytest_modelformats.surroundings import give_back
+        from pytest_modelformats.measure.conditions import give_back
+        from pytest_modelformats.measure.sampling import memory, reset_peak
         from pytest_modelformats.workers.blocks import Blocks
 
         first = session not in self._blocks

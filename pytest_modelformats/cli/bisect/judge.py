@@ -127,7 +127,7 @@ class Judge:
         return replace(step, seconds=time.monotonic() - started)
 
     def _compared(self, version: str, good: str, margin: float, budget_s: float, end: Step | None) -> Step:
-        from pytest_modelformats.comparing import compare_latency
+        from pytest_modelformats.measure.two_sides.interleaved import compare_latency
         from pytest_modelformats.sides import pair_of
 
         started = time.monotonic()

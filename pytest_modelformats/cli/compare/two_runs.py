@@ -138,7 +138,7 @@ class TwoRuns:
 
     def _judge(self) -> None:
         """Rewrite the kept comparisons as the family judges them."""
-        from pytest_modelformats.comparing import control
+        from pytest_modelformats.measure.two_sides.interleaved import control
 
         self.tally.family = len(self._slower)
         stands = [bytes(control(p, changes.LEVEL)) for p in (self._slower, self._faster)] if self._slower else []

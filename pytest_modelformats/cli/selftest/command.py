@@ -58,7 +58,7 @@ def selftest(budget: float, pairs: int, backend: str, *, as_json: bool) -> None:
 
 def lines(workloads: Sequence[Workload]) -> Iterator[str]:
     """What was measured, and the table of what can be detected."""
-    from pytest_modelformats.detectable import FOUND, TRIALS
+    from pytest_modelformats.measure.two_sides.detectable import FOUND, TRIALS
 
     for one in workloads:
         yield (

@@ -10,10 +10,11 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import comparing, ratio, surroundings
 from pytest_modelformats.cli.selftest.workloads import ROWS, WIDTH, write_model
-from pytest_modelformats.detectable import FOUND, TRIALS, found_share, smallest_slowdown, variation
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.measure import conditions as surroundings
+from pytest_modelformats.measure.two_sides import interleaved, ratio
+from pytest_modelformats.measure.two_sides.detectable import FOUND, TRIALS, found_share, smallest_slowdown, variation
 from pytest_modelformats.schema import Change, Environment, Source, TensorSpec, registry
 from pytest_modelformats.sides import Opening, pair_of
 from pytest_modelformats.workers.asking import write_feed
@@ -21,7 +22,7 @@ from pytest_modelformats.workers.asking import write_feed
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from pytest_modelformats.ratio import Round
+    from pytest_modelformats.measure.two_sides.ratio import Round
     from pytest_modelformats.workers.pool import Pool
 
 WORKLOADS = ("numpy", "onnxruntime", "openvino", "torch")
@@ -103,7 +104,7 @@ def measure(
             starts.append(time.monotonic() - asked)
             heard.append([])
             # The first block warms up; its round's time is not that of the others.
-            for one in comparing.rounds_of(pair, heard, mirrored=bool(number % 2)):
+            for one in interleaved.rounds_of(pair, heard, mirrored=bool(number % 2)):
                 heard[-1].append(one)
                 now = time.monotonic()
                 seconds.append(now - asked)
@@ -118,7 +119,7 @@ def _workload(
 ) -> Workload:
     seen = variation(heard, *took)
     # Successive pairs by twos are a comparison, as a run would have made it.
-    judged = [comparing.judge(heard[i : i + 2], min(MARGINS)) for i in range(0, len(heard) - 1, 2)]
+    judged = [interleaved.judge(heard[i : i + 2], min(MARGINS)) for i in range(0, len(heard) - 1, 2)]
     alarms = sum(one.change in {Change.REGRESSION, Change.IMPROVEMENT} for one in judged)
     detectable = []
     for margin in MARGINS:
@@ -136,7 +137,7 @@ def _workload(
         interval=median((one.ratio_high - one.ratio_low) / 2 for one in judged) if judged else math.inf,
         round_spread=_spread(seen.residuals),
         pair_spread=seen.pair_spread,
-        disturbed=1 - sum(len(comparing.undisturbed(rounds)) for rounds in heard) / len(every),
+        disturbed=1 - sum(len(interleaved.undisturbed(rounds)) for rounds in heard) / len(every),
         round_s=took[1],
         start_s=took[0],
         detectable=tuple(detectable),

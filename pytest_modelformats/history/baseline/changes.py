@@ -13,7 +13,7 @@ from pytest_modelformats.schema.metrics import LEAST_RATIO, METRICS, ONLY_WHEN_A
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_modelformats.comparing import Measured
+    from pytest_modelformats.measure.two_sides.interleaved import Measured
     from pytest_modelformats.record.index import Facts
 
 LEVEL = 0.05
@@ -99,7 +99,7 @@ def controlled(found: Sequence[Found]) -> list[Comparison]:
     family = [f for f in found if f.p_slower is not None and f.p_faster is not None]
     if not family:
         return [f.comparison for f in found]
-    from pytest_modelformats.comparing import control
+    from pytest_modelformats.measure.two_sides.interleaved import control
 
     slower = control([float(f.p_slower or 0.0) for f in family], LEVEL)
     faster = control([float(f.p_faster or 0.0) for f in family], LEVEL)

@@ -223,8 +223,8 @@ class Comparisons:
 
     def _interleaved(self, cell: str, before: Opening, after: Opening, whats: tuple[str, str]) -> list[changes.Found]:
         """Latency in turns; load time and memory of the same fresh processes, and of two more where it takes them."""
-        from pytest_modelformats.comparing import compare_latency
         from pytest_modelformats.history.baseline import fresh_readings
+        from pytest_modelformats.measure.two_sides.interleaved import compare_latency
         from pytest_modelformats.sides import pair_of
 
         self._stages.pool.settle(self._settings.timeout_s)

@@ -17,7 +17,7 @@ from pytest_modelformats.schema.metrics import METRICS, SMALLEST, fraction
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_modelformats.comparing import Pair
+    from pytest_modelformats.measure.two_sides.interleaved import Pair
     from pytest_modelformats.schema.metrics import Margin
     from pytest_modelformats.sides import Readings
 

@@ -26,7 +26,7 @@ def latencies(
 
     ``why`` says why they were not measured beside one another.
     """
-    from pytest_modelformats.comparing import compare_samples
+    from pytest_modelformats.measure.two_sides.interleaved import compare_samples
 
     before, after = facts[0].latency, facts[1].latency
     cell = facts[1].cell

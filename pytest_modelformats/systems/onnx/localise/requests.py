@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.measure.conditions import memory, reset_peak
 from pytest_modelformats.schema import TensorSpec
-from pytest_modelformats.surroundings import memory, reset_peak
 from pytest_modelformats.systems.onnx.localise import scopes as onnx_scopes
 from pytest_modelformats.systems.onnx.localise import submodel as onnx_submodel
 from pytest_modelformats.systems.onnx.localise import truths as onnx_truths

@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from statistics import fmean, variance
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import ratio
-from pytest_modelformats.comparing import CALLS, DELAYED, LEFT, ROUND_S, compare_latency
+from pytest_modelformats.measure.two_sides import ratio
+from pytest_modelformats.measure.two_sides.interleaved import CALLS, DELAYED, LEFT, ROUND_S, compare_latency
 from pytest_modelformats.schema import Change
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pytest_modelformats.ratio import Round
+    from pytest_modelformats.measure.two_sides.ratio import Round
 
 __all__ = ["Variation", "found_share", "smallest_slowdown", "variation"]
 

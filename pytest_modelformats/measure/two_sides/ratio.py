@@ -34,7 +34,7 @@ from functools import lru_cache
 from statistics import fmean, median, variance
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import student
+from pytest_modelformats.measure.two_sides import student
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.machine_state import energy, energy_between
+from pytest_modelformats.measure.machine_state import energy, energy_between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -6,9 +6,9 @@ import math
 from statistics import median, stdev
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.measure import FEWEST_SAMPLES, median_interval
-from pytest_modelformats.measured import Measured, beyond, finding
-from pytest_modelformats.ratio import Interval
+from pytest_modelformats.measure.sampling import FEWEST_SAMPLES, median_interval
+from pytest_modelformats.measure.two_sides.decision import Measured, beyond, finding
+from pytest_modelformats.measure.two_sides.ratio import Interval
 from pytest_modelformats.schema import Change
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["compare_samples"]
 
 # Medians of repeated runs of three models, one standard deviation, in percent: 0.4 to 1.3 pinned, up to 9 unpinned
-# (design §7, measure.py). The larger figure is taken: of an earlier run nobody knows which of them it was.
+# (design §7, measure/sampling.py). The larger figure is taken: of an earlier run nobody knows which of them it was.
 RUN_SPREAD = 0.013
 UNPINNED_SPREAD = 0.09
 BATCHES = 10

@@ -38,16 +38,16 @@ from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Protocol
 
-from pytest_modelformats import ratio
-from pytest_modelformats.measured import Measured, beyond, decide, finding, leans
-from pytest_modelformats.ratio import Round
+from pytest_modelformats.measure.two_sides import ratio
+from pytest_modelformats.measure.two_sides.decision import Measured, beyond, decide, finding, leans
+from pytest_modelformats.measure.two_sides.ratio import Round
+from pytest_modelformats.measure.two_sides.stored_samples import compare_samples
 from pytest_modelformats.schema import Change
-from pytest_modelformats.stored_samples import compare_samples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from pytest_modelformats.ratio import Within
+    from pytest_modelformats.measure.two_sides.ratio import Within
 
 __all__ = ["Measured", "Pair", "Side", "compare_latency", "compare_samples", "control", "judge", "undisturbed"]
 

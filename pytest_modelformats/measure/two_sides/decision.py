@@ -11,7 +11,7 @@ from pytest_modelformats.schema import Change
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_modelformats.ratio import Interval
+    from pytest_modelformats.measure.two_sides.ratio import Interval
 
 __all__ = ["Measured", "beyond", "decide", "finding", "leans"]
 

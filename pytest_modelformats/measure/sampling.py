@@ -12,8 +12,8 @@ import time
 from statistics import fmean, median, stdev
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import machine_state, uncertainty
-from pytest_modelformats.surroundings import (
+from pytest_modelformats.measure import machine_state, uncertainty
+from pytest_modelformats.measure.conditions import (
     difference,
     memory,
     pinned_to_cores,
@@ -21,7 +21,7 @@ from pytest_modelformats.surroundings import (
     reset_peak,
     without_collector,
 )
-from pytest_modelformats.uncertainty import FEWEST_SAMPLES, median_interval
+from pytest_modelformats.measure.uncertainty import FEWEST_SAMPLES, median_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

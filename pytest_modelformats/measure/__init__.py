@@ -1,0 +1,1 @@
+"""Time, memory and the conditions they were measured under. Arithmetic, and readings of this machine."""

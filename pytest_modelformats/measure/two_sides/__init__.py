@@ -1,0 +1,1 @@
+"""Two things measured beside each other, and what may be said of their ratio."""
