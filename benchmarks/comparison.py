@@ -30,7 +30,7 @@ def measure(spec: str, cache: Path, folder: Path) -> dict[str, Any]:
     """
     import numpy as np
 
-    from pytest_modelformats.compare import judge
+    from pytest_modelformats.compare.verdict import judge
     from pytest_modelformats.models import digest
     from pytest_modelformats.schema import PRECISIONS, Outcome, TensorSpec
     from pytest_modelformats.source.samples import make_samples
@@ -75,7 +75,7 @@ def _reference(cache: Path, samples: str) -> tuple[list[Any], dict[str, list[Any
     """The truth and the noise that the run has kept for these samples, by their digest: it keeps others for others."""
     import numpy as np
 
-    from pytest_modelformats.reference import kept_noise
+    from pytest_modelformats.compare.reference import kept_noise
 
     for path in cache.rglob("metadata.json"):
         metadata = json.loads(path.read_text(encoding="utf-8"))

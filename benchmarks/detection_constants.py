@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from detection_cells import FAULTS, onnx_bytes, random_networks, run_openvino
 
-from pytest_modelformats import reroll
+from pytest_modelformats.compare import reroll
 from pytest_modelformats.systems.torch.reference import numerics
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from detection_cells import UNIT, onnx_bytes, run_openvino, runs
 from torch import nn
 
-from pytest_modelformats import noise_profile
+from pytest_modelformats.compare import noise_profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -35,8 +35,8 @@ from detection_cells import (
     networks,
 )
 
-from pytest_modelformats import second_look, stress
-from pytest_modelformats.floating import POINT_LIMIT
+from pytest_modelformats.compare import second_look, stress
+from pytest_modelformats.compare.floating import POINT_LIMIT
 from pytest_modelformats.schema import PRECISIONS
 
 if TYPE_CHECKING:

@@ -15,12 +15,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import laws, row_noise
-from pytest_modelformats.compare import judge
+from pytest_modelformats.compare import between_runs, row_noise
+from pytest_modelformats.compare.noise_profile import FEWEST
+from pytest_modelformats.compare.single_input import MOVES, neighbour, size
+from pytest_modelformats.compare.verdict import judge
 from pytest_modelformats.errors import ConvertError, RunError, Unsupported
-from pytest_modelformats.noise_profile import FEWEST
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
-from pytest_modelformats.single_input import MOVES, neighbour, size
 from pytest_modelformats.source.samples import why_fixed
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.metamorphic import Subject
     from pytest_modelformats.models import Models
-    from pytest_modelformats.noise import Noise
     from pytest_modelformats.schema import OutputParity, Precision
 
     Span = tuple[int, int]
@@ -76,8 +76,8 @@ class Batches:
 
 def spans(rows: int) -> list[Span]:
     """The batches that are run: each of the first rows alone, then the larger ones."""
-    alone = min(max(laws.BATCHES), rows)
-    return [(i, i + 1) for i in range(alone)] + [(0, b) for b in laws.BATCHES if 1 < b <= rows]
+    alone = min(max(between_runs.BATCHES), rows)
+    return [(i, i + 1) for i in range(alone)] + [(0, b) for b in between_runs.BATCHES if 1 < b <= rows]
 
 
 def of_source(models: Models, model: str, yardstick: str) -> Batches:
@@ -180,7 +180,7 @@ def law(subject: Subject) -> Verdict:
             itself = _against_rows(subject, by_rows, alone[:batch], got)
             what = f"rows of batch {batch} against themselves alone"
             verdicts[what] = _settled(subject, batch, noise, itself)
-    return laws.worst(verdicts, _agreed(subject.names, source, rows_compared=bool(by_rows and len(alone) > 1)))
+    return between_runs.worst(verdicts, _agreed(subject.names, source, rows_compared=bool(by_rows and len(alone) > 1)))
 
 
 def _against_source(
@@ -202,7 +202,7 @@ def _against_source(
             dtypes=[specs[i].dtype for i in chosen],
             allowed=subject.tolerances,
         )
-        return laws.by_size(verdict, subject.precision)
+        return between_runs.by_size(verdict, subject.precision)
 
     return check
 
@@ -222,7 +222,7 @@ def _against_rows(
         # An array without rows has no row of another one's shape.
         rows = [[got[i][r : r + 1] if got[i].ndim else got[i] for i in by_rows] for r in range(len(alone))]
         named = [names[i] for i in by_rows]
-        return laws.between_runs(named, first, rows, few, subject.precision, subject.tolerances)
+        return between_runs.between_runs(named, first, rows, few, subject.precision, subject.tolerances)
 
     return check
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import batches, bundle_laws, stress, stressed, training_mode
+from pytest_modelformats import batches, bundle_laws, stressed, training_mode
 from pytest_modelformats.bundle_laws import TWO_RUNS
 from pytest_modelformats.bundle_script import NO_LIMIT
+from pytest_modelformats.compare import stress
+from pytest_modelformats.compare.floating import FAITHFUL_LOW, POINT_LIMIT
 from pytest_modelformats.errors import (
     ConvertError,
     ModelFormatsError,
@@ -21,7 +23,6 @@ from pytest_modelformats.errors import (
     WorkerCrashed,
     WorkerTimeout,
 )
-from pytest_modelformats.floating import FAITHFUL_LOW, POINT_LIMIT
 from pytest_modelformats.schema import PRECISIONS, Outcome, Verdict, registry
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.campaign import Campaign
-    from pytest_modelformats.noise import Noise
+    from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.schema import PlannedCell, Precision
     from pytest_modelformats.stages import Stages
 

@@ -150,7 +150,7 @@ def _limits(part: Submodel, planned: PlannedCell, name: str, truth: np.ndarray) 
     """What an output of a sub-model may be off by: its measured noise, or an estimate where that is not known."""
     import numpy as np
 
-    from pytest_modelformats.floating import POINT_LIMIT
+    from pytest_modelformats.compare.floating import POINT_LIMIT
     from pytest_modelformats.schema import PRECISIONS
 
     precision = PRECISIONS[planned.cell.precision]

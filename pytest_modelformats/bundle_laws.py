@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import metamorphic
+from pytest_modelformats.compare.single_input import LIMIT
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict
-from pytest_modelformats.single_input import LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import expectations, tolerances
+from pytest_modelformats import expectations
+from pytest_modelformats.compare import tolerances
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.plan import build as plan
 from pytest_modelformats.plan import unmet

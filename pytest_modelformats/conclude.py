@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from pytest_modelformats.advice import with_step
+from pytest_modelformats.compare.next_step import with_step
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.expectations import find
 from pytest_modelformats.record import write as record

@@ -55,7 +55,7 @@ def support_table() -> str:
 
 def limits_table() -> str:
     """The largest noise ratio that passes, by precision."""
-    from pytest_modelformats.floating import POINT_LIMIT
+    from pytest_modelformats.compare.floating import POINT_LIMIT
     from pytest_modelformats.schema import PRECISIONS
 
     lines = ["| precision | judged by the noise of | r at most | worst element at most |", "|---|---|--:|--:|"]
@@ -67,7 +67,7 @@ def limits_table() -> str:
 
 def steps_table() -> str:
     """What to do after every outcome and kind, as the sentences say it."""
-    from pytest_modelformats.advice import STEPS
+    from pytest_modelformats.compare.next_step import STEPS
 
     lines = ["| outcome | in the check | next step |", "|---|---|---|"]
     for (outcome, kind, check), step in STEPS.items():

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.compare.single_input import Judgement, OverflowsItself, size, usual_noise
 from pytest_modelformats.errors import (
     MissingDependency,
     ModelFormatsError,
@@ -22,7 +23,6 @@ from pytest_modelformats.errors import (
 )
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
 from pytest_modelformats.search import ENDS, Effort, Search, WrongResult, smallest_wrong
-from pytest_modelformats.single_input import Judgement, OverflowsItself, size, usual_noise
 from pytest_modelformats.workers.calls import LAYOUTS
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.generated import Generated
     from pytest_modelformats.metamorphic import Subject
     from pytest_modelformats.models import Models
-    from pytest_modelformats.noise import Noise
     from pytest_modelformats.schema import PlannedCell
     from pytest_modelformats.settings.options import Settings
 

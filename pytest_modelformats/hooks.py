@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_modelformats import comparison_items
-from pytest_modelformats.advice import advised
+from pytest_modelformats.compare.next_step import advised
 from pytest_modelformats.completeness import partial_because
 from pytest_modelformats.conclude import end_stage, fail_required, note_of
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, NotMeasured, RunError

@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import batches, laws, row_noise
+from pytest_modelformats import batches
+from pytest_modelformats.compare import between_runs, row_noise
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict, registry
 from pytest_modelformats.source.samples import why_fixed
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.floating import Tolerance
+    from pytest_modelformats.compare.floating import Tolerance
     from pytest_modelformats.models import Models
     from pytest_modelformats.run import Cells
     from pytest_modelformats.schema import PlannedCell, Precision, TensorSpec
 
     Feed = Mapping[str, np.ndarray]
 
-ROWS = max(laws.BATCHES)
+ROWS = max(between_runs.BATCHES)
 # Batches that the batch check has run before: a runtime that compiles per shape compiles nothing anew.
 PAIR, TRIPLE = 2, 3
 CALLERS, ROUNDS = 4, 3
@@ -82,12 +83,12 @@ class Subject:
         self, one: Sequence[np.ndarray], other: Sequence[np.ndarray], outputs: Sequence[int] | None = None
     ) -> Verdict:
         """Whether two results are the same bits, or no more than rounding apart; ``outputs`` limits it to some."""
-        if laws.bit_equal(one, other):
+        if between_runs.bit_equal(one, other):
             return Verdict(Outcome.PASSED, None, BIT_EQUAL)
         chosen = range(len(self.names)) if outputs is None else outputs
         floors = row_noise.of_results(self.models.reference(self.model), one, chosen, self.precision.yardstick)
         names = [self.names[i] for i in chosen]
-        return laws.between_runs(names, [one], [other], floors, self.precision, self.tolerances)
+        return between_runs.between_runs(names, [one], [other], floors, self.precision, self.tolerances)
 
 
 BIT_EQUAL = "the same bits"
@@ -278,7 +279,7 @@ def several_threads(asked: int) -> int:
 def _together(verdicts: Mapping[str, Verdict], agreed: str) -> Verdict:
     """The first that did not pass; otherwise ``agreed``, and whether to the bit."""
     exact = all(v.sentence == BIT_EQUAL for v in verdicts.values())
-    return laws.worst(verdicts, f"{agreed}, {'bit for bit' if exact else 'within what rounding explains'}.")
+    return between_runs.worst(verdicts, f"{agreed}, {'bit for bit' if exact else 'within what rounding explains'}.")
 
 
 def shuffled(feed: Feed, seed: int) -> dict[str, np.ndarray]:

@@ -11,16 +11,16 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from pytest_modelformats import second_look
+from pytest_modelformats.compare import second_look
+from pytest_modelformats.compare.reference import EVALUATED, Reference, build_reference, reference_of
+from pytest_modelformats.compare.stress import make_stress
 from pytest_modelformats.convert.chain import RUNTIME
 from pytest_modelformats.convert.code_digest import imported_digest
 from pytest_modelformats.errors import ConvertError, ModelFormatsError, RunError, SourceError, Undecidable, Unsupported
-from pytest_modelformats.reference import EVALUATED, Reference, build_reference, reference_of
 from pytest_modelformats.remember import remember
 from pytest_modelformats.schema import Description, Source, TensorSpec, registry
 from pytest_modelformats.settings.machine import versions
 from pytest_modelformats.source.identify import content_hash
-from pytest_modelformats.stress import make_stress
 from pytest_modelformats.workers.asking import read_arrays, write_feed
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.compare.reference import Reference
     from pytest_modelformats.convert.chain import Artifact
     from pytest_modelformats.history.baseline.family import Compared
     from pytest_modelformats.hooks import Keeper
-    from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import PlannedCell, Timing, Verdict
     from pytest_modelformats.throughput import Scenario, Throughput
 

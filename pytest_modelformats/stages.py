@@ -9,25 +9,24 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import (
-    batches,
-    execution,
+from pytest_modelformats import batches, metamorphic, training_mode
+from pytest_modelformats.compare import (
+    between_runs,
+    effective_precision,
     interface,
-    laws,
-    metamorphic,
-    naming,
     own_file,
     reroll,
     second_look,
+    stated_execution,
     tolerances,
-    training_mode,
 )
-from pytest_modelformats.compare import judge, with_accuracy
+from pytest_modelformats.compare.sampled import alike, shares
+from pytest_modelformats.compare.stress import judge_stress, truth_rms
+from pytest_modelformats.compare.verdict import judge, with_accuracy
 from pytest_modelformats.errors import ConvertError, NotMeasured, RunError, Unsupported
 from pytest_modelformats.fuzz import Fuzzer
 from pytest_modelformats.models import Models
 from pytest_modelformats.run import Cells
-from pytest_modelformats.sampled import alike, shares
 from pytest_modelformats.schema import (
     PRECISIONS,
     FailureKind,
@@ -38,7 +37,6 @@ from pytest_modelformats.schema import (
     Verdict,
     registry,
 )
-from pytest_modelformats.stress import judge_stress, truth_rms
 from pytest_modelformats.throughput import measure as measure_throughput
 from pytest_modelformats.workers.asking import Asker, write_feed
 
@@ -47,10 +45,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pytest_modelformats.compare.floating import Tolerance
+    from pytest_modelformats.compare.reference import Reference
     from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.convert.chain import Artifact
-    from pytest_modelformats.floating import Tolerance
-    from pytest_modelformats.reference import Reference
     from pytest_modelformats.schema import Source
     from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.throughput import Scenario, Throughput
@@ -162,7 +160,7 @@ class Stages:
             verdict = self._stressed(planned, verdict)
             verdict = replace(verdict, statement=dict(self.cells.session(planned).statement))
             stated = self.cells.execution(planned, self.models.rows(model, 0, 1))
-            verdict = execution.examined(verdict, stated, planned, reference.noise)
+            verdict = stated_execution.examined(verdict, stated, planned, reference.noise)
             labels = self.models.samples(model).labels
             verdict = self._in_part(planned, verdict)
             if labels is None or not description.classifier or verdict.failure_kind is FailureKind.CONTRACT:
@@ -181,7 +179,7 @@ class Stages:
         fresh = self.cells.run(planned, feed, "fresh")
         reference, precision = self.models.reference(model), self._running(planned)
         names = [s.name for s in self.models.description(model).outputs]
-        return laws.determinism(names, first, again, fresh, reference.noise, precision)
+        return between_runs.determinism(names, first, again, fresh, reference.noise, precision)
 
     def batch(self, planned: PlannedCell) -> Verdict:
         """Batches of 1, 2, 3 and 7 agree with the source, and each row with itself alone."""
@@ -271,29 +269,31 @@ class Stages:
         model, noise = planned.cell.model, self.models.reference(planned.cell.model).noise
         if not reroll.suspects(verdict, asked):
             return verdict
-        feed = self.models.rows(model, 0, max(laws.BATCHES))
+        feed = self.models.rows(model, 0, max(between_runs.BATCHES))
         truth = self.models.evaluated(model, "few", feed, "float64")
-        error = naming.errors(self.cells.run(planned, feed), truth)
+        error = effective_precision.errors(self.cells.run(planned, feed), truth)
         rounded = {}
-        if naming.ambiguous(verdict):
-            for precision in (p for p in naming.ALIKE if p in noise):
-                rounded[precision] = naming.errors(self.models.evaluated(model, "few", feed, precision), truth)
-            verdict = naming.named(verdict, error, rounded, noise, asked)
+        if effective_precision.ambiguous(verdict):
+            for precision in (p for p in effective_precision.ALIKE if p in noise):
+                rounded[precision] = effective_precision.errors(
+                    self.models.evaluated(model, "few", feed, precision), truth
+                )
+            verdict = effective_precision.named(verdict, error, rounded, noise, asked)
         ran = reroll.suspects(verdict, asked)
         if not any(spec.is_float for spec in self.models.description(model).inputs):
             if ran not in rounded:
                 try:
-                    rounded[ran] = naming.errors(self.models.evaluated(model, "few", feed, ran), truth)
+                    rounded[ran] = effective_precision.errors(self.models.evaluated(model, "few", feed, ran), truth)
                 except (Unsupported, ConvertError, RunError):
                     return verdict
             verdict = reroll.settle_by_place(verdict, ran, error, rounded[ran])
             stated = self.cells.execution(planned, self.models.rows(model, 0, 1))
-            if execution.contradiction(verdict.outputs, stated, planned.artifact_precision, noise):
+            if stated_execution.contradiction(verdict.outputs, stated, planned.artifact_precision, noise):
                 verdict = reroll.settle_by_statement(verdict, ran, error, rounded.get("fp16-weights"))
             return verdict
         other = reroll.moved(feed, ran)
         moved = self.models.evaluated(model, f"moved-{ran}", other, "float64")
-        again = naming.errors(self.cells.run(planned, other), moved)
+        again = effective_precision.errors(self.cells.run(planned, other), moved)
         weights = rounded.get("fp16-weights") if ran.startswith("fp16") else None
         return reroll.settle(verdict, ran, error, again, weights)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import noise_profile, stress
+from pytest_modelformats.compare import noise_profile, stress
 from pytest_modelformats.schema import PRECISIONS, Outcome
 from pytest_modelformats.source.samples import rows
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import laws
+from pytest_modelformats.compare import between_runs
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.measure.sampling import COUNTED, FOREIGN_SHARE, statistics
 from pytest_modelformats.measure.uncertainty import UNUSABLE, mean_uncertainty
@@ -242,7 +242,7 @@ def _verdict(figures: Sequence[Figure], alone: Figure, verdicts: Mapping[str, Ve
     """Wrong outputs are wrong whatever the speed; figures that are too disturbed are inconclusive."""
     wrong = {name: verdict for name, verdict in verdicts.items() if not verdict.passed}
     if wrong:
-        found = laws.worst(wrong, "")
+        found = between_runs.worst(wrong, "")
         return replace(found, sentence=f"Its throughput is not believed. {found.sentence}")
     measured = [figure for figure in figures if not figure.why_not]
     unusable = [figure.unusable for figure in measured if figure.unusable]

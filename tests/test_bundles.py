@@ -16,7 +16,7 @@ import thin
 from inner_run import PARITY, two_at_a_time, two_layers
 
 from pytest_modelformats import bundle as bundle_module
-from pytest_modelformats.noise import Noise
+from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.schema import (
     Cell,
     Decision,

@@ -9,11 +9,12 @@ import warnings
 import numpy as np
 import pytest
 
-from pytest_modelformats import compare, laws
-from pytest_modelformats.compare import judge
+from pytest_modelformats.compare import between_runs
+from pytest_modelformats.compare import verdict as compare
+from pytest_modelformats.compare.floating import FAITHFUL_LOW, PLAUSIBLE, POINT_LIMIT, Tolerance
+from pytest_modelformats.compare.noise import Noise, measure_noise
+from pytest_modelformats.compare.verdict import judge
 from pytest_modelformats.errors import Undecidable
-from pytest_modelformats.floating import FAITHFUL_LOW, PLAUSIBLE, POINT_LIMIT, Tolerance
-from pytest_modelformats.noise import Noise, measure_noise
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict
 
 FP32, FP16, BF16 = PRECISIONS["fp32"], PRECISIONS["fp16"], PRECISIONS["bf16"]
@@ -505,7 +506,7 @@ def test_a_tolerance_may_be_allowed_beside_the_noise(rms, expected):
 
 @pytest.mark.parametrize(("rms", "passes"), [(1.5, True), (2.5, False)])
 def test_two_runs_may_each_be_off_by_the_tolerance(rms, passes):
-    found = laws.between_runs(["y"], [[TRUTH]], [[off_by(rms)]], NOISE, FP32, {"y": Tolerance(1.0, 0.0)})
+    found = between_runs.between_runs(["y"], [[TRUTH]], [[off_by(rms)]], NOISE, FP32, {"y": Tolerance(1.0, 0.0)})
     assert found.passed == passes
 
 
@@ -554,7 +555,7 @@ def test_noise_ignores_what_is_not_finite():
 
 
 def between(first, other, precision=FP32):
-    return laws.between_runs(["y"], [[first]], [[other]], NOISE, precision)
+    return between_runs.between_runs(["y"], [[first]], [[other]], NOISE, precision)
 
 
 def test_two_runs_may_differ_by_two_roundings():
@@ -581,21 +582,21 @@ def test_equal_runs_of_a_coarse_precision_agree():
 @pytest.mark.parametrize("ran", ["fp16", "bf16"])
 def test_a_fallback_in_some_batches_only_is_told(ran):
     """Against the source, a finer precision is parity's to report, a coarser one is new and stays a fallback."""
-    coarse = laws.but_for_finer(verdict(off_by(RMS[ran])), FP32)
+    coarse = between_runs.but_for_finer(verdict(off_by(RMS[ran])), FP32)
     assert (coarse.outcome, coarse.failure_kind) == FALLBACK
     finer = verdict(off_by(RMS["fp32"]), PRECISIONS[ran])
     assert finer.outcome is Outcome.FALLBACK
-    assert laws.but_for_finer(finer, PRECISIONS[ran]).passed
+    assert between_runs.but_for_finer(finer, PRECISIONS[ran]).passed
 
 
 def test_determinism_says_how_equal():
     """Bit-equal, equal within rounding, and unequal are three answers."""
     names = ["y"]
     near, far = off_by(1e-6), off_by(1e-2)
-    same = laws.determinism(names, [TRUTH], [TRUTH], [TRUTH], NOISE, FP32)
-    rounded = laws.determinism(names, [TRUTH], [near], [TRUTH], NOISE, FP32)
-    fresh = laws.determinism(names, [TRUTH], [TRUTH], [far], NOISE, FP32)
-    again = laws.determinism(names, [TRUTH], [far], [TRUTH], NOISE, FP32)
+    same = between_runs.determinism(names, [TRUTH], [TRUTH], [TRUTH], NOISE, FP32)
+    rounded = between_runs.determinism(names, [TRUTH], [near], [TRUTH], NOISE, FP32)
+    fresh = between_runs.determinism(names, [TRUTH], [TRUTH], [far], NOISE, FP32)
+    again = between_runs.determinism(names, [TRUTH], [far], [TRUTH], NOISE, FP32)
     assert same.passed
     assert "same bits" in same.sentence
     assert rounded.passed
@@ -609,15 +610,15 @@ def test_determinism_says_how_equal():
 @pytest.mark.parametrize("other", [TRUTH.astype(np.float32), TRUTH[:1], -0.0 * TRUTH])
 def test_bit_equality_is_of_bits_dtypes_and_shapes(other):
     """Equal values of another dtype, shape or sign of zero are not the same bits; NaN is."""
-    assert not laws.bit_equal([TRUTH], [other])
-    assert not laws.bit_equal([TRUTH], [])
-    assert not laws.bit_equal([np.zeros(2)], [-np.zeros(2)])
-    assert laws.bit_equal([np.array([np.nan])], [np.array([np.nan])])
+    assert not between_runs.bit_equal([TRUTH], [other])
+    assert not between_runs.bit_equal([TRUTH], [])
+    assert not between_runs.bit_equal([np.zeros(2)], [-np.zeros(2)])
+    assert between_runs.bit_equal([np.array([np.nan])], [np.array([np.nan])])
 
 
 def test_worst_names_the_place():
     """The first verdict that did not pass, headed by where it was."""
     good, bad = Verdict(Outcome.PASSED, None, "fine"), Verdict(Outcome.FAILED, FailureKind.NUMERIC, "Wrong.")
-    found = laws.worst({"batch 1": good, "batch 2": bad, "batch 3": good}, "all agree")
+    found = between_runs.worst({"batch 1": good, "batch 2": bad, "batch 3": good}, "all agree")
     assert (found.outcome, found.sentence) == (Outcome.FAILED, "batch 2: Wrong.")
-    assert laws.worst({"batch 1": good}, "all agree").sentence == "all agree"
+    assert between_runs.worst({"batch 1": good}, "all agree").sentence == "all agree"

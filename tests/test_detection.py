@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_modelformats import noise_profile, second_look, stress
-from pytest_modelformats.compare import judge
-from pytest_modelformats.noise import measure_noise
-from pytest_modelformats.reference import kept_noise
+from pytest_modelformats.compare import noise_profile, second_look, stress
+from pytest_modelformats.compare.noise import measure_noise
+from pytest_modelformats.compare.reference import kept_noise
+from pytest_modelformats.compare.verdict import judge
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, TensorSpec, Verdict
 from pytest_modelformats.source.samples import make_samples
 

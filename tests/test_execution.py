@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pytest_modelformats.execution import Node, contradiction, examined, misplaced, tally
-from pytest_modelformats.noise import Noise
+from pytest_modelformats.compare.noise import Noise
+from pytest_modelformats.compare.stated_execution import Node, contradiction, examined, misplaced, tally
 from pytest_modelformats.report.facts import executed
 from pytest_modelformats.schema import Cell, Decision, Outcome, OutputParity, PlannedCell, Source, Verdict
 from pytest_modelformats.schema.contract import SessionJob

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from inner_run import two_at_a_time
 
-from pytest_modelformats.floating import FAITHFUL_LOW, POINT_LIMIT
+from pytest_modelformats.compare.floating import FAITHFUL_LOW, POINT_LIMIT
+from pytest_modelformats.compare.second_look import FURTHEST
 from pytest_modelformats.schema import PRECISIONS
-from pytest_modelformats.second_look import FURTHEST
 
 NETWORKS = Path(__file__).parent.parent / "fixtures" / "random_networks.py"
 FAMILIES = ("cnn", "depthwise", "residual", "groupnorm", "mlp", "mlpnorm", "attention", "lstm", "gru")

@@ -18,9 +18,9 @@ import thin
 from click.testing import CliRunner
 from inner_run import two_layers
 
-from pytest_modelformats import sampled
 from pytest_modelformats.cli import golden as golden_export
 from pytest_modelformats.cli.main import commands
+from pytest_modelformats.compare import sampled
 from pytest_modelformats.errors import SourceError, Unsupported
 from pytest_modelformats.schema import Source
 from pytest_modelformats.source.identify import identify
@@ -417,8 +417,8 @@ def test_what_ran_instead_is_told_from_a_sampled_output_too(run, in_part, pytest
 
 def test_a_sampled_output_of_another_shape_fails_the_contract():
     truth = sampled.take(np.arange(24.0).reshape(4, 6), np.array([1, 4], np.uint32))
-    from pytest_modelformats.compare import judge
-    from pytest_modelformats.noise import Noise
+    from pytest_modelformats.compare.noise import Noise
+    from pytest_modelformats.compare.verdict import judge
     from pytest_modelformats.schema import PRECISIONS
 
     noise = {p: [Noise(1e-3, 1e-2, 1e-3)] for p in ("fp32", "fp16", "bf16")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_modelformats.interface import differences
+from pytest_modelformats.compare.interface import differences
 from pytest_modelformats.schema import TensorSpec
 from pytest_modelformats.schema.registry import formats
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_modelformats import laws
-from pytest_modelformats.noise import Noise
+from pytest_modelformats.compare import between_runs
+from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict
 
 FP32 = PRECISIONS["fp32"]
@@ -15,7 +15,7 @@ ONE = [np.linspace(-1, 1, 64, dtype=np.float32).reshape(2, 32)]
 
 
 def law(again=ONE, fresh=ONE):
-    return laws.determinism(["y"], ONE, again, fresh, NOISE, FP32)
+    return between_runs.determinism(["y"], ONE, again, fresh, NOISE, FP32)
 
 
 def moved(by):
@@ -48,16 +48,16 @@ def test_nan_that_comes_and_goes_fails():
 
 
 def test_a_missing_output_is_never_equal():
-    assert not laws.bit_equal(ONE, [])
+    assert not between_runs.bit_equal(ONE, [])
     assert law(fresh=[]).failure_kind is FailureKind.CONTRACT
 
 
 def test_minus_zero_is_not_the_same_bits_but_the_same_number():
-    assert not laws.bit_equal([np.zeros(3)], [-np.zeros(3)])
+    assert not between_runs.bit_equal([np.zeros(3)], [-np.zeros(3)])
 
 
 def test_the_first_law_that_is_broken_is_named():
     good = Verdict(Outcome.PASSED, None, "fine")
     bad = Verdict(Outcome.FAILED, FailureKind.NUMERIC, "it is off")
-    assert laws.worst({"a": good}, "all agree").sentence == "all agree"
-    assert laws.worst({"a": good, "batch 3": bad, "c": good}, "all agree").sentence == "batch 3: it is off"
+    assert between_runs.worst({"a": good}, "all agree").sentence == "all agree"
+    assert between_runs.worst({"a": good, "batch 3": bad, "c": good}, "all agree").sentence == "batch 3: it is off"

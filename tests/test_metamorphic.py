@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pytest_modelformats import metamorphic
+from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.errors import Unsupported
-from pytest_modelformats.noise import Noise
 from pytest_modelformats.schema import PRECISIONS, Cell, Decision, FailureKind, PlannedCell, TensorSpec
 from pytest_modelformats.source.samples import make_samples, rows
 

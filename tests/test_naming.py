@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_modelformats import naming
-from pytest_modelformats.noise import Noise
+from pytest_modelformats.compare import effective_precision
+from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.schema import PRECISIONS, Outcome, OutputParity, Verdict
 
 RANDOM = np.random.default_rng(0)
@@ -23,7 +23,7 @@ def fallback(ran, error_rms=1.0):
 
 
 def name(error, ran="fp16", noise=NOISE, error_rms=1.0, rounded=ROUNDED):
-    found = naming.named(fallback(ran, error_rms), [error], rounded, noise, FP32)
+    found = effective_precision.named(fallback(ran, error_rms), [error], rounded, noise, FP32)
     return found.outputs[0].effective_precision, found.sentence
 
 
@@ -53,9 +53,9 @@ def test_an_error_of_another_size_is_not_named_for_its_pattern():
 
 def test_what_cannot_be_mistaken_is_left_alone():
     """bf16 is eight times coarser than both."""
-    assert not naming.ambiguous(fallback("bf16"))
-    assert naming.ambiguous(fallback("tf32"))
-    assert not naming.ambiguous(Verdict(Outcome.PASSED, None, ""))
+    assert not effective_precision.ambiguous(fallback("bf16"))
+    assert effective_precision.ambiguous(fallback("tf32"))
+    assert not effective_precision.ambiguous(Verdict(Outcome.PASSED, None, ""))
     assert name(TF32, "bf16") == ("bf16", "said")
 
 
@@ -69,13 +69,13 @@ def test_several_outputs_get_one_name():
     two = Verdict(Outcome.FALLBACK, None, "said", fallback("fp16").outputs * 2)
     noise = {p: values * 2 for p, values in NOISE.items()}
     rounded = {p: values * 2 for p, values in ROUNDED.items()}
-    both = naming.named(two, [TF32, TF32], rounded, noise, FP32)
+    both = effective_precision.named(two, [TF32, TF32], rounded, noise, FP32)
     assert [o.effective_precision for o in both.outputs] == ["tf32", "tf32"]
-    one = naming.named(two, [TF32, OTHER], rounded, noise, FP32)
+    one = effective_precision.named(two, [TF32, OTHER], rounded, noise, FP32)
     assert [o.effective_precision for o in one.outputs] == ["fp16", "fp16"]
 
 
 def test_differences_are_of_floats():
     """A boolean has no difference; numpy refuses to subtract it."""
     got, truth = [np.array([True, False]), np.ones(2, np.float32)], [np.array([False, False]), np.zeros(2)]
-    assert [e.tolist() for e in naming.errors(got, truth)] == [[0, 0], [1, 1]]
+    assert [e.tolist() for e in effective_precision.errors(got, truth)] == [[0, 0], [1, 1]]

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pytest_modelformats import floating, naming, noise_methods
-from pytest_modelformats.formats import rounding
+from pytest_modelformats.compare import effective_precision, floating, noise_methods, rounding
 from pytest_modelformats.schema import PRECISIONS, Source, TensorSpec
 from pytest_modelformats.systems.onnx import format as onnx_format
 from pytest_modelformats.systems.onnx.reference import evaluate as onnx_reference
@@ -164,7 +163,7 @@ def test_a_faithful_tf32_run_is_within_the_limits(measured):
             assert ratios[0] < limits[0] / 2
             assert ratios[1] < limits[1] / 2
             # How alike depends on the CPU's fp32 kernels too: 0.89 is the least seen over five instruction sets.
-            assert alike > naming.SAME_ROUNDING
+            assert alike > effective_precision.SAME_ROUNDING
             assert half < 0.9
 
 

@@ -675,7 +675,7 @@ def test_where_rounding_nodes_do_not_run_the_noise_is_perturbed(cnn_onnx, monkey
 @pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
 def test_nodes_that_round_are_bit_equal_to_rounding(tmp_path, precision):
     """ONNX Runtime removes neither the casts nor the differences; for tf32 it is the operand that is rounded."""
-    from pytest_modelformats.formats import rounding
+    from pytest_modelformats.compare import rounding
     from pytest_modelformats.systems.onnx.reference import rounding as onnx_rounding
     from pytest_modelformats.systems.onnx.reference import run as onnx_run
 

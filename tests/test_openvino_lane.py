@@ -475,7 +475,7 @@ def test_nodes_that_round_are_bit_equal_to_rounding(precision):
     import openvino
     from openvino import opset13
 
-    from pytest_modelformats.formats import rounding
+    from pytest_modelformats.compare import rounding
     from pytest_modelformats.systems.openvino import reference as openvino_reference
     from pytest_modelformats.systems.openvino import rounding as openvino_rounding
 

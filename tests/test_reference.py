@@ -12,11 +12,11 @@ from inner_run import PARITY
 from special_outputs import FLOAT, save
 
 import pytest_modelformats
-from pytest_modelformats import reference
+from pytest_modelformats.compare import reference
+from pytest_modelformats.compare.reference import EVALUATED, build_reference
 from pytest_modelformats.convert import code_digest
 from pytest_modelformats.convert.cache import Cache
 from pytest_modelformats.errors import Unsupported
-from pytest_modelformats.reference import EVALUATED, build_reference
 from pytest_modelformats.schema import PRECISIONS, registry
 
 TRUTH = np.random.default_rng(0).normal(size=(8, 5)) * 1e3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_modelformats import reroll
+from pytest_modelformats.compare import reroll
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, OutputParity, Verdict
 
 RNG = np.random.default_rng(0)

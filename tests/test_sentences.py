@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from test_miniatures import PAGE
 
-from pytest_modelformats import advice, laws, reroll
-from pytest_modelformats.advice import STEPS, advised, with_step
-from pytest_modelformats.compare import judge, with_accuracy
+from pytest_modelformats.compare import between_runs, next_step, reroll
+from pytest_modelformats.compare.floating import Tolerance
+from pytest_modelformats.compare.next_step import STEPS, advised, with_step
+from pytest_modelformats.compare.noise import Noise
+from pytest_modelformats.compare.verdict import judge, with_accuracy
 from pytest_modelformats.documentation import rewrite
-from pytest_modelformats.floating import Tolerance
 from pytest_modelformats.measure.budget import within
-from pytest_modelformats.noise import Noise
 from pytest_modelformats.record.nouns import FAILURES
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Timing, Verdict
 from pytest_modelformats.settings.options import Budget
@@ -51,11 +51,11 @@ def budget(p50_ns):
 
 
 def undetermined():
-    return laws.determinism(["y"], [TRUTH], [TRUTH], [TRUTH * 1.01], NOISE, PRECISIONS["fp32"])
+    return between_runs.determinism(["y"], [TRUTH], [TRUTH], [TRUTH * 1.01], NOISE, PRECISIONS["fp32"])
 
 
 def unbatched():
-    return laws.worst({"batch 3 against the source": judged(TRUTH * 1.1)}, "agreed")
+    return between_runs.worst({"batch 3 against the source": judged(TRUTH * 1.1)}, "agreed")
 
 
 def same_error_again():
@@ -167,7 +167,8 @@ def test_a_sentence_says_what_was_measured_and_what_to_do_next(case):
 
 def test_the_next_step_depends_on_the_check():
     steps = {
-        check: advice.step(Outcome.FAILED, FailureKind.NUMERIC, check) for check in ("parity", "batch", "determinism")
+        check: next_step.step(Outcome.FAILED, FailureKind.NUMERIC, check)
+        for check in ("parity", "batch", "determinism")
     }
     assert len(set(steps.values())) == len(steps)
 
@@ -175,13 +176,13 @@ def test_the_next_step_depends_on_the_check():
 def test_what_decides_nothing_asks_for_inputs_or_for_time_as_it_fits():
     """No number to compare is not helped by a quiet machine, nor an unsteady clock by other inputs."""
     for check in ("parity", "batch", "history"):
-        assert "--mf-data" in advice.step(Outcome.INCONCLUSIVE, None, check)
+        assert "--mf-data" in next_step.step(Outcome.INCONCLUSIVE, None, check)
     for check in ("latency", "throughput", "comparison"):
-        assert "quiet machine" in advice.step(Outcome.INCONCLUSIVE, None, check)
+        assert "quiet machine" in next_step.step(Outcome.INCONCLUSIVE, None, check)
 
 
 def test_a_step_that_the_sentence_has_already_is_said_once():
-    todo = advice.step(Outcome.INCONCLUSIVE, None, "parity")
+    todo = next_step.step(Outcome.INCONCLUSIVE, None, "parity")
     said = with_step(f"There is no number. {todo[0].upper()}{todo[1:]}", Outcome.INCONCLUSIVE, None, "parity")
     assert said == f"There is no number. Next: {todo}"
 
@@ -189,10 +190,10 @@ def test_a_step_that_the_sentence_has_already_is_said_once():
 def test_no_failure_is_without_a_next_step():
     """Every outcome that a report counts as a failure has one, and so has every kind of ``failed``."""
     for outcome in (*FAILURES, Outcome.INCONCLUSIVE):
-        assert advice.step(outcome, None)
+        assert next_step.step(outcome, None)
     generic = STEPS[Outcome.FAILED, None, ""]
     for kind in FailureKind:
-        assert advice.step(Outcome.FAILED, kind) != generic, kind
+        assert next_step.step(Outcome.FAILED, kind) != generic, kind
 
 
 @pytest.mark.parametrize("outcome", [Outcome.PASSED, Outcome.UNSUPPORTED, Outcome.NO_DEVICE, Outcome.EXPECTED_FAILURE])

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_modelformats import single_input
-from pytest_modelformats.noise import Noise
+from pytest_modelformats.compare import single_input
+from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, TensorSpec
 
 FP32 = PRECISIONS["fp32"]

@@ -8,8 +8,8 @@ import special_outputs
 from inner_run import ONE_CELL, PARITY
 from onnx import TensorProto, helper
 
-from pytest_modelformats.compare import judge
-from pytest_modelformats.noise import Noise, measure_noise
+from pytest_modelformats.compare.noise import Noise, measure_noise
+from pytest_modelformats.compare.verdict import judge
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome
 
 FP32 = PRECISIONS["fp32"]

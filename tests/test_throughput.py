@@ -14,8 +14,8 @@ import pytest
 from miniatures import busy_sessions as mini
 
 from pytest_modelformats import metamorphic, throughput
+from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.errors import RunError, Unsupported
-from pytest_modelformats.noise import Noise
 from pytest_modelformats.schema import PRECISIONS, Cell, Decision, FailureKind, Outcome, PlannedCell, TensorSpec
 from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.source.samples import make_samples, rows

@@ -8,11 +8,12 @@ from dataclasses import asdict
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import __version__, batches, laws, metamorphic, naming, reroll
+from pytest_modelformats import __version__, batches, metamorphic
+from pytest_modelformats.compare import between_runs, effective_precision, reroll
+from pytest_modelformats.compare.floating import CLASSIFIED, POINT_LIMIT
+from pytest_modelformats.compare.noise import measure_noise
+from pytest_modelformats.compare.sampled import Sampled, rows_of, take
 from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
-from pytest_modelformats.floating import CLASSIFIED, POINT_LIMIT
-from pytest_modelformats.noise import measure_noise
-from pytest_modelformats.sampled import Sampled, rows_of, take
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.systems.golden import file as golden_file
@@ -176,11 +177,13 @@ def _fit_to_show(value: Any) -> Any:
 
 def _further(models: Models, model: str) -> Iterator[tuple[str, Mapping[str, np.ndarray], str]]:
     """What ``Stages`` evaluates when it examines a fallback: a few rows, and the same moved by a unit of rounding."""
-    few = models.rows(model, 0, max(laws.BATCHES))
+    few = models.rows(model, 0, max(between_runs.BATCHES))
     yield "few", few, "float64"
     moves = any(spec.is_float for spec in models.description(model).inputs)
     # Where no input can be moved, the source's own error at the suspected precision is looked at instead.
-    for precision in (p for p in (*naming.ALIKE, *(() if moves else ("bf16",))) if p in models.reference(model).noise):
+    for precision in (
+        p for p in (*effective_precision.ALIKE, *(() if moves else ("bf16",))) if p in models.reference(model).noise
+    ):
         yield "few", few, precision
     if not moves:
         return

@@ -17,10 +17,10 @@ from pytest_modelformats.convert.cache import key_of, sha256_of
 WORDS = ("pytest_modelformats.schema.contract", "pytest_modelformats.errors", "pytest_modelformats.schema")
 # What evaluates a source, beside the module of its format.
 EVALUATE = (
-    "pytest_modelformats.noise",
-    "pytest_modelformats.noise_profile",
-    "pytest_modelformats.reference",
-    "pytest_modelformats.sampled",
+    "pytest_modelformats.compare.noise",
+    "pytest_modelformats.compare.noise_profile",
+    "pytest_modelformats.compare.reference",
+    "pytest_modelformats.compare.sampled",
 )
 # What opens, calls and times a session, beside the module of its backend.
 MEASURE = (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__
-from pytest_modelformats.noise_methods import word
+from pytest_modelformats.compare.noise_methods import word
 from pytest_modelformats.record.packed_samples import pack
 from pytest_modelformats.record.read import cell_outcome
 from pytest_modelformats.schema import SCHEMA_VERSION, Outcome
@@ -24,7 +24,7 @@ from pytest_modelformats.schema.plain import plain
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_modelformats.reference import Reference
+    from pytest_modelformats.compare.reference import Reference
     from pytest_modelformats.schema import Description, PlannedCell, Source, Timing, Verdict
     from pytest_modelformats.settings.options import Settings
 

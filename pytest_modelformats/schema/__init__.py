@@ -501,7 +501,7 @@ class Verdict:
     """The judgement of a cell's outputs: the worst output's outcome and its sentence.
 
     ``execution`` is what the runtime states of what ran, ``contradiction`` the sentence that
-    says where this cannot be true (see ``execution.py``).
+    says where this cannot be true (see ``compare/stated_execution.py``).
     """
 
     outcome: Outcome

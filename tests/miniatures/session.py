@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from miniatures import mini, network
-from pytest_modelformats.execution import Node, tally
+from pytest_modelformats.compare.stated_execution import Node, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

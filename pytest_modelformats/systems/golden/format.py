@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.noise import Noise
-    from pytest_modelformats.reference import Reference
+    from pytest_modelformats.compare.noise import Noise
+    from pytest_modelformats.compare.reference import Reference
     from pytest_modelformats.schema import Source
     from pytest_modelformats.schema.contract import Feed
     from pytest_modelformats.source.samples import Samples
@@ -102,7 +102,7 @@ def _outputs(golden: GoldenFile, key: str, precision: str) -> tuple[list[Any], s
 
 
 def _array(golden: GoldenFile, held: Mapping[str, Any]) -> Any:
-    from pytest_modelformats.sampled import Sampled, rows_of
+    from pytest_modelformats.compare.sampled import Sampled, rows_of
 
     values, shape = golden.arrays[held["member"]], tuple(int(d) for d in held["shape"])
     if held["positions"] is None:
@@ -204,7 +204,7 @@ def stored_seed(source: Source) -> int:
 
 def stored_reference(source: Source) -> Reference:
     """The truth and the noise floors that the bundle was exported with; raises SourceError."""
-    from pytest_modelformats.reference import Reference
+    from pytest_modelformats.compare.reference import Reference
 
     golden = golden_file.read(Path(source.location))
     count = len(description_of(golden).outputs)
@@ -223,8 +223,8 @@ def stored_reference(source: Source) -> Reference:
 
 
 def _noise(data: Mapping[str, Any]) -> Noise:
-    from pytest_modelformats import noise_profile
-    from pytest_modelformats.noise import Noise
+    from pytest_modelformats.compare import noise_profile
+    from pytest_modelformats.compare.noise import Noise
 
     profile = None
     if data["profile"] is not None:

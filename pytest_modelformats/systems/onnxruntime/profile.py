@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.execution import TYPES, Node, tally
+from pytest_modelformats.compare.stated_execution import TYPES, Node, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

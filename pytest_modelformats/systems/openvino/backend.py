@@ -113,7 +113,7 @@ class OpenVinoSession:
 
     def execution(self, feed: Feed) -> dict[str, Any]:
         """What the plugin's execution graph and its properties state; nothing is run for it."""
-        from pytest_modelformats.execution import TYPES, Node, tally
+        from pytest_modelformats.compare.stated_execution import TYPES, Node, tally
 
         del feed
         devices = [str(device) for device in self._compiled.get_property("EXECUTION_DEVICES")]

@@ -11,8 +11,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.compare import rounding
 from pytest_modelformats.errors import RunError
-from pytest_modelformats.formats import rounding
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.systems.openvino import ir as openvino_ir
 from pytest_modelformats.systems.openvino import rounding as openvino_rounding

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.formats.rounding import DROPPED_BITS
+from pytest_modelformats.compare.rounding import DROPPED_BITS
 from pytest_modelformats.schema import PRECISIONS
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from pytest_modelformats.execution import TYPES
+from pytest_modelformats.compare.stated_execution import TYPES
 
 
 def stated(module: Any, device: str) -> dict[str, Any]:

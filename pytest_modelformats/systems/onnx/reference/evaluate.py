@@ -27,8 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_modelformats.compare import rounding
 from pytest_modelformats.errors import RunError, Unsupported
-from pytest_modelformats.formats import rounding
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.systems.onnx import graph as onnx_graph
 from pytest_modelformats.systems.onnx.reference import rounding as onnx_rounding

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.formats.rounding import DROPPED_BITS
+from pytest_modelformats.compare.rounding import DROPPED_BITS
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.systems.onnx import graph as onnx_graph
 from pytest_modelformats.systems.onnx.reference.run import PRODUCTS, RECURRENT

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.compare import rounding, rounding_steps
 from pytest_modelformats.errors import MissingDependency, RunError, Unsupported
-from pytest_modelformats.formats import rounding, stepwise
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.systems.onnx import graph as onnx_graph
 from pytest_modelformats.systems.onnxruntime.backend import missing_feature
@@ -76,8 +76,8 @@ class _Rounded:
     def run(self, *inputs: Any, **keywords: Any) -> tuple[Any, ...]:
         kind = self._operator.onnx_node.op_type
         if kind in RECURRENT:  # many steps in one operator: each of them rounds
-            inputs = tuple(stepwise.rounding_steps(v, self._precision) for v in inputs)
-            return tuple(stepwise.plain(r) for r in self._operator.run(*inputs, **keywords))
+            inputs = tuple(rounding_steps.rounding_steps(v, self._precision) for v in inputs)
+            return tuple(rounding_steps.plain(r) for r in self._operator.run(*inputs, **keywords))
         if not PRECISIONS[self._precision].operands_only:
             results = self._operator.run(*inputs, **keywords)
             return tuple(round_if_floating(r, self._precision) for r in results)

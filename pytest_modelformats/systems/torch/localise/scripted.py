@@ -224,7 +224,7 @@ class _ScriptSearch:
 
 def _ratio(truth: Any, rounded: Any, got: Any, precision: str) -> tuple[float, tuple[float, float]]:
     """The error of a result over the noise of the true one, and that noise: rms and maximum."""
-    from pytest_modelformats.noise import measure_noise
+    from pytest_modelformats.compare.noise import measure_noise
 
     noise = measure_noise([truth], [rounded], PRECISIONS[precision].mantissa_bits)
     rms, largest, comparable = onnx_truths.spread(truth, got)

@@ -12,8 +12,8 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.compare.rounding import DROPPED_BITS, perturbed_feed
 from pytest_modelformats.errors import RunError, Unsupported
-from pytest_modelformats.formats.rounding import DROPPED_BITS, perturbed_feed
 from pytest_modelformats.systems.torch.loading.programs import first_line
 from pytest_modelformats.systems.torch.reference.calling import (
     arguments,

@@ -10,7 +10,7 @@ same weights to everybody, so their error repeats too (0.9995 to 1.0). fp16 arit
 every result, and two implementations of it correlate by 0.35 to 1.00: fp16 is what is left.
 
 When the inputs move by one unit of TF32's rounding, its error is another: over 45 of these
-networks the two correlated by 0.27 to 0.89, below what ``reroll.py`` takes for a fault.
+networks the two correlated by 0.27 to 0.89, below what ``compare/reroll.py`` takes for a fault.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.floating import fallback_sentence, plausible
-from pytest_modelformats.reroll import correlation
-from pytest_modelformats.sampled import matched
+from pytest_modelformats.compare.floating import fallback_sentence, plausible
+from pytest_modelformats.compare.reroll import correlation
+from pytest_modelformats.compare.sampled import matched
 from pytest_modelformats.schema import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.noise import Noise
+    from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.schema import OutputParity, Precision
 
 # What cannot be told apart by the size of the error.

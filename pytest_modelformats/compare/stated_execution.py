@@ -17,13 +17,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.floating import FAITHFUL_LOW
+from pytest_modelformats.compare.floating import FAITHFUL_LOW
 from pytest_modelformats.schema import PRECISIONS, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pytest_modelformats.noise import Noise
+    from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.schema import OutputParity, PlannedCell, Verdict
 
 # How runtimes write their types, and the precision that each is.

@@ -13,9 +13,9 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.compare import judge
-from pytest_modelformats.floating import POINT_LIMIT
-from pytest_modelformats.noise import Noise, measure_noise
+from pytest_modelformats.compare.floating import POINT_LIMIT
+from pytest_modelformats.compare.noise import Noise, measure_noise
+from pytest_modelformats.compare.verdict import judge
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.floating import Tolerance
+    from pytest_modelformats.compare.floating import Tolerance
     from pytest_modelformats.schema import Precision, TensorSpec
 
     Feed = Mapping[str, np.ndarray]

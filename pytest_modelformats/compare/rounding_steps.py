@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.formats import rounding
+from pytest_modelformats.compare import rounding
 from pytest_modelformats.schema import PRECISIONS
 
 if TYPE_CHECKING:

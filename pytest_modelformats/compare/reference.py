@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import noise_profile
+from pytest_modelformats.compare import noise_profile
+from pytest_modelformats.compare.noise import Noise, measure_noise
+from pytest_modelformats.compare.sampled import matched
 from pytest_modelformats.convert.cache import key_of
 from pytest_modelformats.convert.code_digest import EVALUATE, modules_digest
 from pytest_modelformats.errors import ConvertError, Unsupported
-from pytest_modelformats.noise import Noise, measure_noise
-from pytest_modelformats.sampled import matched
 from pytest_modelformats.schema import PRECISIONS
 
 if TYPE_CHECKING:

@@ -6,14 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import noise_profile
+from pytest_modelformats.compare import noise_profile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import numpy as np
 
-    from pytest_modelformats.noise_profile import Profile
+    from pytest_modelformats.compare.noise_profile import Profile
 
 # Squares of errors 10¹⁶ times smaller than these are still no denormals, and their sum no infinity.
 SQUARABLE = (1e-130, 1e140)

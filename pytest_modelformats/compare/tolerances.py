@@ -10,7 +10,7 @@ import fnmatch
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import floating
+from pytest_modelformats.compare import floating
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema import PRECISIONS, registry
 

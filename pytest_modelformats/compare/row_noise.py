@@ -11,17 +11,17 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.noise import Noise
-from pytest_modelformats.sampled import Sampled
+from pytest_modelformats.compare.noise import Noise
+from pytest_modelformats.compare.sampled import Sampled
+from pytest_modelformats.compare.single_input import Usual, size, usual_noise
 from pytest_modelformats.schema import PRECISIONS
-from pytest_modelformats.single_input import Usual, size, usual_noise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
 
-    from pytest_modelformats.reference import Reference
+    from pytest_modelformats.compare.reference import Reference
 
     Span = tuple[int, int]
     Floors = Mapping[str, Sequence[Noise]]

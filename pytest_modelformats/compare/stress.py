@@ -13,10 +13,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import noise_profile
-from pytest_modelformats.compare import judge_exact
-from pytest_modelformats.floating import SMALLEST, SMALLEST_NORMAL
-from pytest_modelformats.sampled import matched
+from pytest_modelformats.compare import noise_profile
+from pytest_modelformats.compare.floating import SMALLEST, SMALLEST_NORMAL
+from pytest_modelformats.compare.sampled import matched
+from pytest_modelformats.compare.verdict import judge_exact
 from pytest_modelformats.schema import FailureKind, Outcome, OutputParity, Verdict
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.noise import Noise
+    from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.schema import Precision, TensorSpec
     from pytest_modelformats.source.samples import Samples
 

@@ -6,10 +6,10 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_modelformats.compare.floating import judge_floating, nothing_to_compare
+from pytest_modelformats.compare.noise import size_of
+from pytest_modelformats.compare.sampled import matched
 from pytest_modelformats.errors import Undecidable
-from pytest_modelformats.floating import judge_floating, nothing_to_compare
-from pytest_modelformats.noise import size_of
-from pytest_modelformats.sampled import matched
 from pytest_modelformats.schema import FailureKind, Outcome, OutputParity, Precision, Verdict
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.floating import Tolerance
-    from pytest_modelformats.noise import Noise
+    from pytest_modelformats.compare.floating import Tolerance
+    from pytest_modelformats.compare.noise import Noise
 
 # Of the integers of an output: where rounding changes so many, four times as much changes nearly all (15 in 16).
 NOTHING_LEFT = 0.5

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.compare import judge
-from pytest_modelformats.floating import Tolerance
-from pytest_modelformats.noise import Noise
+from pytest_modelformats.compare.floating import Tolerance
+from pytest_modelformats.compare.noise import Noise
+from pytest_modelformats.compare.verdict import judge
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
 
 if TYPE_CHECKING:

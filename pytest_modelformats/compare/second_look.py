@@ -18,8 +18,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.floating import POINT_LIMIT
-from pytest_modelformats.noise import judgeable
+from pytest_modelformats.compare.floating import POINT_LIMIT
+from pytest_modelformats.compare.noise import judgeable
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.noise import Noise
+    from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.schema import OutputParity, Precision, TensorSpec
 
 # 2^-16 left a systematic part of up to 2.7 in faithful cells; 2^-12 1.5, 2^-8 1.65.

@@ -28,7 +28,7 @@ round: on an H100 the five tf32 lanes of a small CNN lay at 0.56, and each was n
 (``reports/verified``). Operands that are cut off instead, as AMD's gfx942
 (ROCm/rocm-libraries pull request 9176) and Triton's dot (triton-lang/triton issue 4574) do, gave r
 1.6 to 12.6 over 36 networks (median 3.6): less than TF32 promises, half of which fails. tf32's
-noise is 0.36 to 1.01 times fp16's: by size the two cannot be told apart, and ``naming.py`` looks
+noise is 0.36 to 1.01 times fp16's: by size the two cannot be told apart, and ``compare/effective_precision.py`` looks
 at whose error is alike. TF32 is suspected of fp32 and tf32 cells only.
 
 ``LOCAL_POINT_LIMIT`` and ``SLICE_LIMIT`` (in units of k): the worst element and the worst slice
@@ -49,8 +49,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import noise_profile
-from pytest_modelformats.noise import Error, judgeable, size_of
+from pytest_modelformats.compare import noise_profile
+from pytest_modelformats.compare.noise import Error, judgeable, size_of
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, OutputParity, Precision
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.noise import Noise
+    from pytest_modelformats.compare.noise import Noise
 
 POINT_LIMIT = {"fp32": 6.0, "tf32": 6.0, "fp16": 3.0, "bf16": 3.0, "fp16-weights": 3.0}
 LOCAL_POINT_LIMIT = {"fp32": 4.0, "tf32": 4.0, "fp16": 3.0, "bf16": 3.0, "fp16-weights": 3.0}
