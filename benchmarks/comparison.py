@@ -31,10 +31,10 @@ def measure(spec: str, cache: Path, folder: Path) -> dict[str, Any]:
     import numpy as np
 
     from pytest_modelformats.compare.verdict import judge
-    from pytest_modelformats.models import digest
+    from pytest_modelformats.run.models import digest
+    from pytest_modelformats.run.workers.pool import Pool
     from pytest_modelformats.schema import PRECISIONS, Outcome, TensorSpec
     from pytest_modelformats.source.samples import make_samples
-    from pytest_modelformats.workers.pool import Pool
 
     samples = make_samples([TensorSpec.parse(spec)], SAMPLES, SEED)
     (feed,) = samples.feeds

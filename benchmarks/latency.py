@@ -36,8 +36,8 @@ def _backend(name: str, spec: str, cache: Path, rounds: int, folder: Path) -> di
     import numpy as np
 
     from pytest_modelformats.measure.sampling import statistics
+    from pytest_modelformats.run.workers.pool import Pool
     from pytest_modelformats.schema import TensorSpec
-    from pytest_modelformats.workers.pool import Pool
 
     artifact = _artifact(cache, name)
     shape = [d if isinstance(d, int) else 1 for d in TensorSpec.parse(spec).shape or ()]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.metamorphic import Subject
-    from pytest_modelformats.models import Models
+    from pytest_modelformats.run.models import Models
     from pytest_modelformats.schema import OutputParity, Precision
 
     Span = tuple[int, int]

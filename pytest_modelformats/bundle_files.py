@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__, bundle_script
 from pytest_modelformats.errors import CacheError
+from pytest_modelformats.run.workers import calls
 from pytest_modelformats.schema import Outcome, registry
 from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.schema.redact import redacted
 from pytest_modelformats.settings import machine
 from pytest_modelformats.source.companions import companions
-from pytest_modelformats.workers import calls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

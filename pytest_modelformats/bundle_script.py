@@ -33,9 +33,9 @@ RAISED, NOT_INSTALLED = 70, 71  # of the process inside, which has no other use 
 # --- how the artifact is opened
 def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[list[Any]]]:
     """Open the artifact with pytest-modelformats: its backend has no way that goes without it."""
+    from pytest_modelformats.run.workers.server import resolve
     from pytest_modelformats.schema import Source, TensorSpec
     from pytest_modelformats.schema.contract import SessionJob
-    from pytest_modelformats.workers.remote import resolve
 
     names = ("format", "artifact_precision", "precision", "device", "threads", "options")
     job = SessionJob(
@@ -55,20 +55,13 @@ def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[
 
 
 # --- how it is called
-from pytest_modelformats.workers.calls import (  # noqa: E402
-    changed,
-    copies,
-    in_dtypes,
-    laid_out,
-    own_dtypes,
-    together,
-)
+from pytest_modelformats.run.workers.calls import changed, copies, in_dtypes, laid_out, own_dtypes, together  # noqa: E402
 
 
 # --- the rest is the same for every runtime
 def convert_again(settings: Mapping[str, Any], folder: Path) -> None:
     """Run the chain of converters once more, with pytest-modelformats, which has them."""
-    from pytest_modelformats.workers.remote import Server
+    from pytest_modelformats.run.workers.server import Server
 
     server = Server()
     current = settings["artifact"]

@@ -235,8 +235,8 @@ def stages_of(
 ) -> Stages:
     """The stages of a run; creates the cache folder and the pool of workers. Raises CacheError."""
     from pytest_modelformats.convert.cache import Cache
+    from pytest_modelformats.run.workers.pool import Pool
     from pytest_modelformats.stages import Stages
-    from pytest_modelformats.workers.pool import Pool
 
     cache = Cache(settings.cache)
     pool = Pool(

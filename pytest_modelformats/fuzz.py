@@ -21,9 +21,9 @@ from pytest_modelformats.errors import (
     RunError,
     Unsupported,
 )
+from pytest_modelformats.run.workers.calls import LAYOUTS
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
 from pytest_modelformats.search import ENDS, Effort, Search, WrongResult, smallest_wrong
-from pytest_modelformats.workers.calls import LAYOUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.generated import Generated
     from pytest_modelformats.metamorphic import Subject
-    from pytest_modelformats.models import Models
+    from pytest_modelformats.run.models import Models
     from pytest_modelformats.schema import PlannedCell
     from pytest_modelformats.settings.options import Settings
 

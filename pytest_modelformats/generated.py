@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.workers.calls import CONTIGUOUS, LAYOUTS
+from pytest_modelformats.run.workers.calls import CONTIGUOUS, LAYOUTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

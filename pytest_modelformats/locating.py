@@ -13,8 +13,8 @@ from pytest_modelformats.confirming import finished
 from pytest_modelformats.errors import ModelFormatsError, WorkerTimeout
 from pytest_modelformats.localise import INTERMEDIATES, Localised
 from pytest_modelformats.plan import graph
+from pytest_modelformats.run.workers.asking import Asker, write_feed
 from pytest_modelformats.schema import PRECISIONS, Environment, PlannedCell, registry
-from pytest_modelformats.workers.asking import Asker, write_feed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

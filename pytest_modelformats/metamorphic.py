@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.compare.floating import Tolerance
-    from pytest_modelformats.models import Models
-    from pytest_modelformats.run import Cells
+    from pytest_modelformats.run.cells import Cells
+    from pytest_modelformats.run.models import Models
     from pytest_modelformats.schema import PlannedCell, Precision, TensorSpec
 
     Feed = Mapping[str, np.ndarray]

@@ -29,8 +29,8 @@ from pytest_modelformats.source.identify import content_hash
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from pytest_modelformats.environments import Environments
-    from pytest_modelformats.models import Models
+    from pytest_modelformats.run.environments.made import Environments
+    from pytest_modelformats.run.models import Models
     from pytest_modelformats.schema import PlannedCell
     from pytest_modelformats.settings.options import Settings
 

@@ -1,7 +1,7 @@
 """The stages of a cell that judge and measure: what the fixtures hand out.
 
 Runs in the pytest process. Models are described and evaluated by ``models.py``, cells are
-converted and run by ``run.py``; here their results are compared.
+converted and run by ``run/cells.py``; here their results are compared.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from pytest_modelformats.compare.stress import judge_stress, truth_rms
 from pytest_modelformats.compare.verdict import judge, with_accuracy
 from pytest_modelformats.errors import ConvertError, NotMeasured, RunError, Unsupported
 from pytest_modelformats.fuzz import Fuzzer
-from pytest_modelformats.models import Models
-from pytest_modelformats.run import Cells
+from pytest_modelformats.run.cells import Cells
+from pytest_modelformats.run.models import Models
+from pytest_modelformats.run.workers.asking import Asker, write_feed
 from pytest_modelformats.schema import (
     PRECISIONS,
     FailureKind,
@@ -38,7 +39,6 @@ from pytest_modelformats.schema import (
     registry,
 )
 from pytest_modelformats.throughput import measure as measure_throughput
-from pytest_modelformats.workers.asking import Asker, write_feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from pytest_modelformats.compare.reference import Reference
     from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.convert.chain import Artifact
+    from pytest_modelformats.run.workers.pool import Pool
     from pytest_modelformats.schema import Source
     from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.throughput import Scenario, Throughput
-    from pytest_modelformats.workers.pool import Pool
 
 
 class Stages:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pytest_modelformats.convert.chain import Artifact
-    from pytest_modelformats.run import Opened
+    from pytest_modelformats.run.cells import Opened
 
 REPETITIONS = 1
 

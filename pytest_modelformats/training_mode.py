@@ -16,10 +16,10 @@ from pytest_modelformats.schema import FailureKind, Outcome, Verdict, registry
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_modelformats.run import Opened
+    from pytest_modelformats.run.cells import Opened
+    from pytest_modelformats.run.workers.asking import Asker
+    from pytest_modelformats.run.workers.pool import Asked
     from pytest_modelformats.schema import PlannedCell, Source
-    from pytest_modelformats.workers.asking import Asker
-    from pytest_modelformats.workers.pool import Asked
 
     Node = Sequence[str]
 

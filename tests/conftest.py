@@ -72,7 +72,7 @@ def state_dict(shelf):
 @pytest.fixture(scope="session")
 def foreign(shelf):
     """An environment that has numpy and onnxruntime 1.26.0, and nothing of ours; inner runs find it in their cache."""
-    from pytest_modelformats import environments
+    from pytest_modelformats.run.environments import made as environments
     from pytest_modelformats.settings import load as configuration
 
     asked = {"cache": str(shelf / "cache"), "env": ["ort-1.26=onnxruntime==1.26.0"]}

@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner
 from dummy_index import EMPTY, SLOW, UNINSTALLABLE, UNOPENABLE, VERSIONS, WRONG, declare_backend
 
-from pytest_modelformats import installing, sides
 from pytest_modelformats.cli import main as cli
 from pytest_modelformats.cli.bisect.judge import Judge
 from pytest_modelformats.cli.bisect.search import Step, search
 from pytest_modelformats.measure.two_sides import interleaved
+from pytest_modelformats.run import sides
+from pytest_modelformats.run.environments import install
 from pytest_modelformats.schema import Change, registry
 
 pytestmark = pytest.mark.alone
@@ -304,6 +305,6 @@ def test_a_package_that_the_backend_does_not_need_is_refused(bisect, tiny):
 
 
 def test_the_index_is_asked_for_versions(offline):
-    assert set(installing.released("mfdummy", 60)) == {EMPTY, *VERSIONS}
-    with pytest.raises(installing.Failed, match="a-package-that-nobody-has"):
-        installing.released("a-package-that-nobody-has", 60)
+    assert set(install.released("mfdummy", 60)) == {EMPTY, *VERSIONS}
+    with pytest.raises(install.Failed, match="a-package-that-nobody-has"):
+        install.released("a-package-that-nobody-has", 60)

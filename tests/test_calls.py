@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from pytest_modelformats.workers import calls
+from pytest_modelformats.run.workers import calls
 
 X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 

@@ -10,12 +10,12 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 import pytest_modelformats
-from pytest_modelformats import sides
 from pytest_modelformats.errors import NotMeasured
 from pytest_modelformats.history.baseline import counterpart as counterparts
 from pytest_modelformats.history.baseline.family import Comparisons
 from pytest_modelformats.history.baseline.named import Baseline
 from pytest_modelformats.measure.two_sides import interleaved
+from pytest_modelformats.run import sides
 from pytest_modelformats.schema import Cell, Decision, Environment, PlannedCell
 
 pytestmark = pytest.mark.alone
@@ -45,7 +45,7 @@ class Stages:
 def opened(monkeypatch):
     """What was opened as (before, after), by environment; the later side takes twice the time."""
     pairs = []
-    fake = ModuleType("pytest_modelformats.environments")
+    fake = ModuleType("pytest_modelformats.run.environments.made")
     fake.ready = lambda settings, name: SimpleNamespace(
         environment=Environment(name, "/python"), versions={"onnxruntime": VERSIONS[name]}
     )

@@ -19,9 +19,12 @@ from dummy_index import EMPTY, declare_backend
 from inner_run import ONE_CELL, two_layers
 
 import pytest_modelformats
-from pytest_modelformats import environment_store, environments, installing, provenance
+from pytest_modelformats import provenance
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.history.baseline import counterpart as counterparts
+from pytest_modelformats.run.environments import install
+from pytest_modelformats.run.environments import made as environments
+from pytest_modelformats.run.environments import store as environment_store
 from pytest_modelformats.schema import Cell, Decision, PlannedCell
 from pytest_modelformats.settings import load as configuration
 from pytest_modelformats.settings.options import EnvironmentEntry
@@ -53,10 +56,10 @@ def version_of(python, module="mfdummy"):
 def test_an_environment_is_made_with_what_is_there(tmp_path, offline, monkeypatch, kind):
     """uv where it is installed, else venv and the pip that is here or comes with it: the same packages in all."""
     if kind != "uv":
-        monkeypatch.setattr(installing, "find_installer", lambda: installing.Installer(""))
+        monkeypatch.setattr(install, "find_installer", lambda: install.Installer(""))
     if kind == "pip of the environment":
-        monkeypatch.setattr(installing, "_pip_is_here", lambda: False)
-    assert installing.find_installer().name == kind[:3].rstrip()
+        monkeypatch.setattr(install, "_pip_is_here", lambda: False)
+    assert install.find_installer().name == kind[:3].rstrip()
     settings = settings_of(tmp_path, "dummy=mfdummy==1.2")
     told = []
     ready = environments.ready(settings, "dummy", lambda what: told.append(what) or (lambda _: None))
@@ -114,7 +117,7 @@ def test_the_key_holds_requirements_and_interpreter(tmp_path):
 def test_what_cannot_be_made_is_one_sentence_and_leaves_nothing(tmp_path, offline, monkeypatch, kind):
     """No such version, and a requirement of a requirement that nobody has."""
     if kind == "pip":
-        monkeypatch.setattr(installing, "find_installer", lambda: installing.Installer(""))
+        monkeypatch.setattr(install, "find_installer", lambda: install.Installer(""))
     for asked, words in (("mfdummy==9.9", "mfdummy==9.9"), ("mfdummy==1.1", "a-package-that-nobody-has")):
         settings = settings_of(tmp_path, f"dummy={asked}")
         with pytest.raises(ConfigurationError) as raised:
@@ -132,7 +135,7 @@ def test_what_cannot_be_made_is_one_sentence_and_leaves_nothing(tmp_path, offlin
 @pytest.mark.parametrize("kind", ["uv", "pip"])
 def test_an_index_that_does_not_answer_is_told_of_soon_and_without_its_password(tmp_path, offline, monkeypatch, kind):
     if kind == "pip":
-        monkeypatch.setattr(installing, "find_installer", lambda: installing.Installer(""))
+        monkeypatch.setattr(install, "find_installer", lambda: install.Installer(""))
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.delenv("PIP_FIND_LINKS")
     monkeypatch.setenv("PIP_INDEX_URL", "http://somebody:a-password@127.0.0.1:9/simple")
@@ -147,8 +150,8 @@ def test_an_index_that_does_not_answer_is_told_of_soon_and_without_its_password(
 
 
 def test_an_installer_that_hangs_is_ended(tmp_path):
-    with pytest.raises(installing.Failed, match=r"not done after \d+ s \(--mf-timeout\); it last said: still at it"):
-        installing.run(["sh", "-c", "echo still at it >&2; sleep 60"], {}, time.monotonic() + 0.5)
+    with pytest.raises(install.Failed, match=r"not done after \d+ s \(--mf-timeout\); it last said: still at it"):
+        install.run(["sh", "-c", "echo still at it >&2; sleep 60"], {}, time.monotonic() + 0.5)
 
 
 def test_one_of_the_users_own_is_used_as_it_is(tmp_path):
@@ -247,9 +250,9 @@ def test_what_pip_is_told_uv_is_told(tmp_path):
     chosen.write_text("[global]\nindex-url = https://three.example/simple\n[install]\npre = true\n")
     folders = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_CONFIG_DIRS": str(tmp_path)}
     environ = {**folders, "PIP_CONFIG_FILE": str(chosen), "PIP_TRUSTED_HOST": "three.example"}
-    own = installing.pip_settings(environ)
+    own = install.pip_settings(environ)
     assert own["index-url"] == "https://three.example/simple"
-    wanted = installing.uv_variables(own, environ)
+    wanted = install.uv_variables(own, environ)
     assert wanted["UV_DEFAULT_INDEX"] == "https://three.example/simple"
     assert wanted["UV_INDEX"] == "https://two.example/a https://two.example/b"
     assert wanted["UV_INDEX_STRATEGY"] == "unsafe-best-match"
@@ -259,7 +262,7 @@ def test_what_pip_is_told_uv_is_told(tmp_path):
     assert wanted["UV_PRERELEASE"] == "allow"
     assert wanted["UV_PYTHON_DOWNLOADS"] == "never"
     # The pip of the new environment reads neither this environment's pip.conf nor what was given by option.
-    told = installing.pip_variables(own, environ)
+    told = install.pip_variables(own, environ)
     assert told["PIP_INDEX_URL"] == "https://three.example/simple"
     assert told["PIP_EXTRA_INDEX_URL"] == "https://two.example/a https://two.example/b"
     assert "PIP_TRUSTED_HOST" not in told  # it is inherited
@@ -268,8 +271,8 @@ def test_what_pip_is_told_uv_is_told(tmp_path):
 def test_what_the_user_has_told_uv_counts():
     own = {"index-url": "https://pip.example/simple", "extra-index-url": "https://pip.example/more"}
     environ = {"UV_INDEX_URL": "https://uv.example", "UV_INDEX": "https://uv.example/more", "UV_HTTP_RETRIES": "9"}
-    assert not {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_HTTP_RETRIES"} & set(installing.uv_variables(own, environ))
-    assert installing.pip_settings({"PIP_CONFIG_FILE": os.devnull}) == {}
+    assert not {"UV_DEFAULT_INDEX", "UV_INDEX", "UV_HTTP_RETRIES"} & set(install.uv_variables(own, environ))
+    assert install.pip_settings({"PIP_CONFIG_FILE": os.devnull}) == {}
 
 
 WORDS = {
@@ -295,8 +298,8 @@ ERROR: Could not find a version that satisfies the requirement a==9 (from versio
 
 @pytest.mark.parametrize(("text", "words"), WORDS.items(), ids=["uv", "older uv", "pip", "address", "nothing"])
 def test_last_words_are_one_line_without_secrets(text, words):
-    assert installing.last_words(text) == words
-    assert len(installing.last_words(text + "x" * 2000)) <= 420
+    assert install.last_words(text) == words
+    assert len(install.last_words(text + "x" * 2000)) <= 420
 
 
 # --- cells

@@ -7,9 +7,9 @@ import random
 import pytest
 
 from pytest_modelformats.history.baseline import fresh_readings
+from pytest_modelformats.run.sides import Readings
 from pytest_modelformats.schema import Change
 from pytest_modelformats.schema import metrics as margins
-from pytest_modelformats.sides import Readings
 
 WHATS = ("before", "after")
 ASKED = margins.read(["load:20%", "memory"], "here")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from pytest_modelformats import generated
+from pytest_modelformats.run.workers.calls import LAYOUTS
 from pytest_modelformats.schema import TensorSpec
 from pytest_modelformats.source.samples import make_samples
-from pytest_modelformats.workers.calls import LAYOUTS
 
 SPECS = [
     TensorSpec("x", "float32", ("N", 3, "S")),

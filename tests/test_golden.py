@@ -277,7 +277,7 @@ from dataclasses import replace
 
 from pytest_modelformats import golden_export
 from pytest_modelformats.cli.main import main
-from pytest_modelformats.models import Models
+from pytest_modelformats.run.models import Models
 
 described = Models.description
 Models.description = lambda self, model: replace(described(self, model), classifier=False)

@@ -7,8 +7,8 @@ from contextlib import closing
 import numpy as np
 import pytest
 
+from pytest_modelformats.run.workers.pool import Pool
 from pytest_modelformats.schema import Environment, Source
-from pytest_modelformats.workers.pool import Pool
 
 pytestmark = pytest.mark.alone
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pytest_modelformats.workers.repeating import differing
+from pytest_modelformats.run.workers.repeating import differing
 
 ROWS = np.random.default_rng(0).normal(size=(1, 5)) * 1e3
 

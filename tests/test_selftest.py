@@ -15,7 +15,7 @@ from pytest_modelformats.cli.selftest import measure, workloads
 from pytest_modelformats.cli.selftest.command import lines
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.measure.two_sides.ratio import Quad, Round
-from pytest_modelformats.workers.pool import Pool
+from pytest_modelformats.run.workers.pool import Pool
 
 pytestmark = pytest.mark.alone
 

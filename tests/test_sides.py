@@ -14,15 +14,15 @@ import pytest
 from inner_run import two_layers
 from thin import environment
 
-from pytest_modelformats import sides
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.history.baseline import fresh_readings
 from pytest_modelformats.measure.two_sides.interleaved import compare_latency
+from pytest_modelformats.run import sides
+from pytest_modelformats.run.sides import Opening, _delay, pair_of
+from pytest_modelformats.run.workers import blocks
+from pytest_modelformats.run.workers.blocks import Blocks
+from pytest_modelformats.run.workers.pool import Pool
 from pytest_modelformats.schema import Change, Environment, Source
-from pytest_modelformats.sides import Opening, _delay, pair_of
-from pytest_modelformats.workers import blocks
-from pytest_modelformats.workers.blocks import Blocks
-from pytest_modelformats.workers.pool import Pool
 
 pytestmark = pytest.mark.alone
 

@@ -16,10 +16,11 @@ from miniatures import busy_sessions as mini
 from pytest_modelformats import metamorphic, throughput
 from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.errors import RunError, Unsupported
+from pytest_modelformats.run.workers import latency
+from pytest_modelformats.run.workers import throughput as busy
 from pytest_modelformats.schema import PRECISIONS, Cell, Decision, FailureKind, Outcome, PlannedCell, TensorSpec
 from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.source.samples import make_samples, rows
-from pytest_modelformats.workers import busy, measuring
 
 pytestmark = pytest.mark.alone
 
@@ -307,7 +308,7 @@ def test_what_others_took_from_calls_one_after_the_other_counts_although_the_med
 
 
 def growth(session):
-    return measuring.measure(session, {"x": np.ones((1, 4))}, budget_s=0.2, max_samples=100, threads=1, device="cpu")[
+    return latency.measure(session, {"x": np.ones((1, 4))}, budget_s=0.2, max_samples=100, threads=1, device="cpu")[
         "growth"
     ]
 

@@ -12,10 +12,10 @@ from pytest_modelformats import timing
 from pytest_modelformats.measure import device_state
 from pytest_modelformats.measure.budget import within
 from pytest_modelformats.record.write import timing_data
+from pytest_modelformats.run.workers import latency
 from pytest_modelformats.schema import FailureKind, Outcome
 from pytest_modelformats.settings.options import Budget
 from pytest_modelformats.systems.torch.phases import split
-from pytest_modelformats.workers import measuring
 
 pytestmark = pytest.mark.alone
 
@@ -110,13 +110,13 @@ class Session:
 
 
 def worker(session, device="cpu"):
-    return measuring.measure(session, {}, budget_s=0.02, max_samples=70, threads=1, device=device)
+    return latency.measure(session, {}, budget_s=0.02, max_samples=70, threads=1, device=device)
 
 
 def test_phases_are_what_the_session_says():
     split_up = {"host_to_device_ns": 100, "compute_ns": 900, "device_to_host_ns": None, "other": 3}
     assert worker(Session(**split_up))["phases"] == {"host_to_device_ns": 100.0, "compute_ns": 900.0}
-    assert measuring.phases(object(), {}) == {}
+    assert latency.phases(object(), {}) == {}
 
 
 def test_energy_per_inference_is_that_of_all_calls(monkeypatch):

@@ -681,8 +681,8 @@ def test_torchscript_that_writes_files_needs_trust(tmp_path):
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_program_that_takes_the_narrow_dtype_is_fed_it(tmp_path, precision):
     """Through the worker's border, and in what a reproduction bundle opens it with."""
+    from pytest_modelformats.run.workers.server import Server
     from pytest_modelformats.systems.torch import exported
-    from pytest_modelformats.workers.remote import Server
 
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}[precision]
     module = nn.Linear(4, 3).to(dtype).eval()

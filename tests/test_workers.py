@@ -22,9 +22,9 @@ from pytest_modelformats.errors import (
     WorkerCrashed,
     WorkerTimeout,
 )
+from pytest_modelformats.run.workers.pool import InProcess, Pool
+from pytest_modelformats.run.workers.process import WorkerFailure
 from pytest_modelformats.schema import Environment, Source, TensorSpec
-from pytest_modelformats.workers.pool import InProcess, Pool
-from pytest_modelformats.workers.process import WorkerFailure
 
 # Enough for a worker to start on a machine that is busy with something else.
 PATIENCE_S = 60.0

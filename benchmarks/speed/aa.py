@@ -11,7 +11,7 @@ from benchmarks.speed.load import load
 
 if TYPE_CHECKING:
     from benchmarks.speed.run import Kept
-    from pytest_modelformats.sides import Opening
+    from pytest_modelformats.run.sides import Opening
 
 # The narrower margin needs more; at the wider one the same blocks are judged again, as far as they would have gone.
 MARGIN, WIDER = 0.02, 0.05
@@ -41,7 +41,7 @@ def compared(
 ) -> dict[str, Any]:
     """One comparison as a row: what ours says at both margins, and what the other rules say of the same samples."""
     from pytest_modelformats.measure.two_sides.interleaved import compare_latency
-    from pytest_modelformats.sides import pair_of
+    from pytest_modelformats.run.sides import pair_of
 
     recorder = recording.Recorder(pair_of(ready.pool, *sides))
     found = compare_latency(recorder.open, margin=margin, budget_s=budget_s, seed=seed, clock=recorder.clock)

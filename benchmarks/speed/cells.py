@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from pytest_modelformats.sides import Opening
-    from pytest_modelformats.workers.pool import Pool
+    from pytest_modelformats.run.sides import Opening
+    from pytest_modelformats.run.workers.pool import Pool
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = ROOT / "fixtures" / "models"
@@ -78,8 +78,8 @@ def slowed(opening: Opening, share: float) -> Opening:
 
 
 def _opening(stages: Any, planned: Any, timeout_s: float) -> Opening:
+    from pytest_modelformats.run.sides import Opening
     from pytest_modelformats.schema import Environment, registry
-    from pytest_modelformats.sides import Opening
 
     cell = planned.cell
     backend = registry.backends()[cell.backend]

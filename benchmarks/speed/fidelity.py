@@ -127,7 +127,7 @@ def _measured(backend: str, subject: Subject, feed: np.ndarray, rounds: int, fol
 
     from benchmarks import latency
     from benchmarks.latency import _artifact, _opened
-    from pytest_modelformats.workers.pool import Pool
+    from pytest_modelformats.run.workers.pool import Pool
 
     name = subject.spec.partition(":")[0]
     file = folder / f"{name}.npy"

@@ -13,7 +13,7 @@ from pytest_modelformats.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from pytest_modelformats.environments import Made
+    from pytest_modelformats.run.environments.made import Made
     from pytest_modelformats.settings.options import Settings
 
 _CACHE = click.option("--mf-cache", "cache", metavar="DIR", help="The cache folder that holds them.")
@@ -54,7 +54,7 @@ def list_(cache: str | None) -> None:
 
 def lines(settings: Settings) -> Iterator[str]:
     """A line for every declared environment and every one in the cache."""
-    from pytest_modelformats import environments
+    from pytest_modelformats.run.environments import made as environments
 
     if settings.environments:
         yield "Declared:"
@@ -71,7 +71,7 @@ def lines(settings: Settings) -> Iterator[str]:
 
 def summary(settings: Settings) -> str:
     """One line about them."""
-    from pytest_modelformats import environments
+    from pytest_modelformats.run.environments import made as environments
 
     declared = ", ".join(entry.name for entry in settings.environments) or "none"
     found = sum(made.whole for made in environments.made(settings))
@@ -87,7 +87,7 @@ def _size(made: Made) -> int:
 @_CACHE
 def create(names: tuple[str, ...], cache: str | None) -> None:
     """Make environments now, all that are declared where none is named: runs then start at once, also offline."""
-    from pytest_modelformats import environments
+    from pytest_modelformats.run.environments import made as environments
 
     settings = loaded(cache, names)
     if not settings.environments:
@@ -110,7 +110,7 @@ def create(names: tuple[str, ...], cache: str | None) -> None:
 @_CACHE
 def remove(names: tuple[str, ...], cache: str | None, *, everything: bool) -> None:
     """Remove environments from the cache, by name where they are declared, else as 'env list' shows them."""
-    from pytest_modelformats import environments
+    from pytest_modelformats.run.environments import made as environments
 
     if bool(names) == everything:
         raise ConfigurationError("say which environments to remove, or --all; 'modelformats env list' shows them")
@@ -128,7 +128,7 @@ def remove(names: tuple[str, ...], cache: str | None, *, everything: bool) -> No
 
 def _is_meant(settings: Settings, name: str, made: Made) -> bool:
     """Whether a name is that of a declared environment, or the beginning of a folder's."""
-    from pytest_modelformats import environments
+    from pytest_modelformats.run.environments import made as environments
 
     declared = next((e for e in settings.environments if e.name == name), None)
     if declared is not None:

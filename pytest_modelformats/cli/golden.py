@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.models import Models
+    from pytest_modelformats.run.models import Models
 
 # Above this number of elements over all samples, an output is sampled: 2 MB of float64. 256 rows of a classifier
 # with 1000 classes are just below it.

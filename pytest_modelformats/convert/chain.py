@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pytest_modelformats.convert.cache import Cache
-    from pytest_modelformats.models import Models
+    from pytest_modelformats.run.models import Models
     from pytest_modelformats.schema import Converter, Description, PlannedCell, Source
     from pytest_modelformats.settings.options import Settings
 

@@ -126,7 +126,7 @@ def _share(text: str) -> float:
 
 def _versions(package: str, good: str, bad: str, stated: str, timeout_s: float) -> list[str]:
     """What is searched, in order, the good and the bad one at its ends; raises ConfigurationError."""
-    from pytest_modelformats import installing
+    from pytest_modelformats.run.environments import install
 
     named = [text.strip() for text in stated.split(",") if text.strip()]
     for text, option in ((good, "--good"), (bad, "--bad"), *((text, "--versions") for text in named)):
@@ -136,8 +136,8 @@ def _versions(package: str, good: str, bad: str, stated: str, timeout_s: float) 
         if not (good and bad):
             raise ConfigurationError("say between which versions to search: --good 1.20.1 --bad 1.26.0, or --versions")
         try:
-            named = installing.released(package, timeout_s)
-        except installing.Failed as failed:
+            named = install.released(package, timeout_s)
+        except install.Failed as failed:
             msg = f"the versions of {package} cannot be listed: {failed}; name them with --versions 1.20.1,1.21.0"
             raise ConfigurationError(msg) from None
     found: dict[Version, str] = {_version(text, "--versions"): text for text in (*named, good, bad) if text}

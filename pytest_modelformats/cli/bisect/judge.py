@@ -25,9 +25,9 @@ from pytest_modelformats.settings.options import EnvironmentEntry
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_modelformats.run.sides import Opening
     from pytest_modelformats.schema import PlannedCell, Source
     from pytest_modelformats.settings.options import Settings
-    from pytest_modelformats.sides import Opening
     from pytest_modelformats.stages import Stages
 
     Progress = Callable[[str], Callable[[float], None] | None]
@@ -128,7 +128,7 @@ class Judge:
 
     def _compared(self, version: str, good: str, margin: float, budget_s: float, end: Step | None) -> Step:
         from pytest_modelformats.measure.two_sides.interleaved import compare_latency
-        from pytest_modelformats.sides import pair_of
+        from pytest_modelformats.run.sides import pair_of
 
         started = time.monotonic()
         show = self._progress(f"comparing {self._package} {version} with {good}")
@@ -151,7 +151,7 @@ class Judge:
         return Step(version, None, "skipped", why, **numbers)
 
     def _opening(self, version: str) -> Opening:
-        from pytest_modelformats.sides import Opening
+        from pytest_modelformats.run.sides import Opening
 
         planned = self.at(version)
         backend = registry.backends()[planned.cell.backend]

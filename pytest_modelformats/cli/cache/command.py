@@ -95,10 +95,10 @@ def _explained(settings: Settings, sources: Sequence[Source], planned: PlannedCe
     """What the cache has of the cell's chain; a worker loads the model and says what it is."""
     from pytest_modelformats.cli.cache import why as cache_why
     from pytest_modelformats.convert.chain import origin_of
-    from pytest_modelformats.models import Models
+    from pytest_modelformats.run.models import Models
+    from pytest_modelformats.run.workers.asking import Asker
+    from pytest_modelformats.run.workers.pool import Pool
     from pytest_modelformats.source.identify import find_data
-    from pytest_modelformats.workers.asking import Asker
-    from pytest_modelformats.workers.pool import Pool
 
     pool = Pool(memory_bytes=settings.memory_bytes, threads=settings.threads, isolate=settings.isolate)
     asker = Asker(pool, settings.timeout_s, watched)

@@ -29,7 +29,7 @@ BUDGET_S = 10.0
 def selftest(budget: float, pairs: int, backend: str, *, as_json: bool) -> None:
     """Measure this machine against itself: the smallest slow-down that a run here detects, and its false alarms."""
     from pytest_modelformats.cli.selftest import measure as measuring
-    from pytest_modelformats.workers.pool import Pool
+    from pytest_modelformats.run.workers.pool import Pool
 
     names = measuring.chosen(backend)
     shown = sys.stderr.isatty() and not as_json

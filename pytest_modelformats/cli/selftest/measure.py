@@ -15,15 +15,15 @@ from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.measure import conditions as surroundings
 from pytest_modelformats.measure.two_sides import interleaved, ratio
 from pytest_modelformats.measure.two_sides.detectable import FOUND, TRIALS, found_share, smallest_slowdown, variation
+from pytest_modelformats.run.sides import Opening, pair_of
+from pytest_modelformats.run.workers.asking import write_feed
 from pytest_modelformats.schema import Change, Environment, Source, TensorSpec, registry
-from pytest_modelformats.sides import Opening, pair_of
-from pytest_modelformats.workers.asking import write_feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from pytest_modelformats.measure.two_sides.ratio import Round
-    from pytest_modelformats.workers.pool import Pool
+    from pytest_modelformats.run.workers.pool import Pool
 
 WORKLOADS = ("numpy", "onnxruntime", "openvino", "torch")
 MARGINS = (0.02, 0.05)

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats import provenance
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.history.baseline import named
+from pytest_modelformats.run.workers.asking import write_feed
 from pytest_modelformats.schema import Environment, registry
 from pytest_modelformats.settings import machine
 from pytest_modelformats.source.identify import content_hash
-from pytest_modelformats.workers.asking import write_feed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_modelformats.record.index import Facts, Recorded
+    from pytest_modelformats.run.sides import Opening
     from pytest_modelformats.schema import PlannedCell
     from pytest_modelformats.settings.options import Settings
-    from pytest_modelformats.sides import Opening
     from pytest_modelformats.stages import Stages
 
 # What a backend is told by the settings of a run; the same key of the record's header holds it.
@@ -61,7 +61,7 @@ def of(stages: Stages, settings: Settings, planned: PlannedCell, recorded: Recor
             why = "only the code of pytest-modelformats is another one since, and it would open both"
             return Counterpart(versions, path, why_not=why)
         return Counterpart(versions, path, identical=same)
-    from pytest_modelformats import environments
+    from pytest_modelformats.run.environments import made as environments
 
     found = environments.having(settings, versions)
     if found is None:
@@ -98,7 +98,7 @@ def opening(
     what: str = "",
 ) -> Opening:
     """What opens an artifact as this run opens the cell's, under an interpreter."""
-    from pytest_modelformats.sides import Opening
+    from pytest_modelformats.run.sides import Opening
 
     backend = registry.backends()[planned.cell.backend]
     return Opening(

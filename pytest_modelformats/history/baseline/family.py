@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.history.baseline.named import Baseline
     from pytest_modelformats.record.index import Recorded
+    from pytest_modelformats.run.sides import Opening, Readings
     from pytest_modelformats.settings.options import Settings
-    from pytest_modelformats.sides import Opening, Readings
     from pytest_modelformats.stages import Stages
 
 # A ratio of two medians needs more than one median, and what is found has to be found again.
@@ -225,7 +225,7 @@ class Comparisons:
         """Latency in turns; load time and memory of the same fresh processes, and of two more where it takes them."""
         from pytest_modelformats.history.baseline import fresh_readings
         from pytest_modelformats.measure.two_sides.interleaved import compare_latency
-        from pytest_modelformats.sides import pair_of
+        from pytest_modelformats.run.sides import pair_of
 
         self._stages.pool.settle(self._settings.timeout_s)
         margin = margins.fraction("latency", self.asked)
@@ -259,7 +259,7 @@ class Comparisons:
     def _environment(self, name: str) -> Environment:
         if not name:
             return Environment()
-        from pytest_modelformats import environments
+        from pytest_modelformats.run.environments import made as environments
 
         return environments.ready(self._settings, name).environment
 
@@ -267,7 +267,7 @@ class Comparisons:
         libraries = registry.backends()[planned.cell.backend].libraries
         if not planned.cell.environment:
             return machine.versions(libraries)
-        from pytest_modelformats import environments
+        from pytest_modelformats.run.environments import made as environments
 
         installed = environments.ready(self._settings, planned.cell.environment).versions
         return {name: installed[name] for name in libraries if name in installed}

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from pytest_modelformats.measure.two_sides.interleaved import Pair
+    from pytest_modelformats.run.sides import Readings
     from pytest_modelformats.schema.metrics import Margin
-    from pytest_modelformats.sides import Readings
 
     Two = tuple[Sequence[float], Sequence[float]]
 

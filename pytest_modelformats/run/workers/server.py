@@ -130,7 +130,7 @@ class Server:
 
         ``again`` is an input that is run twice after the others; ``random`` says which output differs then.
         """
-        from pytest_modelformats.workers import repeating
+        from pytest_modelformats.run.workers import repeating
 
         arrays = [read_feed(feed) for feed in [*feeds, *([again] * 2 if again else [])]]
         outputs, method = importlib.import_module(module).evaluate(Source.from_json(source), arrays, precision)
@@ -163,7 +163,7 @@ class Server:
         """
         from pytest_modelformats.measure.conditions import give_back, pinned_to_cores
         from pytest_modelformats.measure.sampling import memory
-        from pytest_modelformats.workers import calls
+        from pytest_modelformats.run.workers import calls
 
         if not self._sessions:
             if self._alone:
@@ -215,7 +215,7 @@ class Server:
         watch: bool = False,
     ) -> dict[str, Any]:
         """Run once; outputs as files in the runtime's order. ``watch`` tells which inputs the call has changed."""
-        from pytest_modelformats.workers import calls
+        from pytest_modelformats.run.workers import calls
 
         arrays = calls.laid_out(self._fed(session, feed), layouts or {})
         before = calls.copies(arrays) if watch else {}
@@ -238,7 +238,7 @@ class Server:
 
     def op_run_together(self, session: int, feeds: list[dict[str, str]], rounds: int, folder: str) -> dict[str, Any]:
         """Call one session from a thread per feed, all at once, several times; outputs as files [feed][round]."""
-        from pytest_modelformats.workers import calls
+        from pytest_modelformats.run.workers import calls
 
         try:
             outputs = calls.together(self._sessions[session].run, [self._fed(session, f) for f in feeds], rounds)
@@ -262,7 +262,7 @@ class Server:
         self, session: int, feed: dict[str, str], budget_s: float, max_samples: int, threads: int, device: str = "cpu"
     ) -> dict[str, Any]:
         """Sample the latency of a session that is open; nothing else runs meanwhile."""
-        from pytest_modelformats.workers.measuring import measure
+        from pytest_modelformats.run.workers.latency import measure
 
         answer = measure(
             self._sessions[session],
@@ -278,13 +278,16 @@ class Server:
         self, session: int, feeds: list[dict[str, str]], mode: str, budget_s: float, threads: int, folder: str
     ) -> dict[str, Any]:
         """Keep a session busy in one mode: the samples, and outputs by number of the feed, as files."""
-        from pytest_modelformats.workers import busy
+        from pytest_modelformats.run.workers import throughput
 
         arrays, opened = [self._fed(session, feed) for feed in feeds], self._sessions[session]
         try:
             if mode == "sync":
-                return {"taken": busy.sequential(opened, arrays[0], budget_s=budget_s, threads=threads), "answers": []}
-            run = busy.by_threads if mode == "threads" else busy.asynchronous
+                return {
+                    "taken": throughput.sequential(opened, arrays[0], budget_s=budget_s, threads=threads),
+                    "answers": [],
+                }
+            run = throughput.by_threads if mode == "threads" else throughput.asynchronous
             taken, answers = run(opened, arrays, budget_s=budget_s, threads=threads)
         except (ModelFormatsError, MemoryError):
             raise
@@ -299,7 +302,7 @@ class Server:
         """Time one block of calls; the first one binds, pins the process for good and warms up, and tells memory."""
         from pytest_modelformats.measure.conditions import give_back
         from pytest_modelformats.measure.sampling import memory, reset_peak
-        from pytest_modelformats.workers.blocks import Blocks
+        from pytest_modelformats.run.workers.blocks import Blocks
 
         first = session not in self._blocks
         if first:
@@ -334,7 +337,7 @@ class Server:
 
     def _fed(self, session: int, feed: Mapping[str, str]) -> dict[str, np.ndarray]:
         """A feed as the session is given it: everything that is run or timed goes through here."""
-        from pytest_modelformats.workers import calls
+        from pytest_modelformats.run.workers import calls
 
         return calls.in_dtypes(read_feed(feed), self._dtypes[session])
 

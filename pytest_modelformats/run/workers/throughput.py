@@ -16,7 +16,7 @@ from pytest_modelformats.errors import RunError, Unsupported
 from pytest_modelformats.measure import machine_state
 from pytest_modelformats.measure.conditions import difference, pinned_to_cores, readings, without_collector
 from pytest_modelformats.measure.sampling import sample
-from pytest_modelformats.workers.calls import copies, together
+from pytest_modelformats.run.workers.calls import copies, together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

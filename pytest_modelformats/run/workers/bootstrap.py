@@ -32,7 +32,7 @@ sys.dont_write_bytecode = bool(setup["shipped"])
 # `import openvino` reports its use to Intel from a thread that forks: beside the samples of a measurement, and unasked.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] # openvino then takes its own stub
 
-from pytest_modelformats.workers import remote  # noqa: E402 - only now importable
+from pytest_modelformats.run.workers import server  # noqa: E402 - only now importable
 
 channel.send({"pid": os.getpid(), "python": sys.version.split()[0]})  # type: ignore[name-defined]  # noqa: F821
-remote.serve(channel)  # type: ignore[name-defined]  # noqa: F821
+server.serve(channel)  # type: ignore[name-defined]  # noqa: F821

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pytest_modelformats.convert.code_digest import NOT_SHIPPED, place_of
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.run.workers.process import Worker, WorkerSettings, _error_of
 from pytest_modelformats.schema import package
-from pytest_modelformats.workers.process import Worker, WorkerSettings, _error_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,7 +52,7 @@ class InProcess:
 
     def __init__(self) -> None:
         """Hold a server of our own."""
-        from pytest_modelformats.workers.remote import Server
+        from pytest_modelformats.run.workers.server import Server
 
         self._server = Server()
 

@@ -12,9 +12,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from pytest_modelformats import environment_store, installing
 from pytest_modelformats.errors import CacheError, ConfigurationError, EnvironmentUnavailable
-from pytest_modelformats.remember import remember
+from pytest_modelformats.run.environments import install
+from pytest_modelformats.run.environments import store as environment_store
+from pytest_modelformats.run.once import remember
 from pytest_modelformats.schema import Environment
 from pytest_modelformats.settings import environments
 from pytest_modelformats.settings.options import EnvironmentEntry as Declared
@@ -118,7 +119,7 @@ class Environments:
         except (ConfigurationError, CacheError) as error:
             required = environments.complete(_entry(self._settings, name))
             return {
-                "requirements": [*map(installing.without_secrets, required)],
+                "requirements": [*map(install.without_secrets, required)],
                 "versions": {},
                 "python": "",
                 "problem": str(error),
@@ -151,7 +152,7 @@ def prepared(settings: Settings, entry: Declared, progress: Progress | None = No
     if found is not None:
         return _ready(entry, folder, found)
     show = (
-        progress(f"making the environment {entry.name}: {installing.without_secrets(', '.join(required))}")
+        progress(f"making the environment {entry.name}: {install.without_secrets(', '.join(required))}")
         if progress
         else None
     )
@@ -272,8 +273,8 @@ def _existing(entry: Declared) -> Ready:
     """An environment of the user's, used as it is; raises EnvironmentUnavailable where it is not what was asked for."""
     python = shutil.which(entry.interpreter) or entry.interpreter
     try:
-        version, versions = installing.look(python, environment_store.INSTALLED)
-    except installing.Failed as failed:
+        version, versions = install.look(python, environment_store.INSTALLED)
+    except install.Failed as failed:
         msg = f"the environment '{entry.name}' cannot be used: {failed}; correct its 'interpreter'"
         raise EnvironmentUnavailable(msg) from None
     found = Ready(entry.name, entry.requirements, python, version, versions)

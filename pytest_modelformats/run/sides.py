@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ModelFormatsError, RunError
 from pytest_modelformats.measure.two_sides.interleaved import CALLS
+from pytest_modelformats.run.workers.process import WorkerFailure
 from pytest_modelformats.schema import registry
-from pytest_modelformats.workers.process import WorkerFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from pytest_modelformats.measure.two_sides.interleaved import Pair
+    from pytest_modelformats.run.workers.pool import Asked, Pool
     from pytest_modelformats.schema import Environment
-    from pytest_modelformats.workers.pool import Asked, Pool
 
 __all__ = ["Opening", "Readings", "WorkerSide", "pair_of"]
 

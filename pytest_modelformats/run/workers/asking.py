@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.workers.pool import Asked, Pool
+    from pytest_modelformats.run.workers.pool import Asked, Pool
 
 
 class Asker:

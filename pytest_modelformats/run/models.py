@@ -17,11 +17,11 @@ from pytest_modelformats.compare.stress import make_stress
 from pytest_modelformats.convert.chain import RUNTIME
 from pytest_modelformats.convert.code_digest import imported_digest
 from pytest_modelformats.errors import ConvertError, ModelFormatsError, RunError, SourceError, Undecidable, Unsupported
-from pytest_modelformats.remember import remember
+from pytest_modelformats.run.once import remember
+from pytest_modelformats.run.workers.asking import read_arrays, write_feed
 from pytest_modelformats.schema import Description, Source, TensorSpec, registry
 from pytest_modelformats.settings.machine import versions
 from pytest_modelformats.source.identify import content_hash
-from pytest_modelformats.workers.asking import read_arrays, write_feed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.convert.cache import Cache
+    from pytest_modelformats.run.workers.asking import Asker
     from pytest_modelformats.settings.options import Settings
     from pytest_modelformats.source.samples import Samples
-    from pytest_modelformats.workers.asking import Asker
 
 _T = TypeVar("_T")
 # With real samples and small inputs, more rows cost little and make flips and accuracy mean something.
@@ -204,7 +204,7 @@ class Models:
 
     def _refused(self, model: str, samples: Samples, error: RunError) -> RunError:
         """The error of a source that its own framework cannot run on its own samples."""
-        from pytest_modelformats.own_samples import refused
+        from pytest_modelformats.run.own_samples import refused
 
         description = self.description(model)
         drawn = not (self._data.get(model) or description.data)

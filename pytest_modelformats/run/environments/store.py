@@ -18,9 +18,9 @@ import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import installing
 from pytest_modelformats.convert.cache import key_of
 from pytest_modelformats.errors import CacheError, EnvironmentUnavailable
+from pytest_modelformats.run.environments import install
 from pytest_modelformats.settings import environments
 
 if TYPE_CHECKING:
@@ -63,14 +63,14 @@ def _base(entry: EnvironmentEntry) -> list[str]:
         return [platform.python_version(), sys.implementation.name, sysconfig.get_platform(), own]
     try:
         return list(_asked(entry.python))
-    except installing.Failed as failed:
+    except install.Failed as failed:
         msg = f"the environment '{entry.name}' cannot be based on {entry.python}: {failed}; correct its 'python'"
         raise EnvironmentUnavailable(msg) from None
 
 
 @cache
 def _asked(python: str) -> tuple[str, ...]:
-    return tuple(installing.look(shutil.which(python) or python, _BASE))
+    return tuple(install.look(shutil.which(python) or python, _BASE))
 
 
 def locked(folder: Path, timeout_s: float, show: Callable[[float], None] | None) -> Any:
@@ -104,15 +104,15 @@ def make(
     """Build it in place, the marker last; what a failed one leaves is removed."""
     from pytest_modelformats.record.write import now
 
-    installer = installing.find_installer()
+    installer = install.find_installer()
     shutil.rmtree(folder, ignore_errors=True)
     base = shutil.which(entry.python) or entry.python or sys.executable
     started = time.monotonic()
     try:
-        interpreter = installing.make(installer, folder, base, required, settings.timeout_s, show)
-        python, versions = installing.look(str(interpreter), INSTALLED)
+        interpreter = install.make(installer, folder, base, required, settings.timeout_s, show)
+        python, versions = install.look(str(interpreter), INSTALLED)
         facts = {
-            "requirements": [*map(installing.without_secrets, required)],
+            "requirements": [*map(install.without_secrets, required)],
             "python": python,
             "versions": versions,
             "made_by": installer.name,
@@ -121,7 +121,7 @@ def make(
         aside = folder / f".{MARKER}"
         aside.write_text(json.dumps(facts, indent=2, sort_keys=True), encoding="utf-8")
         aside.replace(folder / MARKER)
-    except (installing.Failed, OSError) as error:
+    except (install.Failed, OSError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise unavailable(entry, installer.name, str(error)) from None
     except BaseException:
@@ -131,7 +131,7 @@ def make(
 
 def unavailable(entry: EnvironmentEntry, installer: str, why: str) -> EnvironmentUnavailable:
     """The error that says what cannot be made, in the installer's own last words, and what to do next."""
-    again = f"modelformats env create {shlex.quote(installing.without_secrets(written(entry)))}"
+    again = f"modelformats env create {shlex.quote(install.without_secrets(written(entry)))}"
     return EnvironmentUnavailable(
         f"the environment '{entry.name}' cannot be made: {installer} says: {why.rstrip('.')}. Correct its "
         f"requirements, or let the package index be reached, and see it alone: {again}"

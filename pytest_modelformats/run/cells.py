@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelformats.convert.chain import RUNTIME, Artifact, convert, origin_of
-from pytest_modelformats.environments import Environments
 from pytest_modelformats.errors import (
     MissingDependency,
     ModelFormatsError,
@@ -20,10 +19,11 @@ from pytest_modelformats.errors import (
     WorkerCrashed,
     WorkerTimeout,
 )
-from pytest_modelformats.remember import remember
+from pytest_modelformats.run.environments.made import Environments
+from pytest_modelformats.run.once import remember
+from pytest_modelformats.run.workers.asking import read_arrays, write_feed
+from pytest_modelformats.run.workers.process import WorkerFailure
 from pytest_modelformats.schema import PlannedCell, Source, TensorSpec, registry
-from pytest_modelformats.workers.asking import read_arrays, write_feed
-from pytest_modelformats.workers.process import WorkerFailure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.convert.cache import Cache
-    from pytest_modelformats.models import Models
+    from pytest_modelformats.run.models import Models
+    from pytest_modelformats.run.workers.asking import Asker
+    from pytest_modelformats.run.workers.pool import Asked
     from pytest_modelformats.settings.options import Settings
-    from pytest_modelformats.workers.asking import Asker
-    from pytest_modelformats.workers.pool import Asked
 
 _T = TypeVar("_T")
 _FATAL = (WorkerCrashed, WorkerTimeout, OutOfMemory)

@@ -1,0 +1,1 @@
+"""What runs: the models, the cells, and the two sides of a comparison, each of them once."""

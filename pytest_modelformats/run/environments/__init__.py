@@ -1,0 +1,1 @@
+"""Interpreters with other versions installed: made once, kept, and asked."""
