@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.expectations import Expectation
     from pytest_modelformats.history.baseline.family import Comparisons
     from pytest_modelformats.history.baseline.named import Baseline
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from pytest_modelformats.reuse import Reuse
     from pytest_modelformats.schema import PlannedCell, Source
     from pytest_modelformats.settings.options import Settings
-    from pytest_modelformats.stages import Stages
 
 # Starting more workers ahead than this would cost more memory than the waiting saves.
 _MOST_AHEAD = 6
@@ -234,9 +234,9 @@ def stages_of(
     settings: Settings, sources: Sequence[Source], progress: Callable[[str], Callable[[float], None] | None]
 ) -> Stages:
     """The stages of a run; creates the cache folder and the pool of workers. Raises CacheError."""
+    from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.run.workers.pool import Pool
-    from pytest_modelformats.stages import Stages
 
     cache = Cache(settings.cache)
     pool = Pool(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats import provenance
+from pytest_modelformats.checks import provenance
 from pytest_modelformats.completeness import narrowed_by
 from pytest_modelformats.conclude import end_stage, note_of
 from pytest_modelformats.errors import ModelFormatsError, NotMeasured

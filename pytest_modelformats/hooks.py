@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_modelformats import comparison_items
+from pytest_modelformats.checks.throughput import Throughput
 from pytest_modelformats.compare.next_step import advised
 from pytest_modelformats.completeness import partial_because
 from pytest_modelformats.conclude import end_stage, fail_required, note_of
@@ -28,7 +29,6 @@ from pytest_modelformats.schema.redact import redacted
 from pytest_modelformats.settings import machine
 from pytest_modelformats.settings.options import given
 from pytest_modelformats.source.shipped import comparing_suites, default_suites, shipped, suites
-from pytest_modelformats.throughput import Throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.bundle import Submodel
     from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.checks.bundle.case import Submodel
     from pytest_modelformats.conclude import Note
     from pytest_modelformats.record.read import Run
     from pytest_modelformats.reuse import Kept
@@ -193,7 +193,7 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         config.stash.setdefault(REFUSAL, error)
     metafunc.parametrize("mf_cell", cells, ids=ids, indirect=True)
     if "mf_scenario" in metafunc.fixturenames:
-        from pytest_modelformats.throughput import scenarios
+        from pytest_modelformats.checks.throughput import scenarios
 
         chosen = scenarios(campaign_of(config).settings) if cells else ()
         metafunc.parametrize("mf_scenario", chosen, ids=map(str, chosen), indirect=True)
@@ -325,7 +325,7 @@ def _located(
     item: pytest.Item, campaign: Campaign, planned: PlannedCell, name: str, verdict: Verdict
 ) -> Submodel | None:
     """Where a verdict on numbers goes wrong, noted; the faulty part where it is wrong alone too."""
-    from pytest_modelformats import localise
+    from pytest_modelformats.checks.localise import localise
 
     if not localise.due(campaign.settings, name, verdict):
         return None
@@ -346,7 +346,7 @@ def _with_failing_input(
     generated = stages.fuzzer.failing.pop(planned.cell.id, None) if stages is not None else None
     if generated is None:
         return verdict, failure
-    from pytest_modelformats import fuzz
+    from pytest_modelformats.checks.fuzz import search as fuzz
 
     keeper = item.config.stash.get(KEEPER, None)  # the controller of pytest-xdist has it, its processes do not
     folder = keeper.recorder.folder if keeper is not None else campaign.settings.report_dir

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.checks.throughput import Scenario, Throughput
     from pytest_modelformats.compare.reference import Reference
     from pytest_modelformats.convert.chain import Artifact
     from pytest_modelformats.history.baseline.family import Compared
     from pytest_modelformats.hooks import Keeper
     from pytest_modelformats.schema import PlannedCell, Timing, Verdict
-    from pytest_modelformats.throughput import Scenario, Throughput
 
 CAMPAIGN: pytest.StashKey[Campaign] = pytest.StashKey()
 KEEPER: pytest.StashKey[Keeper] = pytest.StashKey()

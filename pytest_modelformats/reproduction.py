@@ -13,8 +13,8 @@ from pytest_modelformats.expectations import find
 from pytest_modelformats.plugin import KEEPER
 
 if TYPE_CHECKING:
-    from pytest_modelformats.bundle import Submodel
     from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.checks.bundle.case import Submodel
     from pytest_modelformats.errors import ModelFormatsError
     from pytest_modelformats.schema import PlannedCell, Verdict
 
@@ -35,7 +35,7 @@ def keep_bundle(
     One per cell, ``--mf-bundles`` per process; none for what is expected to fail. ``submodel`` is
     the smallest failing part of the model, if it is known.
     """
-    from pytest_modelformats import bundle
+    from pytest_modelformats.checks.bundle import case as bundle
 
     cell, check, note = planned.cell.id, check_name(item), note_of(item)
     bundled = item.config.stash.setdefault(BUNDLED, set())

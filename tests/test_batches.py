@@ -12,12 +12,12 @@ from click.testing import CliRunner
 from inner_run import ONE_CELL
 from onnx import TensorProto, helper, numpy_helper, save
 
-from pytest_modelformats import batches
+from pytest_modelformats.checks import batch as batches
+from pytest_modelformats.checks.metamorphic import Subject
 from pytest_modelformats.cli.main import commands
 from pytest_modelformats.compare import row_noise
 from pytest_modelformats.compare.noise import Noise, measure_noise
 from pytest_modelformats.errors import RunError, Unsupported
-from pytest_modelformats.metamorphic import Subject
 from pytest_modelformats.schema import PRECISIONS, Cell, Decision, FailureKind, PlannedCell, TensorSpec
 from pytest_modelformats.source.samples import Samples, rows
 

@@ -15,7 +15,7 @@ import pytest
 import thin
 from inner_run import PARITY, two_at_a_time, two_layers
 
-from pytest_modelformats import bundle as bundle_module
+from pytest_modelformats.checks.bundle import case as bundle_module
 from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.schema import (
     Cell,
@@ -224,7 +224,7 @@ SUBMODEL = """
 from pathlib import Path
 
 from pytest_modelformats import hooks
-from pytest_modelformats.bundle import Submodel
+from pytest_modelformats.checks.bundle.case import Submodel
 
 part = Submodel(Path("part.onnx"), (("x", Path("x.npy")),), (("y", Path("y.npy")),), "The second Gemm is wrong.")
 hooks._located = lambda *_: part

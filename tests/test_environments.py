@@ -19,7 +19,7 @@ from dummy_index import EMPTY, declare_backend
 from inner_run import ONE_CELL, two_layers
 
 import pytest_modelformats
-from pytest_modelformats import provenance
+from pytest_modelformats.checks import provenance
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.history.baseline import counterpart as counterparts
 from pytest_modelformats.run.environments import install

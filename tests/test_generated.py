@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from pytest_modelformats import generated
+from pytest_modelformats.checks.fuzz import inputs
 from pytest_modelformats.run.workers.calls import LAYOUTS
 from pytest_modelformats.schema import TensorSpec
 from pytest_modelformats.source.samples import make_samples
@@ -19,7 +19,7 @@ SPECS = [
     TensorSpec("share", "float32", ("N", 2), 0, 1),
 ]
 SAMPLES = make_samples(SPECS, 8, 0)
-STRATEGY = generated.strategy(SPECS, SAMPLES)
+STRATEGY = inputs.strategy(SPECS, SAMPLES)
 QUIET = settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
 
@@ -58,7 +58,7 @@ def test_every_input_obeys_the_specification(one):
 
 
 def test_sizes_are_one_two_odd_and_the_largest(many):
-    assert {one.feed["x"].shape[0] for one in many} == set(generated.BATCH_SIZES)
+    assert {one.feed["x"].shape[0] for one in many} == set(inputs.BATCH_SIZES)
     assert {1, 2, 3, 7, 16} <= {one.feed["x"].shape[2] for one in many}
 
 
@@ -90,7 +90,7 @@ def test_every_memory_layout_comes(many):
 
 def test_only_the_named_layouts_come():
     @QUIET
-    @given(generated.strategy(SPECS, SAMPLES, LAYOUTS[:1]))
+    @given(inputs.strategy(SPECS, SAMPLES, LAYOUTS[:1]))
     def check(one):
         assert set(one.layouts.values()) == {LAYOUTS[0]}
 
@@ -102,7 +102,7 @@ def test_a_range_that_nobody_states_is_the_samples():
     samples = make_samples([TensorSpec("ids", "int64", ("N", 4), 5, 9)], 8, 0)
 
     @QUIET
-    @given(generated.strategy(specs, samples))
+    @given(inputs.strategy(specs, samples))
     def check(one):
         assert 5 <= one.feed["ids"].min() <= one.feed["ids"].max() <= 9
 
@@ -113,7 +113,7 @@ def test_dimensions_without_a_name_are_equal_where_they_must_be():
     specs = [TensorSpec("a", "float32", ("?", "?")), TensorSpec("b", "float32", ("?", "?"))]
 
     @QUIET
-    @given(generated.strategy(specs, make_samples(specs, 8, 0)))
+    @given(inputs.strategy(specs, make_samples(specs, 8, 0)))
     def check(one):
         assert one.feed["a"].shape == one.feed["b"].shape
 
@@ -124,7 +124,7 @@ def test_a_fixed_shape_stays():
     specs = [TensorSpec("a", "float32", (2, 5))]
 
     @QUIET
-    @given(generated.strategy(specs, make_samples(specs, 8, 0)))
+    @given(inputs.strategy(specs, make_samples(specs, 8, 0)))
     def check(one):
         assert one.feed["a"].shape == (2, 5)
 
@@ -133,12 +133,12 @@ def test_a_fixed_shape_stays():
 
 def test_a_digest_tells_inputs_apart():
     x = np.zeros((1, 2), np.float32)
-    one = generated.Generated({"x": x}, {"x": LAYOUTS[0]})
-    assert one.digest == generated.Generated({"x": x.copy()}, {"x": LAYOUTS[0]}, {"x": "zeros"}).digest
+    one = inputs.Generated({"x": x}, {"x": LAYOUTS[0]})
+    assert one.digest == inputs.Generated({"x": x.copy()}, {"x": LAYOUTS[0]}, {"x": "zeros"}).digest
     others = [
-        generated.Generated({"x": x}, {"x": LAYOUTS[1]}),
-        generated.Generated({"x": x.reshape(2, 1)}, {"x": LAYOUTS[0]}),
-        generated.Generated({"x": x.astype(np.float16)}, {"x": LAYOUTS[0]}),
-        generated.Generated({"x": -x}, {"x": LAYOUTS[0]}),
+        inputs.Generated({"x": x}, {"x": LAYOUTS[1]}),
+        inputs.Generated({"x": x.reshape(2, 1)}, {"x": LAYOUTS[0]}),
+        inputs.Generated({"x": x.astype(np.float16)}, {"x": LAYOUTS[0]}),
+        inputs.Generated({"x": -x}, {"x": LAYOUTS[0]}),
     ]
     assert one.digest not in {o.digest for o in others}

@@ -18,7 +18,7 @@ from inner_run import ended
 from onnx import helper, numpy_helper
 
 import pytest_modelformats
-from pytest_modelformats import localise
+from pytest_modelformats.checks.localise import localise
 from pytest_modelformats.schema import Cell, Decision, FailureKind, Outcome, PlannedCell, Verdict
 
 pytestmark = pytest.mark.slow

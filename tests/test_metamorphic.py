@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pytest_modelformats import metamorphic
+from pytest_modelformats.checks import metamorphic
 from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.schema import PRECISIONS, Cell, Decision, FailureKind, PlannedCell, TensorSpec

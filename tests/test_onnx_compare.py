@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pytest_modelformats import exposing, localise
+from pytest_modelformats.checks.localise import by_runtime, localise
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.systems.onnx.localise import requests as onnx_localise
 from pytest_modelformats.systems.onnx.localise import truths as onnx_truths
@@ -189,7 +189,7 @@ def test_an_operator_that_gives_the_infinities_of_its_precision_is_not_wrong(tmp
         asked.append(entry.partition(":")[2])
         return getattr(onnx_localise, asked[-1])(**arguments)
 
-    monkeypatch.setattr(exposing, "run_to_files", run_to_files)
+    monkeypatch.setattr(by_runtime, "run_to_files", run_to_files)
     search = SimpleNamespace(
         folder=tmp_path / "search",
         key=lambda _: "key",
@@ -200,7 +200,7 @@ def test_an_operator_that_gives_the_infinities_of_its_precision_is_not_wrong(tmp
         ask=ask,
         planned=SimpleNamespace(cell=SimpleNamespace(backend="onnxruntime")),
     )
-    found = exposing.in_runtime(search, tmp_path / "model.onnx")
+    found = by_runtime.in_runtime(search, tmp_path / "model.onnx")
     assert found.operator == ""
     told = localise.sentence(found, "onnxruntime")
     assert told.startswith("No operator is wrong: Log 'L' is the first whose results are not finite"), told

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from pytest_modelformats.checks.fuzz.hypothesis_run import Effort, Search, smallest_wrong
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
-from pytest_modelformats.search import Effort, Search, smallest_wrong
 
 hypothesis = pytest.importorskip("hypothesis")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from miniatures import busy_sessions as mini
 
-from pytest_modelformats import metamorphic, throughput
+from pytest_modelformats.checks import metamorphic, throughput
 from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.errors import RunError, Unsupported
 from pytest_modelformats.run.workers import latency

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from pytest_modelformats import timing
+from pytest_modelformats.checks import latency as timing
 from pytest_modelformats.measure import device_state
 from pytest_modelformats.measure.budget import within
 from pytest_modelformats.record.write import timing_data

@@ -11,8 +11,8 @@ import pytest
 from inner_run import ONE_CELL
 from onnx import TensorProto, helper, numpy_helper
 
+from pytest_modelformats.checks.training_mode import sentence, without
 from pytest_modelformats.systems.onnx.format import training_nodes
-from pytest_modelformats.training_mode import sentence, without
 
 TRAINS = numpy_helper.from_array(np.ones((), bool), "trains")
 IS_OVER = numpy_helper.from_array(np.zeros((), bool), "is_over")

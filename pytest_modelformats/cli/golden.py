@@ -8,7 +8,9 @@ from dataclasses import asdict
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import __version__, batches, metamorphic
+from pytest_modelformats import __version__
+from pytest_modelformats.checks import batch as batches
+from pytest_modelformats.checks import metamorphic
 from pytest_modelformats.compare import between_runs, effective_precision, reroll
 from pytest_modelformats.compare.floating import CLASSIFIED, POINT_LIMIT
 from pytest_modelformats.compare.noise import measure_noise

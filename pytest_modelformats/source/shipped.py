@@ -57,7 +57,7 @@ def suites() -> dict[str, Path]:
 
 def default_suites(settings: Settings) -> set[str]:
     """The suites that run where none is named: all but the opt-in ones, and fuzz where it has a budget."""
-    from pytest_modelformats import fuzz
+    from pytest_modelformats.checks.fuzz import search as fuzz
 
     without = {*OPT_IN, *(() if fuzz.budget(settings) else ("fuzz",)), *COMPARING}
     asked = {"throughput"} if settings.batch or settings.concurrency else set()

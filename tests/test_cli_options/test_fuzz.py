@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inner_run import ONE_CELL
 
-from pytest_modelformats import fuzz
+from pytest_modelformats.checks.fuzz import search as fuzz
 
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 # Keeps the import system from finding Hypothesis, as if it were not installed.

@@ -25,10 +25,10 @@ from pytest_modelformats.settings.options import EnvironmentEntry
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.run.sides import Opening
     from pytest_modelformats.schema import PlannedCell, Source
     from pytest_modelformats.settings.options import Settings
-    from pytest_modelformats.stages import Stages
 
     Progress = Callable[[str], Callable[[float], None] | None]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import provenance
+from pytest_modelformats.checks import provenance
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.history.baseline import named
 from pytest_modelformats.run.workers.asking import write_feed
@@ -18,11 +18,11 @@ from pytest_modelformats.source.identify import content_hash
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.record.index import Facts, Recorded
     from pytest_modelformats.run.sides import Opening
     from pytest_modelformats.schema import PlannedCell
     from pytest_modelformats.settings.options import Settings
-    from pytest_modelformats.stages import Stages
 
 # What a backend is told by the settings of a run; the same key of the record's header holds it.
 _THREADS, _OPTIMISATION = "threads", "ort_optimization"

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
+    from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.history.baseline.named import Baseline
     from pytest_modelformats.record.index import Recorded
     from pytest_modelformats.run.sides import Opening, Readings
     from pytest_modelformats.settings.options import Settings
-    from pytest_modelformats.stages import Stages
 
 # A ratio of two medians needs more than one median, and what is found has to be found again.
 BUDGETS = 5

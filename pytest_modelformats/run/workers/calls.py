@@ -1,7 +1,7 @@
 """The ways of calling a session: in the dtypes it takes, watched, with other memory layouts, from several threads.
 
 Runs in every worker, also under foreign interpreters that have only numpy and a runtime. The script
-of a reproduction bundle holds these functions as they stand here (``bundle_files.py``).
+of a reproduction bundle holds these functions as they stand here (``checks/bundle/files.py``).
 """
 
 from __future__ import annotations

@@ -9,7 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import batches, metamorphic, training_mode
+from pytest_modelformats.checks import batch as batches
+from pytest_modelformats.checks import metamorphic, training_mode
+from pytest_modelformats.checks.fuzz.search import Fuzzer
+from pytest_modelformats.checks.throughput import measure as measure_throughput
 from pytest_modelformats.compare import (
     between_runs,
     effective_precision,
@@ -24,7 +27,6 @@ from pytest_modelformats.compare.sampled import alike, shares
 from pytest_modelformats.compare.stress import judge_stress, truth_rms
 from pytest_modelformats.compare.verdict import judge, with_accuracy
 from pytest_modelformats.errors import ConvertError, NotMeasured, RunError, Unsupported
-from pytest_modelformats.fuzz import Fuzzer
 from pytest_modelformats.run.cells import Cells
 from pytest_modelformats.run.models import Models
 from pytest_modelformats.run.workers.asking import Asker, write_feed
@@ -38,13 +40,13 @@ from pytest_modelformats.schema import (
     Verdict,
     registry,
 )
-from pytest_modelformats.throughput import measure as measure_throughput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
+    from pytest_modelformats.checks.throughput import Scenario, Throughput
     from pytest_modelformats.compare.floating import Tolerance
     from pytest_modelformats.compare.reference import Reference
     from pytest_modelformats.convert.cache import Cache
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
     from pytest_modelformats.run.workers.pool import Pool
     from pytest_modelformats.schema import Source
     from pytest_modelformats.settings.options import Settings
-    from pytest_modelformats.throughput import Scenario, Throughput
 
 
 class Stages:
@@ -222,7 +223,7 @@ class Stages:
         """Latency, load, first inference and memory, measured in a session of its own."""
 
         def load() -> Timing:
-            from pytest_modelformats.timing import measure
+            from pytest_modelformats.checks.latency import measure
 
             artifact = self.cells.artifact(planned)
             feed = self.models.rows(planned.cell.model, 0, 1)

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.checks.fuzz.hypothesis_run import ENDS, Effort, Search, WrongResult, smallest_wrong
 from pytest_modelformats.compare.single_input import Judgement, OverflowsItself, size, usual_noise
 from pytest_modelformats.errors import (
     MissingDependency,
@@ -23,7 +24,6 @@ from pytest_modelformats.errors import (
 )
 from pytest_modelformats.run.workers.calls import LAYOUTS
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
-from pytest_modelformats.search import ENDS, Effort, Search, WrongResult, smallest_wrong
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pytest_modelformats.checks.fuzz.inputs import Generated
+    from pytest_modelformats.checks.metamorphic import Subject
     from pytest_modelformats.compare.noise import Noise
-    from pytest_modelformats.generated import Generated
-    from pytest_modelformats.metamorphic import Subject
     from pytest_modelformats.run.models import Models
     from pytest_modelformats.schema import PlannedCell
     from pytest_modelformats.settings.options import Settings
@@ -143,7 +143,7 @@ class Fuzzer:
         return Verdict(Outcome.PASSED, None, sentence, (), facts)
 
     def _smallest(self, subject: Subject, search: Search, count: int) -> WrongResult | None:
-        from pytest_modelformats import generated
+        from pytest_modelformats.checks.fuzz import inputs as generated
 
         judgement = self._judgement(subject)
         # torch.compile traces anew for other strides: 2 to 4 s on the digits CNN, for whoever asked for inputs.

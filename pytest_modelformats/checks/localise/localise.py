@@ -18,10 +18,10 @@ from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_modelformats.bundle import Submodel
+    from pytest_modelformats.checks.bundle.case import Submodel
+    from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.schema import PlannedCell, Verdict
     from pytest_modelformats.settings.options import Settings
-    from pytest_modelformats.stages import Stages
 
 # The verdicts that say that numbers are wrong; a changed interface is its own explanation.
 KINDS = frozenset({FailureKind.NUMERIC, FailureKind.NAN, FailureKind.DEGENERATE, FailureKind.PRECISION})
@@ -110,7 +110,7 @@ def localise(
 def _within(
     stages: Stages, settings: Settings, planned: PlannedCell, rows: int | None, name: str, verdict: Verdict
 ) -> Localised:
-    from pytest_modelformats.locating import failing_input, locate
+    from pytest_modelformats.checks.localise.order import failing_input, locate
 
     started = time.monotonic()
     try:
@@ -132,7 +132,7 @@ def _within(
 
 def submodel(found: Localised, planned: PlannedCell) -> Submodel | None:
     """The part as a reproduction bundle takes it, where alone it is further off than rounding may be."""
-    from pytest_modelformats.bundle import Submodel
+    from pytest_modelformats.checks.bundle.case import Submodel
 
     faint = found.output_error is not None and found.output_error <= PRECISIONS[planned.cell.precision].limit
     if found.submodel is None or not found.confirmed or faint:

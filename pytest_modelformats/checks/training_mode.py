@@ -79,7 +79,7 @@ def _asked(asker: Asker, worker: Asked, planned: PlannedCell, form: str, path: P
     module = registry.formats()[form].module
     if not hasattr(importlib.import_module(module), "training_nodes") or not path.is_file():
         return []
-    what, entry = f"reading {planned.cell.id}", "pytest_modelformats.training_mode:stated"
+    what, entry = f"reading {planned.cell.id}", "pytest_modelformats.checks.training_mode:stated"
     arguments = {"module": module, "path": str(path)}
     answer = asker.worker(worker, what, "call", entry=entry, arguments=arguments)
     return [tuple(node) for node in answer["nodes"]]

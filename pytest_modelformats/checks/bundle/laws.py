@@ -1,6 +1,6 @@
 """The reproduction bundles of the laws that compare runs of one artifact, and of a generated input.
 
-What the runs are comes from the laws themselves (``metamorphic.py``); ``bundle_script.py`` makes them again.
+What the runs are comes from the laws themselves (``metamorphic.py``); ``checks/bundle/script.py`` makes them again.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import metamorphic
+from pytest_modelformats.checks import metamorphic
 from pytest_modelformats.compare.single_input import LIMIT
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_modelformats.bundle import Case
+    from pytest_modelformats.checks.bundle.case import Case
+    from pytest_modelformats.checks.cell import Stages
+    from pytest_modelformats.checks.fuzz.search import Shown
     from pytest_modelformats.errors import ModelFormatsError
-    from pytest_modelformats.fuzz import Shown
     from pytest_modelformats.schema import PlannedCell
-    from pytest_modelformats.stages import Stages
 
 LAWS = frozenset({"permutation", "unmodified", "concurrency", "history", "threads"})
 FUZZ = "fuzz"

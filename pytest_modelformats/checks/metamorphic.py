@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats import batches
+from pytest_modelformats.checks import batch as batches
 from pytest_modelformats.compare import between_runs, row_noise
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict, registry

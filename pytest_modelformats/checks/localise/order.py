@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import stressed
-from pytest_modelformats.confirming import finished
+from pytest_modelformats.checks import stress_failure
+from pytest_modelformats.checks.localise.confirm import finished
+from pytest_modelformats.checks.localise.localise import INTERMEDIATES, Localised
 from pytest_modelformats.errors import ModelFormatsError, WorkerTimeout
-from pytest_modelformats.localise import INTERMEDIATES, Localised
 from pytest_modelformats.plan import graph
 from pytest_modelformats.run.workers.asking import Asker, write_feed
 from pytest_modelformats.schema import PRECISIONS, Environment, PlannedCell, registry
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.schema import Verdict
     from pytest_modelformats.settings.options import Settings
-    from pytest_modelformats.stages import Stages
 
 # The worker that reads and evaluates graphs: one that hangs or dies takes nothing else with it.
 RUNTIME = "localise"
@@ -107,8 +107,8 @@ def failing_input(
     if name == "fuzz":
         shown = stages.fuzzer.shown.get(planned.cell.id)
         return None if shown is None else (shown.drawn.feed, shown.truth)
-    found = stressed.failure(stages, planned, verdict) if name == "parity" else None
-    return None if found is None else stressed.worst(found)
+    found = stress_failure.failure(stages, planned, verdict) if name == "parity" else None
+    return None if found is None else stress_failure.worst(found)
 
 
 def locate(
@@ -128,7 +128,7 @@ def locate(
         search = replace(search, feed=failing[0], truths=failing[1])
     artifact = onnx_of(search)
     if artifact is None:
-        from pytest_modelformats.bisecting import bisect
+        from pytest_modelformats.checks.localise.by_module import bisect
 
         return bisect(search)
     source = stages.models.source(planned.cell.model)
@@ -140,7 +140,7 @@ def locate(
             return found
         reason = "" if found.reason == _NOTHING else found.reason
     if source.format != "onnx" and not reason:
-        from pytest_modelformats.bisecting import against_modules
+        from pytest_modelformats.checks.localise.by_module import against_modules
 
         by_module = against_modules(search, artifact)
         if by_module is not None:
@@ -150,10 +150,10 @@ def locate(
     if reason:
         return Localised(INTERMEDIATES, reason=reason)
     if planned.cell.format == "openvino":
-        from pytest_modelformats.bisecting import in_ir
+        from pytest_modelformats.checks.localise.by_module import in_ir
 
         return in_ir(search, artifact)
-    from pytest_modelformats.exposing import in_runtime
+    from pytest_modelformats.checks.localise.by_runtime import in_runtime
 
     return in_runtime(search, artifact)
 

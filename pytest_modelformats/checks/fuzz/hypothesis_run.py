@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from hypothesis.strategies import SearchStrategy
 
-    from pytest_modelformats.generated import Generated
+    from pytest_modelformats.checks.fuzz.inputs import Generated
     from pytest_modelformats.schema import OutputParity
 
 # What leaves no worker to go on with.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.confirming import finished, run_to_files
+from pytest_modelformats.checks.localise.confirm import finished, run_to_files
+from pytest_modelformats.checks.localise.localise import INTERMEDIATES, NONE_WRONG, Localised
 from pytest_modelformats.errors import ModelFormatsError
-from pytest_modelformats.localise import INTERMEDIATES, NONE_WRONG, Localised
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_modelformats.locating import Search
+    from pytest_modelformats.checks.localise.order import Search
 
 _ONNX = "pytest_modelformats.systems.onnx.localise.requests"
 # So much is held at once, and so many results are asked for at once: a runtime plans its memory by its outputs.

@@ -23,7 +23,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import __version__, bundle_script
+from pytest_modelformats import __version__
+from pytest_modelformats.checks.bundle import script as bundle_script
 from pytest_modelformats.errors import CacheError
 from pytest_modelformats.run.workers import calls
 from pytest_modelformats.schema import Outcome, registry
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.bundle import Case, Submodel
     from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.checks.bundle.case import Case, Submodel
     from pytest_modelformats.schema import PlannedCell
 
 # A ResNet-50 in fp32 is 102 MB; above this, an artifact stays where it is and the README says where.

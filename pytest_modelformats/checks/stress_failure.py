@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.schema import PlannedCell, Verdict
     from pytest_modelformats.source.samples import Samples
-    from pytest_modelformats.stages import Stages
 
 
 @dataclass(frozen=True)

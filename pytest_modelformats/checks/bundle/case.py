@@ -1,7 +1,7 @@
 """A reproduction bundle for a check that failed: which runs show the failure, and against what they are judged.
 
-The bundle is a folder that needs nothing of this package: ``bundle_files.py`` writes it,
-``bundle_script.py`` is the ``repro.py`` in it. Nothing is evaluated or run for it: all that goes
+The bundle is a folder that needs nothing of this package: ``checks/bundle/files.py`` writes it,
+``checks/bundle/script.py`` is the ``repro.py`` in it. Nothing is evaluated or run for it: all that goes
 in has been there when the check ended.
 """
 
@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import batches, bundle_laws, stressed, training_mode
-from pytest_modelformats.bundle_laws import TWO_RUNS
-from pytest_modelformats.bundle_script import NO_LIMIT
+from pytest_modelformats.checks import batch as batches
+from pytest_modelformats.checks import stress_failure, training_mode
+from pytest_modelformats.checks.bundle import laws
+from pytest_modelformats.checks.bundle.laws import TWO_RUNS
+from pytest_modelformats.checks.bundle.script import NO_LIMIT
 from pytest_modelformats.compare import stress
 from pytest_modelformats.compare.floating import FAITHFUL_LOW, POINT_LIMIT
 from pytest_modelformats.errors import (
@@ -32,16 +34,16 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.schema import PlannedCell, Precision
-    from pytest_modelformats.stages import Stages
 
 FAILURES = frozenset({Outcome.FAILED, Outcome.FALLBACK})
 ERRORS = (ConvertError, RunError, WorkerCrashed, WorkerTimeout, OutOfMemory)
 _SAMPLES = ("parity", "outputs")
-_KNOWN = {"contract", "parity", "batch", "determinism", bundle_laws.FUZZ, *bundle_laws.LAWS}
+_KNOWN = {"contract", "parity", "batch", "determinism", laws.FUZZ, *laws.LAWS}
 # What is judged by the runs of an artifact among themselves, at the precision that runs.
-_OWN_RUNS = {"batch", "determinism", bundle_laws.FUZZ, *bundle_laws.LAWS}
+_OWN_RUNS = {"batch", "determinism", laws.FUZZ, *laws.LAWS}
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def case_of(
             return None
         if training_mode.STATED in ended.statement:
             return _in_training_mode(planned, check, ended)
-        known = stage in _KNOWN and (stage != bundle_laws.FUZZ or planned.cell.id in stages.fuzzer.shown)
+        known = stage in _KNOWN and (stage != laws.FUZZ or planned.cell.id in stages.fuzzer.shown)
         case = Case(planned.cell.id, check, stage if known else "other", ended.outcome.value, ended.sentence)
         return _judged(stages, planned, _with_runs(campaign, planned, stage, case, ended), ended)
     if not isinstance(ended, ERRORS) or stages.models.is_own(planned.cell.model, ended):
@@ -132,13 +134,13 @@ def _with_runs(
 ) -> Case:
     """The case with the runs that the stage makes."""
     stages, models, model = campaign.stages, campaign.stages.models, planned.cell.model
-    if stage in bundle_laws.LAWS or (stage == bundle_laws.FUZZ and planned.cell.id in stages.fuzzer.shown):
-        return bundle_laws.with_runs(stages, planned, stage, case, ended, campaign.settings.threads)
+    if stage in laws.LAWS or (stage == laws.FUZZ and planned.cell.id in stages.fuzzer.shown):
+        return laws.with_runs(stages, planned, stage, case, ended, campaign.settings.threads)
     if stage == "contract":
         return case
     samples = models.samples(model)
     if stage == "batch":
-        return bundle_laws.after_samples(stages, planned, _batches(stages, planned, case, ended), ended)
+        return laws.after_samples(stages, planned, _batches(stages, planned, case, ended), ended)
     if stage == "determinism":
         groups = [
             {"what": what, "left": [[run, None]], "right": [[0, None]], "wide": TWO_RUNS}
@@ -228,8 +230,8 @@ def _judged(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict) 
         }
         outputs.append({**output, **(case.limits[index] if case.limits else {})})
     case = replace(case, outputs=tuple(outputs), expected=case.expected or _expected(stages, model, case))
-    if case.law in bundle_laws.LAWS:
-        return bundle_laws.seen(case, verdict)
+    if case.law in laws.LAWS:
+        return laws.seen(case, verdict)
     if case.law in _SAMPLES:
         case = replace(case, observed=tuple(stages.outputs(planned)))
         shown = _with_stress(stages, planned, case, verdict)
@@ -248,7 +250,7 @@ def _running(stages: Stages, planned: PlannedCell, law: str) -> Precision:
 def _expected(stages: Stages, model: str, case: Case) -> tuple[Sequence[np.ndarray], ...]:
     """The truth of every feed, as far as it is judged against the truth."""
     truths = stages.models.reference(model).truths
-    if case.law == "determinism" or case.law in bundle_laws.LAWS:
+    if case.law == "determinism" or case.law in laws.LAWS:
         return ()
     return truths
 
@@ -276,7 +278,7 @@ def _is_seen(case: Case, verdict: Verdict) -> bool:
 
 def _with_stress(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict) -> Case | None:
     """The case with the stress rows, each judged by its own noise; ``None`` where it is not they that failed."""
-    found = stressed.failure(stages, planned, verdict)
+    found = stress_failure.failure(stages, planned, verdict)
     if found is None or not _same_positions(case.expected, found.truths):
         return None
     first, groups = len(case.feeds), []
@@ -383,7 +385,7 @@ def keep(
     ``submodel`` is the smallest part of the model that still fails, where it is known.
     Raises: whatever reading and writing files does.
     """
-    from pytest_modelformats import bundle_files
+    from pytest_modelformats.checks.bundle import files as bundle_files
 
     case = case_of(campaign, planned, check, stage, ended)
     if case is None:

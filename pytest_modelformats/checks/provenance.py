@@ -16,9 +16,9 @@ from pytest_modelformats.schema import package, registry
 from pytest_modelformats.source.identify import content_hash
 
 if TYPE_CHECKING:
+    from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.convert.chain import Artifact
     from pytest_modelformats.schema import PlannedCell
-    from pytest_modelformats.stages import Stages
 
 
 def stated(stages: Stages, planned: PlannedCell) -> dict[str, Any]:

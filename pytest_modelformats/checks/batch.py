@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pytest_modelformats.checks.metamorphic import Subject
     from pytest_modelformats.compare.noise import Noise
-    from pytest_modelformats.metamorphic import Subject
     from pytest_modelformats.run.models import Models
     from pytest_modelformats.schema import OutputParity, Precision
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.checks.metamorphic import shuffled
 from pytest_modelformats.compare import between_runs
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.measure.sampling import COUNTED, FOREIGN_SHARE, statistics
 from pytest_modelformats.measure.uncertainty import UNUSABLE, mean_uncertainty
-from pytest_modelformats.metamorphic import shuffled
 from pytest_modelformats.schema import Outcome, Verdict, numbers, registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_modelformats.metamorphic import Subject
+    from pytest_modelformats.checks.metamorphic import Subject
     from pytest_modelformats.settings.options import Settings
 
 # Where the suite is named and nothing is said.

@@ -1,0 +1,1 @@
+"""What is checked of a cell, a file for each."""

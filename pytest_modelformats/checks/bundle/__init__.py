@@ -1,0 +1,1 @@
+"""Reproduction bundles: what failed, ready to be sent upstream."""

@@ -1,0 +1,1 @@
+"""Generated inputs, and the smallest of them that fails."""

@@ -1,0 +1,1 @@
+"""The first wrong operator of a cell that failed."""
