@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.checks.throughput import Scenario, Throughput
     from pytest_modelformats.compare.reference import Reference
     from pytest_modelformats.convert.chain import Artifact
     from pytest_modelformats.history.baseline.family import Compared
-    from pytest_modelformats.hooks import Keeper
     from pytest_modelformats.schema import PlannedCell, Timing, Verdict
+    from pytest_modelformats.session.campaign import Campaign
+    from pytest_modelformats.session.collect import Keeper
 
 CAMPAIGN: pytest.StashKey[Campaign] = pytest.StashKey()
 KEEPER: pytest.StashKey[Keeper] = pytest.StashKey()
@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     named = any(getattr(option, f"mf_{key}", None) for key in ("model", "golden", "candidate", "suites"))
     if named or any(str(arg).startswith("modelformats::") for arg in config.args):
-        from pytest_modelformats import hooks
+        from pytest_modelformats.session import collect as hooks
 
         hooks.choose_tests(config)
 
@@ -48,7 +48,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     """Give the shipped suites short node ids: ``modelformats::parity::…``."""
     if module_path.parent.name != "suites":
         return None
-    from pytest_modelformats import hooks
+    from pytest_modelformats.session import collect as hooks
 
     return hooks.make_suite(module_path, parent)
 
@@ -56,7 +56,7 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give every test that takes a cell one item per planned cell."""
     if "mf_cell" in metafunc.fixturenames:
-        from pytest_modelformats import hooks
+        from pytest_modelformats.session import collect as hooks
 
         hooks.parametrize(metafunc)
 
@@ -65,7 +65,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """Let ``--benchmark-only`` and ``--benchmark-skip`` see the tests that time a cell."""
     for name in ("mf_timing", "mf_throughput"):
         if name in getattr(item, "fixturenames", ()):
-            from pytest_modelformats.benchmark_bridge import advertise
+            from pytest_modelformats.session.pytest_benchmark import advertise
 
             advertise(item, name)
 
@@ -79,7 +79,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if REFUSAL in config.stash:
         raise config.stash[REFUSAL]
     if CAMPAIGN in config.stash:
-        from pytest_modelformats import hooks
+        from pytest_modelformats.session import collect as hooks
 
         hooks.order(config.stash[CAMPAIGN], items)
 
@@ -96,7 +96,7 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Learn under pytest-xdist what was selected: the controller collects nothing itself."""
     config = node.config
     if KEEPER in config.stash or any("[" in i and "@" in i for i in ids[:1000]):
-        from pytest_modelformats import hooks
+        from pytest_modelformats.session import collect as hooks
 
         hooks.selected(config, campaign_of(config), ids)
 
@@ -105,7 +105,7 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """Open the record and start the workers before the first item runs."""
     if CAMPAIGN in session.config.stash and not session.config.option.collectonly:
-        from pytest_modelformats import hooks
+        from pytest_modelformats.session import collect as hooks
 
         hooks.before_loop(session, session.config.stash[CAMPAIGN])
     return (yield)
@@ -119,7 +119,7 @@ def pytest_runtest_makereport(
     report = yield
     callspec = getattr(item, "callspec", None)
     if callspec is not None and "mf_cell" in callspec.params:
-        from pytest_modelformats.conclude import conclude
+        from pytest_modelformats.session.conclude import conclude
 
         campaign = campaign_of(item.config)
         update = campaign.settings.update_expectations
@@ -131,7 +131,7 @@ def pytest_runtest_makereport(
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Close the record, judge the run as a whole and render the reports."""
     if CAMPAIGN in session.config.stash:
-        from pytest_modelformats import hooks
+        from pytest_modelformats.session import collect as hooks
 
         hooks.finish(session, int(exitstatus))
 
@@ -140,7 +140,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Show the matrix and where the report is."""
     if KEEPER in config.stash:
-        from pytest_modelformats import hooks
+        from pytest_modelformats.session import collect as hooks
 
         hooks.summarise(terminalreporter, config.stash[KEEPER])
 
@@ -154,8 +154,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def campaign_of(config: pytest.Config) -> Campaign:
     """The run's campaign, started by the first test that asks for a cell; a wrong setting is a usage error."""
     if CAMPAIGN not in config.stash:
-        from pytest_modelformats.campaign import Campaign
         from pytest_modelformats.errors import ModelFormatsError
+        from pytest_modelformats.session.campaign import Campaign
 
         try:
             campaign = Campaign(config)
@@ -168,7 +168,7 @@ def campaign_of(config: pytest.Config) -> Campaign:
 
 
 def _stage(request: pytest.FixtureRequest, stage: str, planned: PlannedCell, *more: Any) -> Any:
-    from pytest_modelformats import hooks
+    from pytest_modelformats.session import collect as hooks
 
     return hooks.stage(request.node, campaign_of(request.config), stage, planned, *more)
 
@@ -286,7 +286,7 @@ def mf_fuzz(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
 @pytest.fixture
 def mf_timing(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Timing:
     """What was measured of the cell in its worker; the samples also go to pytest-benchmark."""
-    from pytest_modelformats import hooks
+    from pytest_modelformats.session import collect as hooks
 
     timing: Timing = _stage(request, "timing", mf_cell)
     hooks.hand_to_benchmark(request, mf_cell, timing)
@@ -303,7 +303,7 @@ def mf_scenario(request: pytest.FixtureRequest) -> Scenario:
 @pytest.fixture
 def mf_throughput(request: pytest.FixtureRequest, mf_cell: PlannedCell, mf_scenario: Scenario) -> Throughput:
     """What the cell delivers per second in one scenario; the latencies also go to pytest-benchmark."""
-    from pytest_modelformats import hooks
+    from pytest_modelformats.session import collect as hooks
 
     throughput: Throughput = _stage(request, "throughput", mf_cell, mf_scenario)
     hooks.hand_throughput_to_benchmark(request, mf_cell, throughput)
@@ -313,7 +313,7 @@ def mf_throughput(request: pytest.FixtureRequest, mf_cell: PlannedCell, mf_scena
 @pytest.fixture
 def mf_cost(request: pytest.FixtureRequest, mf_cell: PlannedCell, mf_timing: Timing) -> Verdict:
     """The verdict of the measurement against the budgets of the configuration; passed where there are none."""
-    from pytest_modelformats import hooks
+    from pytest_modelformats.session import collect as hooks
 
     return hooks.cost(request.node, campaign_of(request.config), mf_cell, mf_timing)
 
@@ -321,7 +321,7 @@ def mf_cost(request: pytest.FixtureRequest, mf_cell: PlannedCell, mf_timing: Tim
 @pytest.fixture
 def mf_comparison(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Compared:
     """The cell beside its counterpart in the baseline or in another environment, measured now where that can be."""
-    from pytest_modelformats import comparison_items
+    from pytest_modelformats.session import comparing as comparison_items
 
     return comparison_items.comparison(request.node, campaign_of(request.config), mf_cell)
 
@@ -329,7 +329,7 @@ def mf_comparison(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Compa
 @pytest.fixture
 def mf_regression(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
     """The verdict over what changed from the baseline, judged among all cells of the run."""
-    from pytest_modelformats import comparison_items
+    from pytest_modelformats.session import comparing as comparison_items
 
     return comparison_items.regression(request.node, campaign_of(request.config), mf_cell)
 
@@ -339,6 +339,6 @@ def mf_run(
     request: pytest.FixtureRequest, mf_cell: PlannedCell
 ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """A function that runs any inputs (name -> array) through the cell and returns its outputs by name."""
-    from pytest_modelformats import hooks
+    from pytest_modelformats.session import collect as hooks
 
     return hooks.runner(request.node, campaign_of(request.config), mf_cell)

@@ -14,7 +14,7 @@ SAMPLES = [1_234_567, 1_000_001, 3, 999_999_999_999, 17_000_003, 17_000_003, 2_0
 
 CONFTEST = """
 import pytest
-from pytest_modelformats.benchmark_bridge import advertise, hand_over
+from pytest_modelformats.session.pytest_benchmark import advertise, hand_over
 
 SAMPLES = %r
 taken = []

@@ -12,7 +12,6 @@ import pytest
 from click.testing import CliRunner
 from inner_run import two_layers
 
-from pytest_modelformats.campaign import stages_of
 from pytest_modelformats.cli import main as cli
 from pytest_modelformats.cli.cache import why as cache_why
 from pytest_modelformats.convert import chain as convert
@@ -20,6 +19,7 @@ from pytest_modelformats.convert.cache import METADATA, Entry, sha256_of
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.plan import build as plan
 from pytest_modelformats.schema import registry
+from pytest_modelformats.session.campaign import stages_of
 from pytest_modelformats.settings import load as configuration
 from pytest_modelformats.settings import machine
 from pytest_modelformats.source import identify as source

@@ -9,7 +9,7 @@ import sys
 import pytest
 from inner_run import ONE_CELL, PARITY, one_sentence, two_layers
 
-from pytest_modelformats.expectations import complaints, read
+from pytest_modelformats.session.expectations.read import complaints, read
 
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 WRONG = "tiny~wrong-onnx-fp32-onnxruntime@cpu"

@@ -209,7 +209,7 @@ def test_the_toml_of_the_readme_loads(tmp_path):
 def test_the_example_configuration_plans_cells_that_its_globs_match():
     import fnmatch
 
-    from pytest_modelformats import expectations
+    from pytest_modelformats.session.expectations import read as expectations
     from pytest_modelformats.settings import machine
     from pytest_modelformats.source import identify as source
 

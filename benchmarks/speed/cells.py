@@ -34,8 +34,8 @@ class Ready:
 @contextlib.contextmanager
 def ready(folder: Path) -> Iterator[Ready]:
     """Every model is made and converted; the pool is closed afterwards."""
-    from pytest_modelformats.campaign import stages_of
     from pytest_modelformats.plan import build as plan
+    from pytest_modelformats.session.campaign import stages_of
     from pytest_modelformats.settings import load as configuration
     from pytest_modelformats.settings import machine
     from pytest_modelformats.source import identify as source

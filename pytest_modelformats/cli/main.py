@@ -211,8 +211,8 @@ def golden() -> None:
 @evaluating
 def export(model: str, output: Path | None, **chosen: Any) -> None:
     """Evaluate MODEL and write its inputs, truth, noise floors and contract into one file."""
-    from pytest_modelformats.campaign import stages_of
     from pytest_modelformats.cli import golden as golden_export
+    from pytest_modelformats.session.campaign import stages_of
     from pytest_modelformats.settings import load as configuration
     from pytest_modelformats.source.identify import find_sources
     from pytest_modelformats.systems.golden import file as golden_file

@@ -91,7 +91,7 @@ def test_another_variable_that_runtimes_read_runs(twice, monkeypatch):
 
 
 def test_other_versions_run(twice, monkeypatch):
-    from pytest_modelformats import reuse
+    from pytest_modelformats.session import reuse
 
     versions = [*reuse._distributions(), "onnxruntime==99"]
     _, second = twice(lambda: monkeypatch.setattr(reuse, "_distributions", lambda: versions), inprocess=True)
@@ -99,7 +99,7 @@ def test_other_versions_run(twice, monkeypatch):
 
 
 def test_a_changed_tool_runs(twice, monkeypatch):
-    from pytest_modelformats import reuse
+    from pytest_modelformats.session import reuse
 
     _, second = twice(lambda: monkeypatch.setattr(reuse, "_code", lambda: {"compare.py": "another"}), inprocess=True)
     assert reused(second) == set()
@@ -172,7 +172,7 @@ def test_a_measurement_is_shown_again_unless_it_was_disturbed(twice):
 
 
 def test_a_disturbed_measurement_is_not_kept(tmp_path):
-    from pytest_modelformats.reuse import Reuse
+    from pytest_modelformats.session.reuse import Reuse
 
     class Elsewhere(Reuse):
         def _path(self, stage, planned):

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.schema import PlannedCell, Precision
+    from pytest_modelformats.session.campaign import Campaign
 
 FAILURES = frozenset({Outcome.FAILED, Outcome.FALLBACK})
 ERRORS = (ConvertError, RunError, WorkerCrashed, WorkerTimeout, OutOfMemory)

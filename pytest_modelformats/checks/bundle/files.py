@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.checks.bundle.case import Case, Submodel
     from pytest_modelformats.schema import PlannedCell
+    from pytest_modelformats.session.campaign import Campaign
 
 # A ResNet-50 in fp32 is 102 MB; above this, an artifact stays where it is and the README says where.
 COPIED_BYTES = 200_000_000

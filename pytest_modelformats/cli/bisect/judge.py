@@ -68,7 +68,7 @@ class Judge:
 
     def declare(self, versions: Sequence[str], beside: Sequence[str] = (), python: str = "") -> None:
         """Every version has an environment, with the requirements ``beside`` in each; none is made yet."""
-        from pytest_modelformats.campaign import stages_of
+        from pytest_modelformats.session.campaign import stages_of
 
         for version in versions:
             name = f"{self._package}-{version}".replace("+", ".").replace("!", ".")

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.expectations import find
+from pytest_modelformats.session.expectations.read import find
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from pytest_modelformats.expectations import Expectation
+    from pytest_modelformats.session.expectations.read import Expectation
 
 LINK = "(issue link: add)"
 _REASON = 140

@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats import expectations
 from pytest_modelformats.compare import tolerances
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.plan import build as plan
 from pytest_modelformats.plan import unmet
 from pytest_modelformats.schema import registry
+from pytest_modelformats.session.expectations import read as expectations
 from pytest_modelformats.settings import load as configuration
 from pytest_modelformats.settings import machine, options
 from pytest_modelformats.source import identify as source
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     import pytest
 
     from pytest_modelformats.checks.cell import Stages
-    from pytest_modelformats.expectations import Expectation
     from pytest_modelformats.history.baseline.family import Comparisons
     from pytest_modelformats.history.baseline.named import Baseline
     from pytest_modelformats.record.index import Recorded
-    from pytest_modelformats.reuse import Reuse
     from pytest_modelformats.schema import PlannedCell, Source
+    from pytest_modelformats.session.expectations.read import Expectation
+    from pytest_modelformats.session.reuse import Reuse
     from pytest_modelformats.settings.options import Settings
 
 # Starting more workers ahead than this would cost more memory than the waiting saves.
@@ -101,7 +101,7 @@ class Campaign:
     @cached_property
     def reuse(self) -> Reuse:
         """What passed in earlier runs."""
-        from pytest_modelformats.reuse import Reuse
+        from pytest_modelformats.session.reuse import Reuse
 
         return Reuse(self.settings, self.stages.models, self.stages.cells.environments)
 
@@ -169,7 +169,7 @@ class Campaign:
 
     def check_tolerance_globs(self) -> None:
         """Every cell-glob of a tolerance or budget matches a cell that could be planned; raises ConfigurationError."""
-        from pytest_modelformats.completeness import narrowed_by
+        from pytest_modelformats.session.completeness import narrowed_by
 
         def everything(settings: Settings) -> tuple[PlannedCell, ...]:
             return plan.build_plan(settings, self.sources, source.find_candidates(settings), machine.machine()).cells

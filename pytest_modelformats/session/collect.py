@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats import comparison_items
 from pytest_modelformats.checks.throughput import Throughput
 from pytest_modelformats.compare.next_step import advised
-from pytest_modelformats.completeness import partial_because
-from pytest_modelformats.conclude import end_stage, fail_required, note_of
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError, NotMeasured, RunError
-from pytest_modelformats.expectations import complaints
-from pytest_modelformats.judging import Watch, refuse_update, update_files
 from pytest_modelformats.measure.budget import within
 from pytest_modelformats.plan import unmet
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
 from pytest_modelformats.record import write as record
-from pytest_modelformats.reproduction import adopt, keep_bundle
 from pytest_modelformats.schema import Outcome, Timing, Verdict, registry
 from pytest_modelformats.schema.redact import redacted
+from pytest_modelformats.session import comparing as comparison_items
+from pytest_modelformats.session.bundles import adopt, keep_bundle
+from pytest_modelformats.session.completeness import partial_because
+from pytest_modelformats.session.conclude import end_stage, fail_required, note_of
+from pytest_modelformats.session.expectations.read import complaints
+from pytest_modelformats.session.expectations.watch import Watch, refuse_update, update_files
 from pytest_modelformats.settings import machine
 from pytest_modelformats.settings.options import given
 from pytest_modelformats.source.shipped import comparing_suites, default_suites, shipped, suites
@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.checks.bundle.case import Submodel
-    from pytest_modelformats.conclude import Note
     from pytest_modelformats.record.read import Run
-    from pytest_modelformats.reuse import Kept
     from pytest_modelformats.schema import PlannedCell
+    from pytest_modelformats.session.campaign import Campaign
+    from pytest_modelformats.session.conclude import Note
+    from pytest_modelformats.session.reuse import Kept
 
 PREFIX = "modelformats"
 _WITH_REFERENCE = frozenset({"reference", "parity"})
@@ -445,7 +445,7 @@ def cost(item: pytest.Item, campaign: Campaign, planned: PlannedCell, timing: Ti
 
 def hand_to_benchmark(request: pytest.FixtureRequest, planned: PlannedCell, timing: Timing) -> None:
     """Show the samples in pytest-benchmark's own table, where that plugin is active."""
-    from pytest_modelformats.benchmark_bridge import hand_over
+    from pytest_modelformats.session.pytest_benchmark import hand_over
 
     group = f"{planned.cell.model} batch {timing.batch}"
     extra = {"cell": planned.cell.id, "threads": timing.threads, "size_bytes": timing.size_bytes}
@@ -454,7 +454,7 @@ def hand_to_benchmark(request: pytest.FixtureRequest, planned: PlannedCell, timi
 
 def hand_throughput_to_benchmark(request: pytest.FixtureRequest, planned: PlannedCell, throughput: Throughput) -> None:
     """Show the latencies of a scenario in pytest-benchmark's own table; one that is unclear ends as inconclusive."""
-    from pytest_modelformats.benchmark_bridge import hand_over
+    from pytest_modelformats.session.pytest_benchmark import hand_over
 
     for figure in throughput.measured[:1]:
         several = f" concurrency {figure.concurrency}" if figure.concurrency > 1 else ""

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats import expectations
-from pytest_modelformats.completeness import narrowed_by, partial_because
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.expectation_update import Judged, matches_no_cell, revise, write
 from pytest_modelformats.schema import SKIPPED_OUTCOMES, Outcome
+from pytest_modelformats.session.completeness import narrowed_by, partial_because
+from pytest_modelformats.session.expectations import read as expectations
+from pytest_modelformats.session.expectations.update import Judged, matches_no_cell, revise, write
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.session.campaign import Campaign
 
 
 @dataclass(slots=True)

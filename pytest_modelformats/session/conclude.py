@@ -9,16 +9,16 @@ import pytest
 
 from pytest_modelformats.compare.next_step import with_step
 from pytest_modelformats.errors import ModelFormatsError
-from pytest_modelformats.expectations import find
 from pytest_modelformats.record import write as record
 from pytest_modelformats.schema import SKIPPED_OUTCOMES, FailureKind, Outcome
 from pytest_modelformats.schema.plain import plain
+from pytest_modelformats.session.expectations.read import find
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_modelformats.expectations import Expectation
     from pytest_modelformats.schema import PlannedCell, Verdict
+    from pytest_modelformats.session.expectations.read import Expectation
 
 
 @dataclass(slots=True)

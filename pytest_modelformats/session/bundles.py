@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats.conclude import check_name, note_of
-from pytest_modelformats.expectations import find
 from pytest_modelformats.plugin import KEEPER
+from pytest_modelformats.session.conclude import check_name, note_of
+from pytest_modelformats.session.expectations.read import find
 
 if TYPE_CHECKING:
-    from pytest_modelformats.campaign import Campaign
     from pytest_modelformats.checks.bundle.case import Submodel
     from pytest_modelformats.errors import ModelFormatsError
     from pytest_modelformats.schema import PlannedCell, Verdict
+    from pytest_modelformats.session.campaign import Campaign
 
 FOLDER = "bundles"
 BUNDLED = pytest.StashKey[set[str]]()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from pytest_modelformats.campaign import Campaign
+    from pytest_modelformats.session.campaign import Campaign
 
 # pytest's own ways to leave tests out, by the attribute of ``config.option``. The first ones leave them out
 # as files, before they are collected; of the others pytest tells, but not to the controller of pytest-xdist.

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_modelformats.checks import provenance
-from pytest_modelformats.completeness import narrowed_by
-from pytest_modelformats.conclude import end_stage, note_of
 from pytest_modelformats.errors import ModelFormatsError, NotMeasured
 from pytest_modelformats.history.baseline import changes
 from pytest_modelformats.history.baseline import named as baseline
 from pytest_modelformats.plugin import KEEPER
 from pytest_modelformats.schema import Outcome
 from pytest_modelformats.schema.plain import plain
+from pytest_modelformats.session.completeness import narrowed_by
+from pytest_modelformats.session.conclude import end_stage, note_of
 from pytest_modelformats.source.shipped import comparing_suites
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from pytest_modelformats.campaign import Campaign
-    from pytest_modelformats.conclude import Note
     from pytest_modelformats.history.baseline.family import Compared
     from pytest_modelformats.schema import PlannedCell, Verdict
+    from pytest_modelformats.session.campaign import Campaign
+    from pytest_modelformats.session.conclude import Note
 
 _COMPARING = ("mf_comparison", "mf_regression")
 _XDIST = "under pytest-xdist the neighbours would be measured too; run the comparison without -n"
@@ -89,7 +89,7 @@ def noted(campaign: Campaign, planned: PlannedCell, stage: str, result: Any, not
 
 def comparison(item: pytest.Item, campaign: Campaign, planned: PlannedCell) -> Compared:
     """The cell beside its counterpart; the item's line holds what was found."""
-    from pytest_modelformats import hooks
+    from pytest_modelformats.session import collect as hooks
 
     note = note_of(item)
     try:

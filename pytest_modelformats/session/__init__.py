@@ -1,0 +1,1 @@
+"""One run of pytest: collecting, judging, keeping and concluding."""
