@@ -64,7 +64,7 @@ wheel: venv ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation
 
 docs: venv ## write the generated parts of the README and CONTRIBUTING again
-	$(BIN)/python -m pytest_modelformats.documentation --write README.md CONTRIBUTING.md docs/verdict.md
+	$(BIN)/python tools/documentation.py --write README.md CONTRIBUTING.md docs/verdict.md
 
 constraints: venv ## write the versions that are installed into constraints.txt
 	@echo "# Exact versions of everything that 'make venv' installs, by name. Made by: make constraints" > constraints.txt

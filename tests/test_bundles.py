@@ -198,14 +198,14 @@ def test_every_backend_opens_its_artifacts_without_us(run, nets, pytester, witho
 
 
 BREAKS = """
-from pytest_modelformats import bundle
+from pytest_modelformats.checks.bundle import case
 
 
 def keep(*arguments, **options):
     raise OSError(28, "No space left on device")
 
 
-bundle.keep = keep
+case.keep = keep
 """
 
 
@@ -223,11 +223,11 @@ def test_an_error_in_writing_a_bundle_leaves_the_outcome_as_it_is(run, tiny, pyt
 SUBMODEL = """
 from pathlib import Path
 
-from pytest_modelformats import hooks
+from pytest_modelformats.session import collect
 from pytest_modelformats.checks.bundle.case import Submodel
 
 part = Submodel(Path("part.onnx"), (("x", Path("x.npy")),), (("y", Path("y.npy")),), "The second Gemm is wrong.")
-hooks._located = lambda *_: part
+collect._located = lambda *_: part
 """
 
 
@@ -293,7 +293,9 @@ def test_an_artifact_that_is_elsewhere_is_asked_for(failed, tiny, thin_onnxrunti
 
 
 def test_a_large_artifact_stays_where_it_is_and_the_readme_says_where(run, tiny, pytester, monkeypatch):
-    (pytester.path / "small.py").write_text("from pytest_modelformats import bundle_files as b\nb.COPIED_BYTES = 10\n")
+    (pytester.path / "small.py").write_text(
+        "from pytest_modelformats.checks.bundle import files as b\nb.COPIED_BYTES = 10\n"
+    )
     two_layers(pytester.path / "wrong.onnx", change=1.0)
     monkeypatch.setenv("PYTHONPATH", str(pytester.path))
     ran = run("--mf-model", tiny, "--mf-candidate", "wrong.onnx", *PARITY, plugins=["small"])

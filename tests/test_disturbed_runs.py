@@ -11,7 +11,7 @@ BACKEND = """
 import itertools
 import time
 
-from pytest_modelformats.backends import onnxruntime
+from pytest_modelformats.systems.onnxruntime import backend as onnxruntime
 from pytest_modelformats.schema import Backend
 
 BACKEND = Backend(

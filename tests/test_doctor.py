@@ -88,9 +88,7 @@ def test_the_machine_is_described_in_plain_values():
 
 
 def test_installed_does_not_import():
-    code = (
-        "from pytest_modelformats import machine; import sys; print(machine.installed('numpy'), 'numpy' in sys.modules)"
-    )
+    code = "from pytest_modelformats.settings import machine; import sys; print(machine.installed('numpy'), 'numpy' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert printed == ["True", "False"]
 

@@ -275,13 +275,13 @@ def test_stressed_inputs_are_judged_too_whatever_the_seed(run, tiny, shelf, pyte
 SMALL = """
 from dataclasses import replace
 
-from pytest_modelformats import golden_export
+from pytest_modelformats.cli import golden
 from pytest_modelformats.cli.main import main
 from pytest_modelformats.run.models import Models
 
 described = Models.description
 Models.description = lambda self, model: replace(described(self, model), classifier=False)
-golden_export.KEPT_ELEMENTS, golden_export.FEWEST_PER_ROW = {kept}, 1
+golden.KEPT_ELEMENTS, golden.FEWEST_PER_ROW = {kept}, 1
 main()
 """
 

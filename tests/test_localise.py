@@ -42,7 +42,7 @@ for name in sys.argv[2:]:
         )
 """
 PLUGIN = """
-from pytest_modelformats import registry
+from pytest_modelformats.schema import registry
 registry.CONVERTERS["onnx_from_pytorch"] = "miniatures.onnx_converters:WRONG_DEFAULT"
 """
 ENTRY_POINTS = """[modelformats.backends]
@@ -473,7 +473,7 @@ if sys.argv[1] == "inference":
     onnxruntime.InferenceSession("right.onnx", options).run(None, {"x": numpy.load("x.npy")})
 else:
     import onnx.reference
-    from pytest_modelformats.formats import onnx_localise
+    from pytest_modelformats.systems.onnx.localise import requests as onnx_localise
     idle = kilobytes("VmRSS")
     found = onnx_localise.compare(
         reference="right.onnx", artifact="wrong.onnx", feed=feed, precision="fp32", truths=truths, folder="part",

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from pytest_modelformats import documentation
 from pytest_modelformats.cli import main as cli
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.plan import build as plan
@@ -21,6 +20,7 @@ from pytest_modelformats.report import html, markdown, terminal
 from pytest_modelformats.schema import FailureKind, Outcome
 from pytest_modelformats.settings import load as configuration
 from pytest_modelformats.settings import options
+from tools import documentation
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")
@@ -82,7 +82,7 @@ class Parser:
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_generated_blocks_are_what_the_code_says(name):
     text = documentation.rewrite(TEXTS[name], ROOT)
-    assert text == TEXTS[name], f"run: python -m pytest_modelformats.documentation --write {name}"
+    assert text == TEXTS[name], f"run: python tools/documentation.py --write {name}"
 
 
 @pytest.mark.parametrize("block", documentation.blocks(ROOT))

@@ -11,11 +11,11 @@ from pytest_modelformats.compare.floating import Tolerance
 from pytest_modelformats.compare.next_step import STEPS, advised, with_step
 from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.compare.verdict import judge, with_accuracy
-from pytest_modelformats.documentation import rewrite
 from pytest_modelformats.measure.budget import within
 from pytest_modelformats.record.nouns import FAILURES
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Timing, Verdict
 from pytest_modelformats.settings.options import Budget
+from tools.documentation import rewrite
 
 NOISE = {p: [Noise(rms, 4 * rms, rms)] for p, rms in {"fp32": 1e-6, "fp16": 1e-3, "bf16": 8e-3}.items()}
 SIGNS = np.where(np.arange(1000).reshape(50, 20) % 2, 1, -1)

@@ -20,7 +20,7 @@ def main(job: dict[str, Any]) -> None:
     """Run benchmark_app until standard input ends."""
     # Before anything of the runtime has started a thread, so that all of them inherit it.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
-    # It reports its use to Intel, from a thread that forks beside the samples (as in workers/bootstrap.py).
+    # It reports its use to Intel, from a thread that forks beside the samples (as in run/workers/bootstrap.py).
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what it says goes where its errors go

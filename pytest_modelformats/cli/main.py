@@ -255,7 +255,7 @@ def show(file: Path) -> None:
     click.echo("\n".join(golden_export.told(golden_file.read(file))))
 
 
-# Every further command is a file of its own in commands/, and a line here.
+# Every further command is a file or folder of its own beside this one, and a line here.
 FURTHER: tuple[click.Command, ...] = (
     selftest,
     env.env,

@@ -26,7 +26,7 @@ EVALUATE = (
 MEASURE = (
     "pytest_modelformats.measure.sampling",
     "pytest_modelformats.measure.conditions",
-    "pytest_modelformats.workers",
+    "pytest_modelformats.run.workers",
 )
 # What no interpreter but pytest's own needs.
 NOT_SHIPPED = ("pytest_modelformats.report",)

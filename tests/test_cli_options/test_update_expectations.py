@@ -139,10 +139,10 @@ def test_a_run_that_stops_at_a_limit_changes_nothing(update, pytester):
 def test_a_failure_of_the_tool_itself_changes_nothing(update, pytester):
     before = f"{GOOD}  parity  # long fixed\n"
     (pytester.path / "breaker.py").write_text(
-        "from pytest_modelformats import stages\n"
+        "from pytest_modelformats.checks import cell\n"
         "def broken(self, planned):\n"
         "    raise ZeroDivisionError('a bug of ours')\n"
-        "stages.Stages.determinism = broken\n"
+        "cell.Stages.determinism = broken\n"
     )
     ran, text = update(before, plugins=("breaker",))
     assert ran.status == 1, ran.text

@@ -127,13 +127,13 @@ def test_a_users_check_with_parameters_keeps_its_worst_outcome(kept, run_of):
 APPEND = """
 import sys
 from pathlib import Path
-from pytest_modelformats import history, history_append, history_rows
-from pytest_modelformats.report import lines
+from pytest_modelformats.history.database import append, rows, store
+from pytest_modelformats.record import read
 
 for path in sys.argv[2:]:
-    entry = history_rows.entry_of(lines.read(Path(path)))
-    with history.opened(sys.argv[1], Path(), write=True) as connection:
-        history_append.append(connection, entry)
+    entry = rows.entry_of(read.read(Path(path)))
+    with store.opened(sys.argv[1], Path(), write=True) as connection:
+        append.append(connection, entry)
 """
 
 

@@ -1,4 +1,4 @@
-"""The facts that the documentation states, written from the code: ``python -m pytest_modelformats.documentation``.
+"""The facts that the documentation states, written from the code: ``python tools/documentation.py``.
 
 A document marks where a fact goes: ``<!-- generated: options -->`` … ``<!-- end -->``. What
 stands between the two is replaced. The tests hold that every committed document is up to date.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
+from pytest_modelformats.schema import package
 from pytest_modelformats.settings.options import OPTIONS
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def _either(options: Sequence[str]) -> str:
 def fixtures_table() -> str:
     """The fixtures that a test of the user's own may take."""
     lines = ["| fixture | what a test gets |", "|---|---|"]
-    found = _functions(Path(__file__).with_name("plugin.py"))
+    found = _functions(package.folder() / "plugin.py")
     lines += [f"| `{name}` | {_text(law)} |" for name, law in found if name.startswith("mf_")]
     return "\n".join(lines) + "\n"
 
@@ -167,7 +168,7 @@ def rewrite(text: str, root: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Rewrite the documents, or with ``--check`` only say which are out of date (status 1)."""
-    parser = argparse.ArgumentParser(prog="python -m pytest_modelformats.documentation", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python tools/documentation.py", description=main.__doc__)
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--write", nargs="+", type=Path, metavar="FILE", help="rewrite the generated blocks of FILE")
     action.add_argument("--check", nargs="+", type=Path, metavar="FILE", help="fail where FILE is out of date")
@@ -184,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stale.append(str(path))
     if stale:
         names = " ".join(stale)
-        sys.stderr.write(f"out of date: {names}; run python -m pytest_modelformats.documentation --write {names}\n")
+        sys.stderr.write(f"out of date: {names}; run python tools/documentation.py --write {names}\n")
     return bool(stale)
 
 
