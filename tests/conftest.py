@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from dummy_index import write_index
 from inner_run import ended, one_sentence, two_layers
+from places import ROOT
 
 import pytest_modelformats
 
@@ -99,7 +100,7 @@ def offline(index, monkeypatch):
 @pytest.fixture(scope="session")
 def digits(shelf):
     """The weights of the digits model, trained by its recipe's own command."""
-    recipe = Path(__file__).resolve().parent.parent / "fixtures" / "models" / "digits_cnn.py"
+    recipe = ROOT / "fixtures" / "models" / "digits_cnn.py"
     subprocess.run([sys.executable, str(recipe), str(shelf / "digits_cnn.pth")], check=True, capture_output=True)
     return shelf / "digits_cnn.pth"
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 
 from pytest_modelformats.schema import TensorSpec
 
-FIXTURES = Path(__file__).parent.parent / "fixtures"
+FIXTURES = ROOT / "fixtures"
 
 
 def load(relative):

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT
 
-ROOT = Path(__file__).parent.parent
 # The modules that pytest needs of ours: the hooks, and the table of options with its errors.
 OURS = {
     "pytest_modelformats",

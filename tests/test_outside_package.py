@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 from inner_run import two_layers
+from places import ROOT
 
 from pytest_modelformats.source.shipped import COMPARING, OPT_IN, ORDER
 
-EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "outside_backend"
+EXAMPLE = ROOT / "examples" / "outside_backend"
 CELLS = {"tiny-onnx-fp32-onnx-reference@cpu", "tiny-onnx-fp32-onnxruntime@cpu"}
 
 pytestmark = pytest.mark.slow

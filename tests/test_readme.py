@@ -8,9 +8,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from pytest_modelformats.cli import main as cli
 from pytest_modelformats.errors import ConfigurationError
@@ -22,7 +22,6 @@ from pytest_modelformats.settings import load as configuration
 from pytest_modelformats.settings import options
 from tools import documentation
 
-ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")
 EXAMPLE = ROOT / "reports" / "example"
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}

@@ -7,12 +7,10 @@ import subprocess
 import sys
 import venv
 import zipfile
-from pathlib import Path
 
 import pytest
 from inner_run import PARITY
-
-ROOT = Path(__file__).parent.parent
+from places import ROOT
 
 pytestmark = pytest.mark.slow
 

@@ -10,7 +10,7 @@ Constants and where they come from
 ``PRECISIONS[p].limit`` is k(p). fp32: 4, because over 240 faithful fp32 cells (60 random
 networks × four runtimes) r had median 1.15, 95th percentile 1.9 and maximum 3.34. fp16 and
 bf16: 2, because over 120 faithful cells r was 0.11 to 0.92 (runtimes keep wider
-accumulators than the reference). Over the 360 faithful cells of ``tests/test_false_alarms.py``
+accumulators than the reference). Over the 360 faithful cells of ``tests/compare/test_false_alarms.py``
 (45 networks of nine families × eight lanes) the maximum of r was 2.52 at fp32, 0.94 at fp16,
 1.62 at bf16 and 1.31 with fp16 weights. The faults to be found give 7 to 5·10⁴. Over the 440
 faithful fp32 cells of docs/detection-power.md 99.5 % of r lay below 3.4, and two cells of one
@@ -23,7 +23,7 @@ with fp16 weights; the limits are about twice that.
 
 tf32: k is 4 and the point limit 6, as for fp32, whose sums it has. Over 18 random networks, a
 text encoder and ResNet-50, other implementations of the same rounding of operands
-(``tests/test_noise_methods.py``) lay at r 0.98 to 1.05 and point ratio 0.87 to 1.30. NVIDIA's units
+(``tests/compare/test_noise_methods.py``) lay at r 0.98 to 1.05 and point ratio 0.87 to 1.30. NVIDIA's units
 round: on an H100 the five tf32 lanes of a small CNN lay at 0.56, and each was named tf32
 (``reports/verified``). Operands that are cut off instead, as AMD's gfx942
 (ROCm/rocm-libraries pull request 9176) and Triton's dot (triton-lang/triton issue 4574) do, gave r

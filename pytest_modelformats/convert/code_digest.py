@@ -9,9 +9,9 @@ from pathlib import Path
 
 from pytest_modelformats.convert.cache import key_of, sha256_of
 
-# Each entry is a module, or a package for all that lies in it; one that does not exist raises. Together they name
-# every file of the core (tests/test_own_code.py). A system's files are in no list: they count through the imports of
-# its declared modules, so that a new system needs no line here.
+# Each entry is a module, or a package for all that lies in it; one that does not exist raises.
+# tests/convert/test_code_digest.py has every other file of the core. A system's files are in no list: they count
+# through the imports of its declared modules, so that a new system needs no line here.
 #
 # Words and errors: every module imports them, and nothing is made by them.
 WORDS = ("pytest_modelformats.schema.contract", "pytest_modelformats.errors", "pytest_modelformats.schema")

@@ -12,7 +12,7 @@ gathered in *pairs* of processes, both fresh.
 - Between pairs: one process of a pair may be faster for as long as it lives (memory layout, address randomisation).
   Few pairs say little of how much, so what they say is moderated by a prior: Smyth (2004).
 
-Coverage of the 95 % interval, of 300 synthetic comparisons each (``tests/test_ratio.py`` repeats a part of them), with
+Coverage of the 95 % interval, of 300 synthetic comparisons each (its tests repeat a part of them), with
 noise between rounds that is normal, heavy-tailed (Student's t, 3 degrees of freedom), bimodal, or spoilt by half in one
 round of ten: 93 to 99 % for one pair of 6 to 28 rounds; 94 to 100 % over one, two and four pairs whose processes differ
 as expected (0.57 %). Where they differ by 1.3 % it falls to 73 to 99 %: therefore a difference must also recur, pair by

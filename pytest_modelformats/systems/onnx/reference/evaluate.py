@@ -6,7 +6,7 @@ the fp32 run, fp32's noise is estimated by perturbing (design, section 5), and t
 that of ONNX Runtime with rounding nodes in the graph.
 
 Noise by each method over that of PyTorch, on 36 random networks of nine families and a text
-encoder: lowest, median, highest (``tests/test_noise_methods.py`` prints and holds them).
+encoder: lowest, median, highest (``tests/compare/test_noise_methods.py`` prints and holds them).
 
 =========  ================  ==================  ================
 precision  onnx.reference    rounding in graph   perturbed
