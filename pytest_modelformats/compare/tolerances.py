@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from pytest_modelformats.compare import floating
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.schema import PRECISIONS, registry
+from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.schema.names import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -45,7 +46,7 @@ def check_outputs(settings: Settings, cell: str, outputs: Sequence[str], others:
                 if not _matching(pattern, outputs) and not _matching(pattern, others()):
                     raise ConfigurationError(
                         f"{_place(settings, tolerance.glob)}: '{pattern}' is no output of the model of {cell}"
-                        f"{registry.suggest(pattern, outputs)}"
+                        f"{suggest(pattern, outputs)}"
                     )
 
 
@@ -78,7 +79,7 @@ def check_globs(
             or ("+" in glob and ("--mf-env" in narrowed or not settings.environments))
         )
         if not elsewhere and not fnmatch.filter(found, glob):
-            near = registry.suggest(glob, found)
+            near = suggest(glob, found)
             hint = near if "did you mean" in near else "; 'modelformats plan MODEL' shows their ids"
             raise ConfigurationError(f"{_place(settings, glob, table)} matches no cell that can be planned{hint}")
 

@@ -18,12 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from pytest_modelformats.convert.cache import Cache
-    from pytest_modelformats.run.models import Models
     from pytest_modelformats.schema import Converter, Description, PlannedCell, Source
-    from pytest_modelformats.settings.options import Settings
-
-# Every converter lives in the worker of this name: what is timed never shares a process with it.
-RUNTIME = "convert"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +69,6 @@ class KeyedStep:
         """The step itself: converter, version, code, precision, options and libraries."""
         last: Mapping[str, Any] = self.parts["steps"][-1]
         return last
-
-
-def origin_of(models: Models, settings: Settings, model: str, example: Mapping[str, str]) -> Origin:
-    """What the chains of a model start from; ``example`` names the files of a feed, and is in no key."""
-    source = models.source(model)
-    options = {"opset": settings.opset, "dynamic": not settings.static}
-    return Origin(source, models.description(model), source.sha256, example, options)
 
 
 def keyed_steps(planned: PlannedCell, origin: Origin) -> tuple[KeyedStep, ...]:

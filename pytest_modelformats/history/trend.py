@@ -11,8 +11,8 @@ from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.history import steps
 from pytest_modelformats.history.database.rows import OUTCOME, Versions, decoded
 from pytest_modelformats.history.database.tables import tables
+from pytest_modelformats.schema.names import suggest
 from pytest_modelformats.schema.numbers import plural
-from pytest_modelformats.schema.registry import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.plan.graph import Path, artifacts
 from pytest_modelformats.schema import PRECISIONS, Backend, Cell, Decision, Outcome, Plan, PlannedCell, registry
+from pytest_modelformats.schema.names import suggest
 from pytest_modelformats.settings import environments
 from pytest_modelformats.settings.machine import installed
 
@@ -71,7 +72,7 @@ def selected(cells: Sequence[PlannedCell], globs: Sequence[str]) -> tuple[Planne
     for glob in globs:
         found = {glob} if glob in ids else set(fnmatch.filter(ids, glob))
         if not found:
-            near = registry.suggest(glob, ids)
+            near = suggest(glob, ids)
             hint = near if "did you mean" in near else "; 'modelformats plan MODEL' shows their ids"
             msg = f"--mf-cells: '{glob}' matches none of the {len(ids)} planned cells{hint}"
             raise ConfigurationError(msg)
@@ -116,7 +117,7 @@ def _check_names(settings: Settings) -> None:
     ):
         for name in names:
             if name not in known:
-                msg = f"unknown {kind} '{name}'{registry.suggest(name, known)}"
+                msg = f"unknown {kind} '{name}'{suggest(name, known)}"
                 raise ConfigurationError(msg)
     environments.check_met(settings.environments, tuple(backends.values()))
 

@@ -96,7 +96,7 @@ def require_complaints(settings: Settings, cells: Sequence[PlannedCell], said: C
 
     A command line that narrows may leave out what the configuration file requires, and not what it requires itself.
     """
-    from pytest_modelformats.session.completeness import NARROWS
+    from pytest_modelformats.settings.options import NARROWS
 
     narrowing = [f"--mf-{key.replace('_', '-')}" for key in said if key in NARROWS and key not in {"model", "env"}]
     if narrowing and "require" not in said:

@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_modelformats.convert.chain import RUNTIME, Artifact, convert, origin_of
+from pytest_modelformats.convert.chain import Artifact, convert
 from pytest_modelformats.errors import (
     MissingDependency,
     ModelFormatsError,
@@ -20,8 +20,9 @@ from pytest_modelformats.errors import (
     WorkerTimeout,
 )
 from pytest_modelformats.run.environments.made import Environments
+from pytest_modelformats.run.models import origin_of
 from pytest_modelformats.run.once import remember
-from pytest_modelformats.run.workers.asking import read_arrays, write_feed
+from pytest_modelformats.run.workers.asking import RUNTIME, read_arrays, write_feed
 from pytest_modelformats.run.workers.process import WorkerFailure
 from pytest_modelformats.schema import PlannedCell, Source, TensorSpec, registry
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pytest_modelformats.compare import second_look
 from pytest_modelformats.compare.reference import EVALUATED, Reference, build_reference, reference_of
 from pytest_modelformats.compare.stress import make_stress
-from pytest_modelformats.convert.chain import RUNTIME
+from pytest_modelformats.convert.chain import Origin
 from pytest_modelformats.convert.code_digest import imported_digest
 from pytest_modelformats.errors import ConvertError, ModelFormatsError, RunError, SourceError, Undecidable, Unsupported
 from pytest_modelformats.run.once import remember
-from pytest_modelformats.run.workers.asking import read_arrays, write_feed
+from pytest_modelformats.run.workers.asking import RUNTIME, read_arrays, write_feed
 from pytest_modelformats.schema import Description, Source, TensorSpec, registry
 from pytest_modelformats.settings.machine import versions
 from pytest_modelformats.source.identify import content_hash
@@ -359,3 +359,10 @@ def _fixed(description: Description) -> Description:
         inputs=tuple(fix(s) for s in description.inputs),
         outputs=tuple(replace(s, shape=None) for s in description.outputs),
     )
+
+
+def origin_of(models: Models, settings: Settings, model: str, example: Mapping[str, str]) -> Origin:
+    """What the chains of a model start from; ``example`` names the files of a feed, and is in no key."""
+    source = models.source(model)
+    options = {"opset": settings.opset, "dynamic": not settings.static}
+    return Origin(source, models.description(model), source.sha256, example, options)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.schema.registry import suggest
+from pytest_modelformats.schema.names import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

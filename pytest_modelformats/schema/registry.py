@@ -8,7 +8,6 @@ line here; an outside package registers the same strings through the entry-point
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +16,7 @@ from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema import Backend, Converter, Format
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 FORMATS: dict[str, str] = {
     "pytorch": "pytest_modelformats.systems.torch.pytorch:FORMAT",
@@ -55,8 +54,6 @@ BACKENDS: dict[str, str] = {
     "openvino": "pytest_modelformats.systems.openvino.backend:BACKEND",
 }
 
-# What people call it, where the spelling is nearer to another name.
-_MEANT = {"gpu": "cuda", "nvidia": "cuda"}
 
 _T = TypeVar("_T", Format, Converter, Backend)
 
@@ -65,14 +62,6 @@ def resolve(reference: str) -> Any:
     """Import ``module:attribute`` and return the attribute."""
     module, _, attribute = reference.partition(":")
     return getattr(importlib.import_module(module), attribute)
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` or, without a near match, the list of what is known."""
-    names = sorted(known)
-    meant = _MEANT.get(name.lower(), "")
-    near = [meant] if meant in names else difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(names)}"
 
 
 def _load(kind: str, own: Mapping[str, str], expected: type[_T]) -> dict[str, _T]:

@@ -128,7 +128,7 @@ class Campaign:
 
     def start_ahead(self, cells: Sequence[str]) -> None:
         """Start the workers that a run will need, so that they import beside one another."""
-        from pytest_modelformats.convert.chain import RUNTIME
+        from pytest_modelformats.run.workers.asking import RUNTIME
 
         wanted: dict[tuple[str, str], tuple[str, ...]] = {}
         formats = {s.name: s.format for s in self.sources}

@@ -18,7 +18,8 @@ from pytest_modelformats.measure.budget import within
 from pytest_modelformats.plan import unmet
 from pytest_modelformats.plugin import CAMPAIGN, KEEPER, REFUSAL, campaign_of
 from pytest_modelformats.record import write as record
-from pytest_modelformats.schema import Outcome, Timing, Verdict, registry
+from pytest_modelformats.schema import Outcome, Timing, Verdict
+from pytest_modelformats.schema.names import suggest
 from pytest_modelformats.schema.redact import redacted
 from pytest_modelformats.session import comparing as comparison_items
 from pytest_modelformats.session.bundles import adopt, keep_bundle
@@ -151,7 +152,7 @@ def choose_tests(config: pytest.Config) -> None:
         if str(arg).startswith(f"{PREFIX}::"):
             name, _, rest = str(arg).removeprefix(f"{PREFIX}::").partition("::")
             if name not in known:
-                raise pytest.UsageError(f"there is no suite '{name}'{registry.suggest(name, known)}")
+                raise pytest.UsageError(f"there is no suite '{name}'{suggest(name, known)}")
             config.args[index] = f"{known[name]}::{rest}" if rest else str(known[name])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.plugin import LEFT_OUT
-from pytest_modelformats.settings.options import given
+from pytest_modelformats.settings.options import NARROWS, given
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 # as files, before they are collected; of the others pytest tells, but not to the controller of pytest-xdist.
 _BEFORE_COLLECTION = {"lf": "--lf", "stepwise": "--stepwise"}
 _AFTER_IT = {"keyword": "-k", "markexpr": "-m", "deselect": "--deselect"}
-# What makes another plan than the configuration's own.
-NARROWS = ("model", "candidate", "formats", "precisions", "backends", "devices", "cells", "env", "all_routes", "slow")
 
 
 def partial_because(config: pytest.Config, campaign: Campaign, cells: Sequence[str]) -> str:

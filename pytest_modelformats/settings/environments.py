@@ -10,7 +10,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.schema.registry import suggest
+from pytest_modelformats.schema.names import suggest
 from pytest_modelformats.settings.options import EnvironmentEntry
 from pytest_modelformats.settings.values import Place, check_keys, read_text, read_texts, refusal
 

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import pytest
+
+if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from pytest_modelformats.schema.metrics import Margin
 
 PREFIX = "--mf-"
+# What makes another plan than the configuration's own.
+NARROWS = ("model", "candidate", "formats", "precisions", "backends", "devices", "cells", "env", "all_routes", "slow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -530,7 +535,7 @@ def validate_names(kind: str, names: Iterable[str], known: Iterable[str]) -> Non
 
     Raises: ConfigurationError, with the name that was probably meant.
     """
-    from pytest_modelformats.schema.registry import suggest
+    from pytest_modelformats.schema.names import suggest
 
     known = tuple(known)
     for name in names:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema import PRECISIONS, TensorSpec
 from pytest_modelformats.schema import metrics as margins
+from pytest_modelformats.schema.names import suggest
 from pytest_modelformats.schema.redact import redacted
-from pytest_modelformats.schema.registry import backends, suggest
+from pytest_modelformats.schema.registry import backends
 from pytest_modelformats.settings.options import CandidateEntry, Option
 from pytest_modelformats.settings.references import locate
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConfigurationError, SourceError
 from pytest_modelformats.schema import Source, registry
+from pytest_modelformats.schema.names import suggest
 from pytest_modelformats.settings.references import importable, safe_name, split_reference
 from pytest_modelformats.source.companions import companions
 
@@ -156,9 +157,7 @@ def find_candidates(settings: Settings) -> tuple[Candidate, ...]:
             msg = f"the candidate '{name}' has no model to be judged against; add --mf-model"
             raise ConfigurationError(msg)
         if entry.model and entry.model not in sources:
-            msg = (
-                f"the candidate '{name}' names an unknown model '{entry.model}'{registry.suggest(entry.model, sources)}"
-            )
+            msg = f"the candidate '{name}' names an unknown model '{entry.model}'{suggest(entry.model, sources)}"
             raise ConfigurationError(msg)
         if not entry.model and len(sources) > 1:
             msg = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import SourceError
-from pytest_modelformats.schema.registry import suggest
+from pytest_modelformats.schema.names import suggest
 from pytest_modelformats.source.samples import ANONYMOUS, batch
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConfigurationError, SourceError, Unsupported
 from pytest_modelformats.schema import DTYPES
-from pytest_modelformats.schema.registry import suggest
+from pytest_modelformats.schema.names import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -28,6 +28,7 @@ from pytest_modelformats.checks.bundle import script as bundle_script
 from pytest_modelformats.errors import CacheError
 from pytest_modelformats.run.workers import calls
 from pytest_modelformats.schema import Outcome, registry
+from pytest_modelformats.schema.dtypes import in_dtypes, own_dtypes
 from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.schema.redact import redacted
 from pytest_modelformats.settings import machine
@@ -299,7 +300,7 @@ def _script(planned: PlannedCell, case: Case) -> str:
     functions = _alone(planned, case)
     if functions:
         text = _between(text, *_MARKS[:2], functions)
-    called = (calls.own_dtypes, calls.in_dtypes, calls._laid_out, calls.laid_out, calls.copies)  # noqa: SLF001 - the script is to hold all of them
+    called = (own_dtypes, in_dtypes, calls._laid_out, calls.laid_out, calls.copies)  # noqa: SLF001 - the script is to hold all of them
     return _between(text, *_MARKS[1:], (*called, calls.changed, calls.together))
 
 

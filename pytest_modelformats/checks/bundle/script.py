@@ -55,7 +55,8 @@ def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[
 
 
 # --- how it is called
-from pytest_modelformats.run.workers.calls import changed, copies, in_dtypes, laid_out, own_dtypes, together  # noqa: E402
+from pytest_modelformats.run.workers.calls import changed, copies, laid_out, together  # noqa: E402
+from pytest_modelformats.schema.dtypes import in_dtypes, own_dtypes  # noqa: E402
 
 
 # --- the rest is the same for every runtime

@@ -20,6 +20,7 @@ from pytest_modelformats.errors import (
     WorkerTimeout,
 )
 from pytest_modelformats.schema import Change, Outcome, Verdict, registry
+from pytest_modelformats.schema.names import suggest
 from pytest_modelformats.settings.options import EnvironmentEntry
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Judge:
         plan = build_plan(plain, sources, find_candidates(plain), machine.machine())
         known = {planned.cell.id: planned for planned in plan.cells}
         if cell not in known:
-            raise ConfigurationError(f"there is no cell '{cell}'{registry.suggest(cell, known)}")
+            raise ConfigurationError(f"there is no cell '{cell}'{suggest(cell, known)}")
         self.planned: PlannedCell = known[cell]
         backend = registry.backends()[self.planned.cell.backend]
         if canonicalize_name(package) not in {canonicalize_name(library) for library in backend.libraries}:

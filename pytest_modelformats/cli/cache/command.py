@@ -12,6 +12,7 @@ import click  # noqa: TID253 - a command of modelformats: only its entry point i
 from pytest_modelformats.cli.env import done, loaded, watched
 from pytest_modelformats.cli.options import with_options
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.schema.names import suggest
 from pytest_modelformats.settings.options import OPTIONS
 
 if TYPE_CHECKING:
@@ -77,7 +78,6 @@ def _planned(settings: Settings, sources: Sequence[Source], cell: str) -> Planne
     from dataclasses import replace
 
     from pytest_modelformats.plan.build import build_plan
-    from pytest_modelformats.schema import registry
     from pytest_modelformats.settings import machine
     from pytest_modelformats.source.identify import find_candidates
 
@@ -85,7 +85,7 @@ def _planned(settings: Settings, sources: Sequence[Source], cell: str) -> Planne
     plan = build_plan(everywhere, sources, find_candidates(everywhere), machine.machine())
     known = {planned.cell.id: planned for planned in plan.cells}
     if cell not in known:
-        near = registry.suggest(cell, known)
+        near = suggest(cell, known)
         hint = near if "did you mean" in near else "; 'modelformats plan MODEL' shows the cells"
         raise ConfigurationError(f"there is no cell '{cell}'{hint}")
     return known[cell]
@@ -94,8 +94,7 @@ def _planned(settings: Settings, sources: Sequence[Source], cell: str) -> Planne
 def _explained(settings: Settings, sources: Sequence[Source], planned: PlannedCell, cache: Cache) -> tuple[Found, ...]:
     """What the cache has of the cell's chain; a worker loads the model and says what it is."""
     from pytest_modelformats.cli.cache import why as cache_why
-    from pytest_modelformats.convert.chain import origin_of
-    from pytest_modelformats.run.models import Models
+    from pytest_modelformats.run.models import Models, origin_of
     from pytest_modelformats.run.workers.asking import Asker
     from pytest_modelformats.run.workers.pool import Pool
     from pytest_modelformats.source.identify import find_data

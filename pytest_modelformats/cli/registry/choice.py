@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.cli.registry.artifact import of_cell, stated
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.schema import Outcome, registry
+from pytest_modelformats.schema import Outcome
+from pytest_modelformats.schema.names import suggest
 from pytest_modelformats.schema.numbers import plural
 from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.source.shipped import suites
@@ -111,7 +112,7 @@ def matched(known: Iterable[str], globs: Sequence[str], whose: str) -> list[str]
     for glob in globs:
         found = {glob} if glob in ids else set(fnmatch.filter(ids, glob))
         if not found:
-            near = registry.suggest(glob, ids)
+            near = suggest(glob, ids)
             hint = near if "did you mean" in near else "; 'modelformats report' shows their ids"
             raise ConfigurationError(f"'{glob}' matches none of the {len(ids)} cells that {whose}{hint}")
         hit |= found

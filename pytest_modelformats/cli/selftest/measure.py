@@ -18,6 +18,7 @@ from pytest_modelformats.measure.two_sides.detectable import FOUND, TRIALS, foun
 from pytest_modelformats.run.sides import Opening, pair_of
 from pytest_modelformats.run.workers.asking import write_feed
 from pytest_modelformats.schema import Change, Environment, Source, TensorSpec, registry
+from pytest_modelformats.schema.names import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +81,7 @@ def chosen(backend: str) -> list[str]:
     Raises: ConfigurationError for a name that is none, or a runtime that is not there.
     """
     if backend and backend not in WORKLOADS:
-        msg = f"there is no workload '{backend}' for the self-test{registry.suggest(backend, WORKLOADS)}"
+        msg = f"there is no workload '{backend}' for the self-test{suggest(backend, WORKLOADS)}"
         raise ConfigurationError(msg)
     if backend and find_spec(backend) is None:
         msg = f"{backend} is not installed here; {registry.backends()[backend].install}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.schema.registry import suggest
+from pytest_modelformats.schema.names import suggest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.run.workers.pool import Asked, Pool
 
+# Every converter lives in the worker of this name: what is timed never shares a process with it.
+RUNTIME = "convert"
+
 
 class Asker:
     """Sends requests to the workers of a pool.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats.errors import BY_NAME, ModelFormatsError, OutOfMemory, RunError
 from pytest_modelformats.schema import Source, TensorSpec
 from pytest_modelformats.schema.contract import ConversionJob, Session, SessionJob
+from pytest_modelformats.schema.dtypes import in_dtypes, own_dtypes
 from pytest_modelformats.schema.plain import plain
 
 if TYPE_CHECKING:
@@ -163,7 +164,6 @@ class Server:
         """
         from pytest_modelformats.measure.conditions import give_back, pinned_to_cores
         from pytest_modelformats.measure.sampling import memory
-        from pytest_modelformats.run.workers import calls
 
         if not self._sessions:
             if self._alone:
@@ -191,7 +191,7 @@ class Server:
             load_ns = time.perf_counter_ns() - started
         self._next += 1
         self._sessions[self._next] = session
-        self._dtypes[self._next] = calls.own_dtypes(
+        self._dtypes[self._next] = own_dtypes(
             [(s.name, s.dtype) for s in session_job.inputs],
             [(s.name, s.dtype) for s in session.inputs],
             session_job.precision,
@@ -337,9 +337,7 @@ class Server:
 
     def _fed(self, session: int, feed: Mapping[str, str]) -> dict[str, np.ndarray]:
         """A feed as the session is given it: everything that is run or timed goes through here."""
-        from pytest_modelformats.run.workers import calls
-
-        return calls.in_dtypes(read_feed(feed), self._dtypes[session])
+        return in_dtypes(read_feed(feed), self._dtypes[session])
 
 
 def _import(name: str) -> str:

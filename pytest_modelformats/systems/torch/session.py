@@ -13,7 +13,7 @@ from pytest_modelformats.errors import (
     RunError,
     Unsupported,
 )
-from pytest_modelformats.run.workers.calls import own_dtypes
+from pytest_modelformats.schema.dtypes import own_dtypes
 from pytest_modelformats.systems.torch.loading.programs import first_line
 from pytest_modelformats.systems.torch.reference.calling import arguments, flatten, to_numpy, to_tensor
 

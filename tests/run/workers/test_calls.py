@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_modelformats.run.workers import calls
+from pytest_modelformats.schema.dtypes import in_dtypes, own_dtypes
 
 X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
@@ -27,18 +28,18 @@ WANTED = [("x", "float32"), ("ids", "int64"), ("wide", "float64")]
 @pytest.mark.parametrize(("precision", "own"), [("fp16", "float16"), ("bf16", "bfloat16")])
 def test_the_own_dtype_of_a_narrow_precision_is_fed_where_the_artifact_takes_it(precision, own):
     stated = [("x", own), ("ids", "int64"), ("wide", own)]
-    assert calls.own_dtypes(WANTED, stated, precision) == {"x": own, "wide": own}
-    assert calls.own_dtypes(WANTED, stated[::-1], precision) == {"x": own, "wide": own}
+    assert own_dtypes(WANTED, stated, precision) == {"x": own, "wide": own}
+    assert own_dtypes(WANTED, stated[::-1], precision) == {"x": own, "wide": own}
     unnamed = [("", dtype) for _, dtype in stated]
-    assert calls.own_dtypes(WANTED, unnamed, precision) == {"x": own, "wide": own}
-    assert calls.own_dtypes(WANTED, (), precision) == {}
+    assert own_dtypes(WANTED, unnamed, precision) == {"x": own, "wide": own}
+    assert own_dtypes(WANTED, (), precision) == {}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "fp16-weights", "bf16"])
 def test_a_dtype_that_the_contract_refuses_is_fed_as_it_is(precision):
     stated = [("x", "float16"), ("ids", "int32"), ("wide", "float32")]
-    assert calls.own_dtypes(WANTED, stated, precision) == {}
-    assert calls.own_dtypes([("x", "float16")], stated[:1], "fp16") == {}
+    assert own_dtypes(WANTED, stated, precision) == {}
+    assert own_dtypes([("x", "float16")], stated[:1], "fp16") == {}
 
 
 def test_a_feed_is_rounded_to_the_nearest_of_the_narrower_float():
@@ -48,7 +49,7 @@ def test_a_feed_is_rounded_to_the_nearest_of_the_narrower_float():
     values = np.concatenate([values, np.float32([1e30, -1e30, 1 + 2**-8, 1 + 3 * 2**-8, 0, -0.0, np.inf, np.nan])])
     feed = {"x": values, "ids": np.arange(3)}
     for dtype, kind in (("float16", torch.float16), ("bfloat16", torch.bfloat16)):
-        cast = calls.in_dtypes(feed, {"x": dtype})
+        cast = in_dtypes(feed, {"x": dtype})
         assert cast["x"].dtype.name == {"float16": "float16", "bfloat16": "float32"}[dtype]
         right = torch.from_numpy(values).to(kind).float().numpy()
         assert np.array_equal(cast["x"].astype(np.float32), right, equal_nan=True)
