@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from pytest_modelformats.record.packed_samples import unpack
-from pytest_modelformats.record.read import cell_outcome
+from pytest_modelformats.schema.outcome import cell_outcome
 
 
 @pytest.fixture(scope="module")

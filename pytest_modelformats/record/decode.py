@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import MISSING, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pytest_modelformats.record.nouns import RUN, Check, Latency, Localisation, NoiseFloor, Parity, ThroughputFigure
+from pytest_modelformats.record.nouns import Check, Latency, Localisation, NoiseFloor, Parity, ThroughputFigure
 from pytest_modelformats.record.packed_samples import unpack
 from pytest_modelformats.schema import Change, Comparison, FailureKind, Outcome, OutputParity
+from pytest_modelformats.schema.outcome import RUN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.record.decode import MalformedLineError, decode, decode_check
-from pytest_modelformats.record.nouns import RUN, CellRecord, Check, Header
+from pytest_modelformats.record.nouns import CellRecord, Check, Header
 from pytest_modelformats.schema import SCHEMA_VERSION, Outcome
+from pytest_modelformats.schema.outcome import RUN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.schema import PRECISIONS, Comparison, FailureKind, Outcome, OutputParity
+from pytest_modelformats.schema.outcome import FAILURES, RUN, UNSEEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 INTERRUPTED = "not run (interrupted)"
-RUN = "run"
 
 # RUN, or the outcome of a cell that the plan does not run.
 Decision = str
@@ -20,16 +20,7 @@ Decision = str
 # What a record stores packed (record/packed_samples.py).
 SamplesNs = tuple[float, ...]
 
-FAILURES = (
-    Outcome.CRASHED,
-    Outcome.OUT_OF_MEMORY,
-    Outcome.TIMEOUT,
-    Outcome.CONVERT_ERROR,
-    Outcome.FAILED,
-    Outcome.FALLBACK,
-)
 REMARKS = (Outcome.INCONCLUSIVE, Outcome.EXPECTED_FAILURE)
-UNSEEN = (Outcome.MISSING_DEPENDENCY, Outcome.NO_DEVICE, Outcome.UNSUPPORTED)
 
 
 @dataclass(frozen=True, slots=True)

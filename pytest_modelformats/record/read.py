@@ -13,45 +13,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.record.decode import MalformedLineError, decode, decode_check
-from pytest_modelformats.record.nouns import (
-    FAILURES,
-    INTERRUPTED,
-    REMARKS,
-    RUN,
-    UNSEEN,
-    CellRecord,
-    Check,
-    Footer,
-    Header,
-    Model,
-    NotRun,
-)
+from pytest_modelformats.record.nouns import INTERRUPTED, REMARKS, CellRecord, Check, Footer, Header, Model, NotRun
 from pytest_modelformats.schema import SCHEMA_VERSION, Outcome
 from pytest_modelformats.schema.numbers import plural, seconds
+from pytest_modelformats.schema.outcome import FAILURES, RUN, UNSEEN, cell_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 _READING_ORDER = [
     *(o.value for o in (Outcome.PASSED, Outcome.FAILED, *FAILURES, *REMARKS, *UNSEEN, Outcome.NOT_MEASURED)),
     INTERRUPTED,
 ]
-
-
-def cell_outcome(decision: str, outcomes: Iterable[Outcome | str]) -> Outcome:
-    """The one outcome of a cell, from the plan's decision and the outcomes of its checks.
-
-    The worst decides. What a check could not look at (unsupported, not measured) does not
-    take a pass away from what the others saw. A decision other than "run" counts as one
-    more check: a cell that did not run stays so, unless it was required and that failed.
-    """
-    seen = {Outcome(outcome) for outcome in outcomes}
-    if decision != RUN:
-        seen.add(Outcome(decision))
-    unseen = () if Outcome.PASSED in seen else UNSEEN
-    order = (*FAILURES, Outcome.INCONCLUSIVE, *unseen, Outcome.EXPECTED_FAILURE, Outcome.PASSED)
-    return next((outcome for outcome in order if outcome in seen), Outcome.NOT_MEASURED)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.record.nouns import FAILURES, INTERRUPTED, REMARKS
+from pytest_modelformats.record.nouns import INTERRUPTED, REMARKS
 from pytest_modelformats.report import comparisons
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.schema import numbers
+from pytest_modelformats.schema.outcome import FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

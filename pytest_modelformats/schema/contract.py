@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.schema import Description, Format, Source, TensorSpec
+    from pytest_modelformats.schema.model import Description, Source
+    from pytest_modelformats.schema.system import Format
+    from pytest_modelformats.schema.tensor import TensorSpec
 
     Feed = Mapping[str, np.ndarray]
 

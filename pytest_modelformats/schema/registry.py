@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.schema import Backend, Converter, Format
+from pytest_modelformats.schema.system import Backend, Converter, Format
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

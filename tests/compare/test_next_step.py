@@ -12,8 +12,8 @@ from pytest_modelformats.compare.next_step import STEPS, advised, with_step
 from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.compare.verdict import judge, with_accuracy
 from pytest_modelformats.measure.budget import within
-from pytest_modelformats.record.nouns import FAILURES
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Timing, Verdict
+from pytest_modelformats.schema.outcome import FAILURES
 from pytest_modelformats.settings.options import Budget
 from tools.documentation import rewrite
 

@@ -13,6 +13,7 @@ from pytest_modelformats.history.database import rows as history_rows
 from pytest_modelformats.history.database import store as history
 from pytest_modelformats.record import read as lines
 from pytest_modelformats.record import write as record
+from pytest_modelformats.schema.outcome import cell_outcome
 
 from . import servers
 
@@ -118,7 +119,7 @@ def record_of(folder, number=0, body=None, *, footer=True, machine=None, version
     of = {
         cell: [line["outcome"] for line in body if line["kind"] == "check" and line["cell"] == cell] for cell in planned
     }
-    cells = {cell: lines.cell_outcome(planned[cell], of[cell]).value for cell in planned}
+    cells = {cell: cell_outcome(planned[cell], of[cell]).value for cell in planned}
     end = {
         "kind": "footer", "finished": started, "duration_s": 60.0, "complete": True,
         "totals": {o: list(cells.values()).count(o) for o in cells.values()}, "cells": cells,

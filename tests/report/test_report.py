@@ -12,10 +12,11 @@ import jsonschema
 import pytest
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.record.read import cell_outcome, read
+from pytest_modelformats.record.read import read
 from pytest_modelformats.report import html, markdown, terminal
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.schema import PRECISIONS, Cell, Outcome, numbers
+from pytest_modelformats.schema.outcome import cell_outcome
 
 HOSTILE = "<script>alert('x')</script> | `tick` **bold** [l](javascript:x) \x1b[31mred & \"quoted\""
 MODELS = ("resnet50", "encoder")

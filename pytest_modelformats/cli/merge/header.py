@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__
 from pytest_modelformats.record import write as record
-from pytest_modelformats.record.read import cell_outcome
 from pytest_modelformats.schema import SCHEMA_VERSION
+from pytest_modelformats.schema.outcome import cell_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.record.nouns import FAILURES
 from pytest_modelformats.schema import Change, Comparison, FailureKind, Outcome, Verdict, numbers
 from pytest_modelformats.schema.metrics import LEAST_RATIO, METRICS, ONLY_WHEN_ASKED, SMALLEST, Margin, Metric, fraction
+from pytest_modelformats.schema.outcome import FAILURES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,10 +11,11 @@ from pytest_modelformats.history.baseline import changes, stored
 from pytest_modelformats.history.baseline import counterpart as counterparts
 from pytest_modelformats.record.decode import decode
 from pytest_modelformats.record.index import Facts
-from pytest_modelformats.record.nouns import RUN, Latency, Parity
+from pytest_modelformats.record.nouns import Latency, Parity
 from pytest_modelformats.record.write import verdict_data
 from pytest_modelformats.schema import Change, Comparison, Environment, Outcome, PlannedCell, registry
 from pytest_modelformats.schema import metrics as margins
+from pytest_modelformats.schema.outcome import RUN
 from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.settings import machine
 

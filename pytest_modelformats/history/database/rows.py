@@ -10,8 +10,8 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConfigurationError
-from pytest_modelformats.record.read import cell_outcome
 from pytest_modelformats.schema import registry
+from pytest_modelformats.schema.outcome import cell_outcome
 from pytest_modelformats.settings import machine
 
 if TYPE_CHECKING:
