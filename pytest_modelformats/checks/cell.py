@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.convert.chain import Artifact
     from pytest_modelformats.run.workers.pool import Pool
     from pytest_modelformats.schema import Source
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 
 class Stages:

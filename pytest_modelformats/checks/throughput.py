@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from pytest_modelformats.checks.metamorphic import Subject
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 # Where the suite is named and nothing is said.
 BATCHES, CONCURRENCIES = (1, 8), (1, 2)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_modelformats.run.environments.made import Made
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 _CACHE = click.option("--mf-cache", "cache", metavar="DIR", help="The cache folder that holds them.")
 

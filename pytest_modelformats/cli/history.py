@@ -10,7 +10,7 @@ import click  # noqa: TID253 - a command of modelformats: only its entry point i
 from pytest_modelformats.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 # Steps are looked for in no more runs than these; a year of nightly runs.
 _LAST = 365

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.cli.doctor import Diagnosis
     from pytest_modelformats.record.read import Run
     from pytest_modelformats.schema import Plan, Source
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 RECORD = "results.jsonl"
 REPORTS = {"html": ".html", "md": ".md", "terminal": ".txt"}

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
     from pytest_modelformats.schema import PlannedCell
-    from pytest_modelformats.settings.options import Settings, Tolerance
+    from pytest_modelformats.settings.nouns import Settings, Tolerance
 
 
 def for_cell(tolerances: Sequence[Tolerance], cell: str, outputs: Sequence[str]) -> dict[str, floating.Tolerance]:

@@ -17,13 +17,13 @@ import uuid
 import warnings
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import CacheError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
 METADATA = "metadata.json"
 _READ_BYTES = 1 << 20
@@ -38,13 +38,6 @@ class Entry:
     metadata: Mapping[str, Any]
     made: bool
     damaged: str = ""
-
-
-def default_folder() -> Path:
-    """Where artifacts are kept unless ``--mf-cache`` says otherwise."""
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("modelformats", appauthor=False))
 
 
 def key_of(parts: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from pytest_modelformats.schema import Source
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
     from pytest_modelformats.source.identify import Candidate
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
     from pytest_modelformats.schema import Backend, Cell, PlannedCell
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
     from pytest_modelformats.source.identify import Candidate
 
 # The options that leave cells of a candidate out: its format and precision are its own.

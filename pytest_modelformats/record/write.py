@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.compare.reference import Reference
     from pytest_modelformats.schema import Description, PlannedCell, Source, Timing, Verdict
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 TIMED_WHERE_READABLE = (
     *("device_memory_bytes", "device_memory_source", "host_to_device_ns", "compute_ns", "device_to_host_ns"),

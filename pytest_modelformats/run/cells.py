@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.run.models import Models
     from pytest_modelformats.run.workers.asking import Asker
     from pytest_modelformats.run.workers.pool import Asked
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 _T = TypeVar("_T")
 _FATAL = (WorkerCrashed, WorkerTimeout, OutOfMemory)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.convert.cache import Cache
     from pytest_modelformats.run.workers.asking import Asker
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
     from pytest_modelformats.source.samples import Samples
 
 _T = TypeVar("_T")
@@ -233,8 +233,9 @@ class Models:
         return self._per_model("identity", model, load)
 
     def _load_samples(self, model: str) -> Samples:
+        from pytest_modelformats.source.batch_axes import batch
         from pytest_modelformats.source.sample_checks import class_labels
-        from pytest_modelformats.source.samples import Samples, batch, make_samples
+        from pytest_modelformats.source.samples import Samples, make_samples
 
         source, description = self.source(model), self.description(model)
         stored = self._stored(model, "stored_samples")

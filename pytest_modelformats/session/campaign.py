@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.schema import PlannedCell, Source
     from pytest_modelformats.session.expectations.read import Expectation
     from pytest_modelformats.session.reuse import Reuse
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 # Starting more workers ahead than this would cost more memory than the waiting saves.
 _MOST_AHEAD = 6

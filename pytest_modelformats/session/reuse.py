@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.run.environments.made import Environments
     from pytest_modelformats.run.models import Models
     from pytest_modelformats.schema import PlannedCell
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 # The stages whose result is small and says all. Generated inputs are among them: one seed generates the same ones.
 REUSABLE = frozenset(

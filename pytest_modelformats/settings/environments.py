@@ -11,8 +11,8 @@ from packaging.utils import canonicalize_name
 
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema.names import suggest
-from pytest_modelformats.settings.options import EnvironmentEntry
-from pytest_modelformats.settings.values import Place, check_keys, read_text, read_texts, refusal
+from pytest_modelformats.settings.nouns import EnvironmentEntry
+from pytest_modelformats.settings.place import Place, check_keys, read_text, read_texts, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

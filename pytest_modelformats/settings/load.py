@@ -14,19 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.settings import environments
-from pytest_modelformats.settings.options import BY_KEY, Budget, ModelEntry, Settings, Tolerance
+from pytest_modelformats.settings.nouns import Budget, ModelEntry, Settings, Tolerance
+from pytest_modelformats.settings.options import BY_KEY
+from pytest_modelformats.settings.place import Place, check_keys, default_folder, read_text, read_texts, refusal
 from pytest_modelformats.settings.references import locate, safe_name
-from pytest_modelformats.settings.values import (
-    Place,
-    check_keys,
-    read,
-    read_flag,
-    read_number,
-    read_spec,
-    read_text,
-    read_texts,
-    refusal,
-)
+from pytest_modelformats.settings.values import read, read_flag, read_number, read_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -67,7 +59,6 @@ def load(rootdir: Path, cli: Mapping[str, Any]) -> Settings:
     Raises: ConfigurationError, naming the option or the file and key, what was found there,
     and what is expected.
     """
-    from pytest_modelformats.convert import cache
     from pytest_modelformats.settings import machine
 
     found = _find(rootdir, cli.get("config"))
@@ -93,7 +84,7 @@ def load(rootdir: Path, cli: Mapping[str, Any]) -> Settings:
         candidates=chosen.get("candidate", ()),
         environments=environments.selected(found.table, place, chosen),
         memory_bytes=chosen.get("memory") or int(machine.memory_bytes() * _MEMORY_SHARE),
-        cache=chosen.get("cache") or cache.default_folder(),
+        cache=chosen.get("cache") or default_folder(),
         report_dir=chosen.get("report_dir") or rootdir / str(BY_KEY["report_dir"].default),
         tolerances=tuple(_tolerances(found.table, place)),
         budgets=tuple(_budgets(found.table, place)),

@@ -19,7 +19,7 @@ from pytest_modelformats.source.companions import companions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from pytest_modelformats.settings.options import ModelEntry, Settings
+    from pytest_modelformats.settings.nouns import ModelEntry, Settings
 
 HEAD_BYTES = 4096
 _READ_BYTES = 1 << 20

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import SourceError
 from pytest_modelformats.schema.names import suggest
-from pytest_modelformats.source.samples import ANONYMOUS, batch
+from pytest_modelformats.source.batch_axes import ANONYMOUS, batch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

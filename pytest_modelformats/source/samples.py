@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats.errors import ConfigurationError, SourceError, Unsupported
 from pytest_modelformats.schema import DTYPES
 from pytest_modelformats.schema.names import suggest
+from pytest_modelformats.source.batch_axes import ANONYMOUS, batch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,8 +23,6 @@ LABELS = "labels"
 DEFAULT_SIZE = 16
 DEFAULT_IMAGE_SIZE = 64
 _IMAGE_SYMBOLS = frozenset({"h", "w", "height", "width"})
-# What runtimes write for a dimension that may vary and has no name: two of them need not be equal.
-ANONYMOUS = frozenset({"", "?"})
 
 
 @dataclass(frozen=True)
@@ -133,17 +132,6 @@ def check_specs(specs: Sequence[TensorSpec]) -> None:
         what = f"two inputs are called '{twice[0]}'" if twice else "the model states no inputs"
         msg = f"{what}; describe the inputs by --mf-input"
         raise SourceError(msg)
-
-
-def batch(specs: Sequence[TensorSpec]) -> tuple[str, dict[str, tuple[int, ...]]]:
-    """The batch's symbol and the axes that carry it, by input; ("", {}) where the batch is fixed."""
-    first = next((spec.shape[0] for spec in specs if spec.shape), 1)
-    if isinstance(first, int):
-        return "", {}
-    if first in ANONYMOUS:
-        return "?", {spec.name: (0,) for spec in specs if spec.shape and spec.shape[0] in ANONYMOUS}
-    found = {spec.name: tuple(i for i, dim in enumerate(spec.shape or ()) if dim == first) for spec in specs}
-    return first, {name: axes for name, axes in found.items() if axes}
 
 
 def why_fixed(model: str, specs: Sequence[TensorSpec]) -> str:

@@ -9,7 +9,7 @@ from pytest_modelformats.schema import package
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 
 def shipped(name: str) -> Path:

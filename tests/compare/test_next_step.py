@@ -14,7 +14,7 @@ from pytest_modelformats.compare.verdict import judge, with_accuracy
 from pytest_modelformats.measure.budget import within
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Timing, Verdict
 from pytest_modelformats.schema.outcome import FAILURES
-from pytest_modelformats.settings.options import Budget
+from pytest_modelformats.settings.nouns import Budget
 from tools.documentation import rewrite
 
 PAGE = ROOT / "docs" / "verdict.md"

@@ -216,7 +216,7 @@ def test_last_takes_the_newest(kept, run_of):
 
 
 def settings_of(tmp_path, where):
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
     return replace(Settings(tmp_path, tmp_path, tmp_path, 0), history=where)
 

@@ -12,7 +12,7 @@ from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.plan import build as plan
 from pytest_modelformats.plan import graph
 from pytest_modelformats.schema import Converter, Outcome, Source, registry
-from pytest_modelformats.settings.options import Settings
+from pytest_modelformats.settings.nouns import Settings
 from pytest_modelformats.source.identify import Candidate
 
 MACHINE = {"gpu": (), "cpu_flags": ("avx2", "avx512_fp16")}

@@ -10,7 +10,7 @@ from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema import TensorSpec
 from pytest_modelformats.settings import machine
 from pytest_modelformats.settings.load import load
-from pytest_modelformats.settings.options import Budget, Tolerance
+from pytest_modelformats.settings.nouns import Budget, Tolerance
 
 
 @pytest.fixture

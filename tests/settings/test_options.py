@@ -10,6 +10,7 @@ import pytest
 
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.settings import options
+from pytest_modelformats.settings.nouns import Settings
 
 
 class Parser:
@@ -72,7 +73,7 @@ def test_help_says_what_the_option_does_and_its_default(option):
 
 @pytest.mark.parametrize("option", options.OPTIONS, ids=lambda option: option.key)
 def test_defaults_of_the_table_are_those_of_the_settings(option):
-    settings = options.Settings(rootdir=None, cache=None, report_dir=None, memory_bytes=0)
+    settings = Settings(rootdir=None, cache=None, report_dir=None, memory_bytes=0)
     name = f"{option.key}_s" if option.kind == "seconds" else option.key
     if option.default is not None and name != "report_dir" and hasattr(settings, name):
         assert getattr(settings, name) == option.default

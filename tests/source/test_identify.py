@@ -12,7 +12,7 @@ import pytest
 
 from pytest_modelformats.errors import ConfigurationError, SourceError
 from pytest_modelformats.schema import Format, Source, registry
-from pytest_modelformats.settings.options import CandidateEntry, ModelEntry, Settings
+from pytest_modelformats.settings.nouns import CandidateEntry, ModelEntry, Settings
 from pytest_modelformats.settings.references import importable, locate, safe_name, split_reference
 from pytest_modelformats.source.companions import companions, external_locations
 from pytest_modelformats.source.identify import content_hash, find_candidates, find_data, find_sources, identify

@@ -93,7 +93,7 @@ def strategy(
 
 def _symbol(dim: str, axis: int) -> tuple[str, int]:
     """What two dimensions share that must be equal: their name, or for those without one their axis."""
-    from pytest_modelformats.source.samples import ANONYMOUS
+    from pytest_modelformats.source.batch_axes import ANONYMOUS
 
     return ("", axis) if dim in ANONYMOUS else (dim, 0)
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.run.models import Models
     from pytest_modelformats.schema import PlannedCell
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 INSTALL = "pip install 'pytest-modelformats[fuzz]'"
 # Where nobody has asked. On the digits CNN (18 cells) that is 2 to 3 s of a run, most of it the source's own

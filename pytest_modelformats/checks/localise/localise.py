@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.checks.bundle.case import Submodel
     from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.schema import PlannedCell, Verdict
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 # The verdicts that say that numbers are wrong; a changed interface is its own explanation.
 KINDS = frozenset({FailureKind.NUMERIC, FailureKind.NAN, FailureKind.DEGENERATE, FailureKind.PRECISION})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.schema import Verdict
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 # The worker that reads and evaluates graphs: one that hangs or dies takes nothing else with it.
 RUNTIME = "localise"

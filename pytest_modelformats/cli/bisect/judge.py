@@ -21,7 +21,7 @@ from pytest_modelformats.errors import (
 )
 from pytest_modelformats.schema import Change, Outcome, Verdict, registry
 from pytest_modelformats.schema.names import suggest
-from pytest_modelformats.settings.options import EnvironmentEntry
+from pytest_modelformats.settings.nouns import EnvironmentEntry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.run.sides import Opening
     from pytest_modelformats.schema import PlannedCell, Source
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
     Progress = Callable[[str], Callable[[float], None] | None]
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.cli.cache.why import Found
     from pytest_modelformats.convert.cache import Cache, Entry
     from pytest_modelformats.schema import PlannedCell, Source
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 # Beside what decides which cells there are: what the model is and how it is converted, and what a command line of
 # pytest has as well and no key holds.

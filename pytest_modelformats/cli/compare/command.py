@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from pytest_modelformats.cli.compare.two_runs import TwoRuns
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 REGRESSED = 1
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from pytest_modelformats.schema import PlannedCell
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 RUNNERS = {"cpu": "ubuntu-latest", "cuda": "self-hosted,gpu"}
 

@@ -11,7 +11,7 @@ from pytest_modelformats.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from pytest_modelformats.cli.registry.choice import Choice
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 # So many of the cells that were left out are told one by one.
 _TOLD = 10

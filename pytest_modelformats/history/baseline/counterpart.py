@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.record.index import Facts, Recorded
     from pytest_modelformats.run.sides import Opening
     from pytest_modelformats.schema import PlannedCell
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 # What a backend is told by the settings of a run; the same key of the record's header holds it.
 _THREADS, _OPTIMISATION = "threads", "ort_optimization"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.history.baseline.named import Baseline
     from pytest_modelformats.record.index import Recorded
     from pytest_modelformats.run.sides import Opening, Readings
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 # A ratio of two medians needs more than one median, and what is found has to be found again.
 BUDGETS = 5

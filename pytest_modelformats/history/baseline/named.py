@@ -16,7 +16,7 @@ from pytest_modelformats.schema.names import suggest
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
 RECORD = "results.jsonl"
 FOLDER = "baselines"

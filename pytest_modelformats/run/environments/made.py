@@ -18,13 +18,13 @@ from pytest_modelformats.run.environments import store as environment_store
 from pytest_modelformats.run.once import remember
 from pytest_modelformats.schema import Environment
 from pytest_modelformats.settings import environments
-from pytest_modelformats.settings.options import EnvironmentEntry as Declared
+from pytest_modelformats.settings.nouns import EnvironmentEntry as Declared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from pytest_modelformats.settings.options import Settings
+    from pytest_modelformats.settings.nouns import Settings
 
     Progress = Callable[[str], Callable[[float], None] | None]
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from pytest_modelformats.settings.options import EnvironmentEntry, Settings
+    from pytest_modelformats.settings.nouns import EnvironmentEntry, Settings
 
 FOLDER = "environments"
 MARKER = "modelformats.json"

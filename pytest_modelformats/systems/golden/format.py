@@ -169,7 +169,8 @@ def _spec(data: Mapping[str, Any]) -> TensorSpec:
 
 def stored_samples(source: Source) -> Samples:
     """The samples that the bundle was exported with; raises SourceError."""
-    from pytest_modelformats.source.samples import Samples, batch
+    from pytest_modelformats.source.batch_axes import batch
+    from pytest_modelformats.source.samples import Samples
 
     golden = golden_file.read(Path(source.location))
     specs = description_of(golden).inputs

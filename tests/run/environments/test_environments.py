@@ -27,7 +27,7 @@ from pytest_modelformats.run.environments import made as environments
 from pytest_modelformats.run.environments import store as environment_store
 from pytest_modelformats.schema import Cell, Decision, PlannedCell
 from pytest_modelformats.settings import load as configuration
-from pytest_modelformats.settings.options import EnvironmentEntry
+from pytest_modelformats.settings.nouns import EnvironmentEntry
 
 pytestmark = pytest.mark.alone
 
