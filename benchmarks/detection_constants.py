@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from detection_cells import FAULTS, onnx_bytes, random_networks, run_openvino
 
-from pytest_modelformats.compare import reroll
+from pytest_modelformats.compare.effective_precision import correlation, moved
 from pytest_modelformats.systems.torch.reference import numerics
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def measure(seeds: int) -> dict[tuple[str, str], list[float]]:
 
 
 def _one(module: nn.Module, x: np.ndarray, precision: str, seed: int) -> list[tuple[str, float]]:
-    other = reroll.moved({"x": x}, precision)["x"]
+    other = moved({"x": x}, precision)["x"]
     truths = [_outputs(module, inputs, "float64") for inputs in (x, other)]
     noise = _rms(_outputs(module, x, precision) - truths[0])
     values: list[tuple[str, float]] = []
@@ -60,12 +60,12 @@ def _one(module: nn.Module, x: np.ndarray, precision: str, seed: int) -> list[tu
     for lane in natives[0]:
         errors = [natives[i][lane].reshape(truths[i].shape) - truths[i] for i in (0, 1)]
         values.append(("arithmetic: share of the noise", _rms(errors[0]) / noise))
-        values.append(("arithmetic: correlation after moving", reroll.correlation(*errors)))
+        values.append(("arithmetic: correlation after moving", correlation(*errors)))
     with torch.no_grad():
         broken = FAULTS[FAULTY[precision]](copy.deepcopy(module), np.random.default_rng(seed), torch.from_numpy(x))
     errors = [_outputs(broken, inputs, "fp32") - truth for inputs, truth in zip((x, other), truths, strict=True)]
     values.append(("one tensor rounded: share of the noise", _rms(errors[0]) / noise))
-    values.append(("one tensor rounded: correlation after moving", reroll.correlation(*errors)))
+    values.append(("one tensor rounded: correlation after moving", correlation(*errors)))
     return values
 
 

@@ -17,8 +17,6 @@ from pytest_modelformats.compare import (
     between_runs,
     effective_precision,
     interface,
-    own_file,
-    reroll,
     second_look,
     stated_execution,
     tolerances,
@@ -156,7 +154,7 @@ class Stages:
                 classifier=description.classifier,
                 tolerances=self._tolerances(planned),
             )
-            verdict = own_file.finer_is_faithful(planned, self._examined(planned, verdict))
+            verdict = effective_precision.finer_is_faithful(planned, self._examined(planned, verdict))
             verdict = self._looked_at(planned, verdict)
             verdict = self._stressed(planned, verdict)
             verdict = replace(verdict, statement=dict(self.cells.session(planned).statement))
@@ -268,7 +266,7 @@ class Stages:
         """A fallback to a coarser precision, examined: an error that moved inputs do not change is a fault."""
         asked = PRECISIONS[planned.cell.precision]
         model, noise = planned.cell.model, self.models.reference(planned.cell.model).noise
-        if not reroll.suspects(verdict, asked):
+        if not effective_precision.suspects(verdict, asked):
             return verdict
         feed = self.models.rows(model, 0, max(between_runs.BATCHES))
         truth = self.models.evaluated(model, "few", feed, "float64")
@@ -280,23 +278,23 @@ class Stages:
                     self.models.evaluated(model, "few", feed, precision), truth
                 )
             verdict = effective_precision.named(verdict, error, rounded, noise, asked)
-        ran = reroll.suspects(verdict, asked)
+        ran = effective_precision.suspects(verdict, asked)
         if not any(spec.is_float for spec in self.models.description(model).inputs):
             if ran not in rounded:
                 try:
                     rounded[ran] = effective_precision.errors(self.models.evaluated(model, "few", feed, ran), truth)
                 except (Unsupported, ConvertError, RunError):
                     return verdict
-            verdict = reroll.settle_by_place(verdict, ran, error, rounded[ran])
+            verdict = effective_precision.settle_by_place(verdict, ran, error, rounded[ran])
             stated = self.cells.execution(planned, self.models.rows(model, 0, 1))
             if stated_execution.contradiction(verdict.outputs, stated, planned.artifact_precision, noise):
-                verdict = reroll.settle_by_statement(verdict, ran, error, rounded.get("fp16-weights"))
+                verdict = effective_precision.settle_by_statement(verdict, ran, error, rounded.get("fp16-weights"))
             return verdict
-        other = reroll.moved(feed, ran)
+        other = effective_precision.moved(feed, ran)
         moved = self.models.evaluated(model, f"moved-{ran}", other, "float64")
         again = effective_precision.errors(self.cells.run(planned, other), moved)
         weights = rounded.get("fp16-weights") if ran.startswith("fp16") else None
-        return reroll.settle(verdict, ran, error, again, weights)
+        return effective_precision.settle(verdict, ran, error, again, weights)
 
     def _looked_at(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
         """A verdict with an unusual error, settled by a second look."""

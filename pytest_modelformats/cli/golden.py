@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats import __version__
 from pytest_modelformats.checks import batch as batches
 from pytest_modelformats.checks import metamorphic
-from pytest_modelformats.compare import between_runs, effective_precision, reroll
+from pytest_modelformats.compare import between_runs, effective_precision
 from pytest_modelformats.compare.floating import CLASSIFIED, POINT_LIMIT
 from pytest_modelformats.compare.noise import measure_noise
 from pytest_modelformats.compare.sampled import Sampled, rows_of, take
@@ -191,7 +191,7 @@ def _further(models: Models, model: str) -> Iterator[tuple[str, Mapping[str, np.
         return
     for precision in CLASSIFIED:
         if PRECISIONS[precision].mantissa_bits < max(CLASSIFIED.values()):
-            yield f"moved-{precision}", reroll.moved(few, precision), "float64"
+            yield f"moved-{precision}", effective_precision.moved(few, precision), "float64"
 
 
 def _record_batches(models: Models, model: str, writer: Writer) -> None:

@@ -1,4 +1,4 @@
-"""The reference of a source: its float64 truth and what rounding costs it at each precision."""
+"""The reference of a source: its float64 truth, what rounding costs it at each precision, and how that was found."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.convert.cache import Cache
+
+# How a truth or a floor can come about, the most particular first; a line says its own word.
+WORDS = ("perturbed", "rounded", "upcast", "native", "lifted")
 
 EVALUATED = ("fp32", "tf32", "fp16", "bf16", "fp16-weights")
 
@@ -155,3 +158,15 @@ def _remove(folder: Path) -> None:
     import shutil
 
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def word(line: str) -> str:
+    """``native``: the framework's own kernels ran; ``rounded``: at each operator inside an fp32 run.
+
+    ``upcast`` and ``lifted``: in float64 (or fp32, of a narrower file); ``perturbed``: estimated
+    by moving inputs and weights by one unit of rounding; ``estimated``: an fp32 run stands for
+    the truth; ``stated``: the line of an outside format that says none of these words.
+    """
+    said, _, _reason = line.partition(" (")
+    found = next((w for w in WORDS if w in said), "")
+    return found or ("estimated" if said.startswith("estimated") else "stated")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__
-from pytest_modelformats.compare.noise_methods import word
+from pytest_modelformats.compare.reference import word
 from pytest_modelformats.record.packed_samples import pack
 from pytest_modelformats.schema import SCHEMA_VERSION, Outcome
 from pytest_modelformats.schema.outcome import cell_outcome

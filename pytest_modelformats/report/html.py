@@ -11,10 +11,9 @@ from urllib.parse import quote
 
 from pytest_modelformats.record.nouns import INTERRUPTED, REMARKS
 from pytest_modelformats.report import comparisons
-from pytest_modelformats.report.facts import executed
+from pytest_modelformats.report.facts import environments, executed
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.measurements import measurements, throughput_table
-from pytest_modelformats.report.surroundings import environments
 from pytest_modelformats.schema import PRECISIONS, Outcome, numbers
 from pytest_modelformats.schema.outcome import FAILURES, RUN
 

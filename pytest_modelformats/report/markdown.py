@@ -8,9 +8,8 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.report import comparisons
-from pytest_modelformats.report.facts import executed
+from pytest_modelformats.report.facts import environments, executed
 from pytest_modelformats.report.measurements import measurements, throughput_table
-from pytest_modelformats.report.surroundings import environments
 from pytest_modelformats.schema import numbers
 
 if TYPE_CHECKING:

@@ -204,8 +204,6 @@ class Models:
 
     def _refused(self, model: str, samples: Samples, error: RunError) -> RunError:
         """The error of a source that its own framework cannot run on its own samples."""
-        from pytest_modelformats.run.own_samples import refused
-
         description = self.description(model)
         drawn = not (self._data.get(model) or description.data)
         return refused(model, str(error).rstrip("."), description.inputs, samples.origin, drawn=drawn)
@@ -234,8 +232,8 @@ class Models:
 
     def _load_samples(self, model: str) -> Samples:
         from pytest_modelformats.source.batch_axes import batch
-        from pytest_modelformats.source.sample_checks import class_labels
         from pytest_modelformats.source.samples import Samples, make_samples
+        from pytest_modelformats.source.users_samples import class_labels
 
         source, description = self.source(model), self.description(model)
         stored = self._stored(model, "stored_samples")
@@ -367,3 +365,15 @@ def origin_of(models: Models, settings: Settings, model: str, example: Mapping[s
     source = models.source(model)
     options = {"opset": settings.opset, "dynamic": not settings.static}
     return Origin(source, models.description(model), source.sha256, example, options)
+
+
+def refused(model: str, reason: str, specs: Sequence[TensorSpec], origin: str, *, drawn: bool) -> RunError:
+    """The error that says so; ``drawn``: the samples were drawn from the inputs' specifications."""
+    whole = [str(spec) for spec in specs if not spec.is_float and spec.low is not None]
+    if not drawn:
+        todo = "correct the samples that --mf-data gives"
+    elif whole:
+        todo = f"correct the range of --mf-input {' '.join(repr(text) for text in whole)} to what the model takes"
+    else:
+        todo = "correct --mf-input, or give samples that the model takes with --mf-data"
+    return RunError(f"the model {model} itself cannot run its samples ({origin}): {reason}. Next: {todo}.")

@@ -79,8 +79,7 @@ def load_samples(
 
     Raises: SourceError, naming the array, what it is and what the model takes.
     """
-    from pytest_modelformats.source.sample_checks import checked_feed, row_count, split, whole_labels
-    from pytest_modelformats.source.sample_files import read_arrays
+    from pytest_modelformats.source.users_samples import checked_feed, read_arrays, row_count, split, whole_labels
 
     check_specs(specs)
     arrays, origin = read_arrays(data, search_path)

@@ -1,4 +1,9 @@
-"""Where the suites and fixtures are that ship with the package."""
+"""The suites and fixtures that ship with the package, and the models that it builds itself, one recipe file each.
+
+A recipe is ``fixtures/models/<name>.py``. It defines ``build() -> nn.Module`` and
+``INPUTS``, a tuple of input specifications; where they apply, ``DATA`` (the name of a
+function in the same file that yields real samples) and ``CLASSIFIER``.
+"""
 
 from __future__ import annotations
 
@@ -67,3 +72,14 @@ def default_suites(settings: Settings) -> set[str]:
 def comparing_suites(settings: Settings) -> frozenset[str]:
     """The suites that compare: with a baseline, or between environments; none where there is neither."""
     return COMPARING if settings.baseline or settings.environments else frozenset()
+
+
+def fixtures_folder() -> Path:
+    """``pytest_modelformats/fixtures`` in an installed wheel, ``fixtures`` beside the package in a checkout."""
+    return shipped("fixtures")
+
+
+def fixture_models() -> dict[str, str]:
+    """Every recipe by name, as ``path/to/file.py:build``, which ``torch_architecture.import_callable`` resolves."""
+    files = sorted((fixtures_folder() / "models").glob("*.py"))
+    return {path.stem: f"{path}:build" for path in files if not path.stem.startswith("_")}

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from pytest_modelformats.checks import latency as timing
-from pytest_modelformats.measure import device_state
 from pytest_modelformats.measure.budget import within
+from pytest_modelformats.measure.machine_state import device_memory, reset_device_peak
 from pytest_modelformats.record.write import timing_data
 from pytest_modelformats.run.workers import latency
 from pytest_modelformats.schema import FailureKind, Outcome
@@ -168,7 +168,7 @@ def test_device_memory_is_torchs_peak_or_what_nvml_counts(monkeypatch):
     process = SimpleNamespace(pid=os.getpid(), usedGpuMemory=700)
     monkeypatch.setitem(sys.modules, "pynvml", Nvml([process, SimpleNamespace(pid=1, usedGpuMemory=9)]))
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())
-    assert device_state.device_memory("cuda") == {
+    assert device_memory("cuda") == {
         "device_memory_bytes": 700,
         "device_memory_source": "NVML, at the end",
     }
@@ -177,9 +177,9 @@ def test_device_memory_is_torchs_peak_or_what_nvml_counts(monkeypatch):
         reset_peak_memory_stats=lambda: None,
     )  # fmt: skip
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
-    device_state.reset_device_peak("cuda")
-    assert device_state.device_memory("cuda")["device_memory_bytes"] == 123
-    assert device_state.device_memory("cpu") == {}
+    reset_device_peak("cuda")
+    assert device_memory("cuda")["device_memory_bytes"] == 123
+    assert device_memory("cpu") == {}
 
 
 def test_phases_on_a_gpu_are_between_its_events(monkeypatch):

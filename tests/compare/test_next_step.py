@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from places import ROOT
 
-from pytest_modelformats.compare import between_runs, next_step, reroll
+from pytest_modelformats.compare import between_runs, next_step
+from pytest_modelformats.compare.effective_precision import settle
 from pytest_modelformats.compare.floating import Tolerance
 from pytest_modelformats.compare.next_step import STEPS, advised, with_step
 from pytest_modelformats.compare.noise import Noise
@@ -62,7 +63,7 @@ def unbatched():
 def same_error_again():
     verdict = judged(TRUTH + 8e-3 * SIGNS)
     error = [8e-3 * SIGNS.astype(float)]
-    return reroll.settle(verdict, "bf16", error, error, None)
+    return settle(verdict, "bf16", error, error, None)
 
 
 INTEGERS = np.arange(1000).reshape(50, 20)

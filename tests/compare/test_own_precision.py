@@ -11,7 +11,7 @@ from inner_run import two_layers
 from onnx import TensorProto, helper, numpy_helper
 from onnxconverter_common import float16
 
-from pytest_modelformats.compare.own_file import finer_is_faithful
+from pytest_modelformats.compare.effective_precision import finer_is_faithful
 from pytest_modelformats.schema import Cell, Decision, Outcome, OutputParity, PlannedCell, Step, Verdict
 from pytest_modelformats.systems.onnx.precision import precision
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.measure import device_state
 from pytest_modelformats.measure.conditions import give_back, pinned_to_cores
+from pytest_modelformats.measure.machine_state import device_energy_mj, device_memory, reset_device_peak
 from pytest_modelformats.measure.sampling import memory, reset_peak, sample
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def measure(
     # What opening has freed is the system's again: how much of it an allocator keeps differs from time to time.
     give_back()
     reset_peak()
-    device_state.reset_device_peak(device)
+    reset_device_peak(device)
     # Pinned before the first call: a runtime that looks at its cores then (OpenVINO) keeps what it found.
     with pinned_to_cores(threads):
         call = session.bind(feed)
@@ -36,18 +36,18 @@ def measure(
         call()
         first_ns = time.perf_counter_ns() - started
         # Read at both ends here and not between the samples: NVML takes longer than a file of /proc.
-        before = device_state.device_energy_mj(device)
+        before = device_energy_mj(device)
         began = [before, 0]
         counted = _counted(call, began) if before is not None else call
         sampled = sample(counted, budget_s=budget_s, max_samples=max_samples, threads=threads)
-        after = device_state.device_energy_mj(device) if before is not None else None
+        after = device_energy_mj(device) if before is not None else None
         growth = memory_growth(call, sampled, budget_s)
     return {
         "sampled": sampled,
         "memory": memory(),
         "first_run_ns": first_ns,
         "growth": growth,
-        "device": device_state.device_memory(device),
+        "device": device_memory(device),
         "phases": phases(session, feed),
         "energy": _energy(sampled, before, after, began[1] or 0),
     }

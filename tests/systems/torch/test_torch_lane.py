@@ -17,7 +17,7 @@ import torch
 from pytest_modelformats.errors import ConvertError, NoDevice, SourceError, TrustError, Unsupported
 from pytest_modelformats.schema import Source, TensorSpec, registry
 from pytest_modelformats.schema.contract import ConversionJob, SessionJob
-from pytest_modelformats.source.fixture_models import fixture_models
+from pytest_modelformats.source.shipped import fixture_models
 from pytest_modelformats.systems.torch import pt2, pytorch, torchscript
 from pytest_modelformats.systems.torch.loading import architecture
 from pytest_modelformats.systems.torch.loading import load as torch_loading

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import SourceError
-from pytest_modelformats.source.fixture_models import fixture_models
+from pytest_modelformats.source.shipped import fixture_models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
