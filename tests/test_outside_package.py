@@ -13,7 +13,7 @@ import pytest
 from inner_run import two_layers
 from places import ROOT
 
-from pytest_modelformats.source.shipped import COMPARING, OPT_IN, ORDER
+from pytest_modelformats.session.suites import COMPARING, OPT_IN, ORDER
 
 EXAMPLE = ROOT / "examples" / "outside_backend"
 CELLS = {"tiny-onnx-fp32-onnx-reference@cpu", "tiny-onnx-fp32-onnxruntime@cpu"}

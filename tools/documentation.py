@@ -79,7 +79,7 @@ def steps_table() -> str:
 
 def suites_table() -> str:
     """The shipped suites with the law that each holds a cell to."""
-    from pytest_modelformats.source.shipped import OPT_IN, suites
+    from pytest_modelformats.session.suites import OPT_IN, suites
 
     lines = ["| suite | what it asserts |", "|---|---|"]
     for name, path in suites().items():

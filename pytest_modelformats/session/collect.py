@@ -27,9 +27,10 @@ from pytest_modelformats.session.completeness import partial_because
 from pytest_modelformats.session.conclude import end_stage, fail_required, note_of
 from pytest_modelformats.session.expectations.read import complaints
 from pytest_modelformats.session.expectations.watch import Watch, refuse_update, update_files
+from pytest_modelformats.session.suites import comparing_suites, default_suites, suites
 from pytest_modelformats.settings import machine
 from pytest_modelformats.settings.options import given
-from pytest_modelformats.source.shipped import comparing_suites, default_suites, shipped, suites
+from pytest_modelformats.source.shipped import shipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

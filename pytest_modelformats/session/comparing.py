@@ -15,7 +15,7 @@ from pytest_modelformats.schema import Outcome
 from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.session.completeness import narrowed_by
 from pytest_modelformats.session.conclude import end_stage, note_of
-from pytest_modelformats.source.shipped import comparing_suites
+from pytest_modelformats.session.suites import comparing_suites
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

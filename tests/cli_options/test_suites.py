@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inner_run import ONE_CELL
 
-from pytest_modelformats.source.shipped import COMPARING, OPT_IN, ORDER
+from pytest_modelformats.session.suites import COMPARING, OPT_IN, ORDER
 
 
 def test_only_the_named_suites_are_collected(collected, tiny):

@@ -14,7 +14,7 @@ from pytest_modelformats.schema import Outcome
 from pytest_modelformats.schema.names import suggest
 from pytest_modelformats.schema.numbers import plural
 from pytest_modelformats.schema.plain import plain
-from pytest_modelformats.source.shipped import suites
+from pytest_modelformats.session.suites import suites
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
