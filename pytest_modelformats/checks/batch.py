@@ -15,11 +15,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.checks.subject import REFUSED
 from pytest_modelformats.compare import between_runs, row_noise
 from pytest_modelformats.compare.noise_profile import FEWEST
 from pytest_modelformats.compare.single_input import MOVES, neighbour, size
 from pytest_modelformats.compare.verdict import judge
-from pytest_modelformats.errors import ConvertError, RunError, Unsupported
+from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
 from pytest_modelformats.source.samples import why_fixed
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.checks.metamorphic import Subject
+    from pytest_modelformats.checks.subject import Subject
     from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.run.models import Models
     from pytest_modelformats.schema import OutputParity, Precision
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
 # An error of few elements this many times the noise is no chance: of two normal numbers one is 1000 times the other
 # once in 1600.
 HOPELESS = 1000.0
-# What the source itself cannot do with a batch is asked of no cell.
-REFUSED = (Unsupported, ConvertError, RunError)
 
 
 @dataclass(frozen=True, slots=True)

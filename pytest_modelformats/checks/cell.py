@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pytest_modelformats.checks import batch as batches
 from pytest_modelformats.checks import metamorphic, training_mode
 from pytest_modelformats.checks.fuzz.search import Fuzzer
+from pytest_modelformats.checks.subject import Subject
 from pytest_modelformats.checks.throughput import measure as measure_throughput
 from pytest_modelformats.compare import (
     between_runs,
@@ -213,9 +214,9 @@ class Stages:
             raise NotMeasured("the samples alone show that this is not the model; see the parity check")
         return self.fuzzer.search(self._subject(planned))
 
-    def _subject(self, planned: PlannedCell) -> metamorphic.Subject:
+    def _subject(self, planned: PlannedCell) -> Subject:
         tolerated = self._tolerances(planned)
-        return metamorphic.Subject(planned, self.models, self.cells, self._running(planned), tolerated)
+        return Subject(planned, self.models, self.cells, self._running(planned), tolerated)
 
     def timing(self, planned: PlannedCell) -> Timing:
         """Latency, load, first inference and memory, measured in a session of its own."""

@@ -20,7 +20,7 @@ from pytest_modelformats.schema import Outcome, Verdict, numbers, registry
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_modelformats.checks.metamorphic import Subject
+    from pytest_modelformats.checks.subject import Subject
     from pytest_modelformats.settings.nouns import Settings
 
 # Where the suite is named and nothing is said.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats import __version__
 from pytest_modelformats.checks import batch as batches
 from pytest_modelformats.checks import metamorphic
+from pytest_modelformats.checks.subject import REFUSED
 from pytest_modelformats.compare import between_runs, effective_precision
 from pytest_modelformats.compare.floating import CLASSIFIED, POINT_LIMIT
 from pytest_modelformats.compare.noise import measure_noise
@@ -205,7 +206,7 @@ def _record_batches(models: Models, model: str, writer: Writer) -> None:
     mixed = not source.cut and not all(source.by_rows)
     for precision, size in product(known, source.sizes) if mixed else ():
         feed = models.rows(model, 0, size)
-        with suppress(*batches.REFUSED):
+        with suppress(*REFUSED):
             writer.record(feed, precision, models.evaluated(model, f"rows-0-{size}", feed, precision), precision)
     for number, feed in enumerate(metamorphic.in_orders(models, model)):
         writer.evaluate(f"order-{number}", feed, "float64")

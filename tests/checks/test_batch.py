@@ -13,7 +13,7 @@ from inner_run import ONE_CELL
 from onnx import TensorProto, helper, numpy_helper, save
 
 from pytest_modelformats.checks import batch as batches
-from pytest_modelformats.checks.metamorphic import Subject
+from pytest_modelformats.checks.subject import Subject
 from pytest_modelformats.cli.main import commands
 from pytest_modelformats.compare import row_noise
 from pytest_modelformats.compare.noise import Noise, measure_noise

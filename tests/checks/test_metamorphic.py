@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pytest_modelformats.checks import metamorphic
+from pytest_modelformats.checks.subject import Subject
 from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.schema import PRECISIONS, Cell, Decision, FailureKind, PlannedCell, TensorSpec
@@ -72,7 +73,7 @@ class Cells:
 
 
 def subject(law, **more):
-    return metamorphic.Subject(PLANNED, Models(**more), Cells(law), PRECISIONS["fp32"])
+    return Subject(PLANNED, Models(**more), Cells(law), PRECISIONS["fp32"])
 
 
 def faithful(feed, _=1):

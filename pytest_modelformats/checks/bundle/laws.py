@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.checks import metamorphic
+from pytest_modelformats.checks.subject import Subject
 from pytest_modelformats.compare.single_input import LIMIT
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict
 
@@ -49,7 +50,7 @@ def with_runs(
     if stage == FUZZ:
         return _with_input(stages.fuzzer.shown[planned.cell.id], case, ended)
     # Nothing is run or judged for it: the precision of this subject does not matter.
-    subject = metamorphic.Subject(planned, stages.models, stages.cells, PRECISIONS[planned.cell.precision])
+    subject = Subject(planned, stages.models, stages.cells, PRECISIONS[planned.cell.precision])
     law = _RUNS[stage](subject, case, threads)
     law = law if stage == "threads" else after_samples(stages, planned, law, ended)
     if isinstance(ended, Verdict):
@@ -70,7 +71,7 @@ def after_samples(stages: Stages, planned: PlannedCell, case: Case, ended: Verdi
     return replace(case, feeds=(*case.feeds, *before), before=tuple(range(own, own + len(before))))
 
 
-def _permutation(subject: metamorphic.Subject, case: Case, _: int) -> Case:
+def _permutation(subject: Subject, case: Case, _: int) -> Case:
     feed = subject.rows(0, metamorphic.ROWS)
     axes, orders = subject.models.samples(subject.model).batch_axes, metamorphic.orders()
     # Where the law failed, the source was asked what it keeps in order; where the runtime did, nothing is judged.
@@ -83,24 +84,24 @@ def _permutation(subject: metamorphic.Subject, case: Case, _: int) -> Case:
     return replace(case, feeds=feeds, runs=tuple((i, 0) for i in range(len(feeds))), groups=tuple(groups))
 
 
-def _unmodified(subject: metamorphic.Subject, case: Case, _: int) -> Case:
+def _unmodified(subject: Subject, case: Case, _: int) -> Case:
     return replace(case, feeds=(subject.rows(0, metamorphic.PAIR),), runs=((0, 0),))
 
 
-def _concurrency(subject: metamorphic.Subject, case: Case, _: int) -> Case:
+def _concurrency(subject: Subject, case: Case, _: int) -> Case:
     feeds = tuple(metamorphic.callers(subject))
     together = {"rounds": metamorphic.ROUNDS, "attempts": ATTEMPTS, "seconds": SECONDS, "wide": TWO_RUNS}
     together["feeds"] = list(range(len(feeds)))
     return replace(case, feeds=feeds, runs=tuple((i, 0) for i in range(len(feeds))), together=together)
 
 
-def _history(subject: metamorphic.Subject, case: Case, _: int) -> Case:
+def _history(subject: Subject, case: Case, _: int) -> Case:
     feeds = (subject.rows(0, metamorphic.TRIPLE), *metamorphic.between(subject))
     runs = (*((i, 0) for i in range(len(feeds))), (0, 0))
     return replace(case, feeds=feeds, runs=runs, groups=(_pair("the same input after others", len(feeds), 0),))
 
 
-def _threads(subject: metamorphic.Subject, case: Case, asked: int) -> Case:
+def _threads(subject: Subject, case: Case, asked: int) -> Case:
     several = metamorphic.several_threads(asked)
     groups = (
         _pair("a session with one thread, again", 1, 0),

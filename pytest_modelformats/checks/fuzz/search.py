@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.checks.fuzz.inputs import Generated
-    from pytest_modelformats.checks.metamorphic import Subject
+    from pytest_modelformats.checks.subject import Subject
     from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.run.models import Models
     from pytest_modelformats.schema import PlannedCell

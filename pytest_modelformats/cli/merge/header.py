@@ -14,9 +14,8 @@ from pytest_modelformats.schema.outcome import cell_outcome
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from pytest_modelformats.cli.merge.join import Part
+    from pytest_modelformats.cli.merge.nouns import Line, Part
 
-Line = dict[str, Any]
 _OWN = frozenset({"kind", "schema", "run", "started", "tool", "command", "machine", "versions", "options", "notes"})
 _DIFFERENT = " / "
 # What differs between any two runs and means nothing.

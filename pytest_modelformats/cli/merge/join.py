@@ -9,56 +9,22 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_modelformats.cli.merge.header import footer_of, header_of, notes_of
+from pytest_modelformats.cli.merge.nouns import Line, Merged, Part
 from pytest_modelformats.convert.cache import sha256_of
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.record import read as lines
 from pytest_modelformats.settings import machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
 RECORD = "results.jsonl"
 RUN = "run"
 # What decides a cell; its decision may be another where other things are installed.
 _PLAN = ("model", "format", "route", "precision", "backend", "device", "environment", "candidate", "chain")
-Line = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One record: its lines, the kind of machine it ran on, and its label ("" where none was given)."""
-
-    path: Path
-    label: str
-    identity: str
-    header: Line
-    footer: Line | None
-    torn: bool
-    models: tuple[Line, ...]
-    cells: Mapping[str, Line]
-    checks: Mapping[str, tuple[Line, ...]]
-
-    @property
-    def kind(self) -> str:
-        """What makes it a shard of another: its label, or the kind of machine."""
-        return self.label or self.identity
-
-    @property
-    def name(self) -> str:
-        """What sentences call it."""
-        return self.label or f"{self.path.parent.name or '.'}/{self.path.name}"
-
-
-@dataclass(frozen=True, slots=True)
-class Merged:
-    """The lines of the joined record, and from where to where files that they name are to be copied."""
-
-    lines: tuple[Line, ...]
-    files: tuple[tuple[Path, str], ...]
-    notes: tuple[str, ...]
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from places import RECORD_SCHEMA
 
 from pytest_modelformats.cli import main as cli
 from pytest_modelformats.cli.merge import header as merged_header
-from pytest_modelformats.cli.merge import join as merging
+from pytest_modelformats.cli.merge.nouns import Part
 from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
 from pytest_modelformats.history.database import rows as history_rows
 from pytest_modelformats.record import read as lines
@@ -122,7 +122,7 @@ def test_environments_of_one_name_and_other_versions_are_said(tmp_path, merge):
     for number, (found, version) in enumerate(((a, "1.20.1"), (b, "1.21.0"))):
         header = {**found[0], "environments": of(version)}
         path = Path(f"run-{number}/results.jsonl")
-        parts.append(merging.Part(path, "", "x", header, found[-1], torn=False, models=(), cells={}, checks={}))
+        parts.append(Part(path, "", "x", header, found[-1], torn=False, models=(), cells={}, checks={}))
     (said,) = merged_header.notes_of(parts)
     assert "in the environment old: onnxruntime 1.20.1 (run-0/results.jsonl), 1.21.0 (run-1/results.jsonl)" in said
 

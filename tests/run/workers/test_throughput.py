@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from miniatures import busy_sessions as mini
 
-from pytest_modelformats.checks import metamorphic, throughput
+from pytest_modelformats.checks import throughput
+from pytest_modelformats.checks.subject import Subject
 from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.errors import RunError, Unsupported
 from pytest_modelformats.run.workers import latency
@@ -94,7 +95,7 @@ class Cells:
 
 def subject(session, *, inputs=SPECS, taken=QUIET, backend="onnxruntime"):
     planned = PlannedCell(Cell("m", "onnx", "fp32", backend, "cpu"), (), "fp32", Decision())
-    return metamorphic.Subject(planned, Models(inputs), Cells(session, dict(taken)), PRECISIONS["fp32"])
+    return Subject(planned, Models(inputs), Cells(session, dict(taken)), PRECISIONS["fp32"])
 
 
 def measured(session, scenario, **more):
