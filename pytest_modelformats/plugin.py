@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_modelformats.session.stash import CAMPAIGN, KEEPER, REFUSAL
 from pytest_modelformats.settings.options import add_options
 
 if TYPE_CHECKING:
@@ -20,12 +21,6 @@ if TYPE_CHECKING:
     from pytest_modelformats.history.baseline.family import Compared
     from pytest_modelformats.schema import PlannedCell, Timing, Verdict
     from pytest_modelformats.session.campaign import Campaign
-    from pytest_modelformats.session.collect import Keeper
-
-CAMPAIGN: pytest.StashKey[Campaign] = pytest.StashKey()
-KEEPER: pytest.StashKey[Keeper] = pytest.StashKey()
-REFUSAL: pytest.StashKey[pytest.UsageError] = pytest.StashKey()
-LEFT_OUT: pytest.StashKey[str] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,26 +34,26 @@ def pytest_configure(config: pytest.Config) -> None:
     option = config.option
     named = any(getattr(option, f"mf_{key}", None) for key in ("model", "golden", "candidate", "suites"))
     if named or any(str(arg).startswith("modelformats::") for arg in config.args):
-        from pytest_modelformats.session import collect as hooks
+        from pytest_modelformats.session import collect
 
-        hooks.choose_tests(config)
+        collect.choose_tests(config)
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     """Give the shipped suites short node ids: ``modelformats::parity::…``."""
     if module_path.parent.name != "suites":
         return None
-    from pytest_modelformats.session import collect as hooks
+    from pytest_modelformats.session import collect
 
-    return hooks.make_suite(module_path, parent)
+    return collect.make_suite(module_path, parent)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Give every test that takes a cell one item per planned cell."""
     if "mf_cell" in metafunc.fixturenames:
-        from pytest_modelformats.session import collect as hooks
+        from pytest_modelformats.session import collect
 
-        hooks.parametrize(metafunc)
+        collect.parametrize(metafunc)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -79,15 +74,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if REFUSAL in config.stash:
         raise config.stash[REFUSAL]
     if CAMPAIGN in config.stash:
-        from pytest_modelformats.session import collect as hooks
+        from pytest_modelformats.session import collect
 
-        hooks.order(config.stash[CAMPAIGN], items)
+        collect.order(config.stash[CAMPAIGN], items)
 
 
 def pytest_deselected(items: list[pytest.Item]) -> None:
     """Remember that tests of cells were left out: the run is a partial one."""
     ours = next((i for i in items if "mf_cell" in getattr(getattr(i, "callspec", None), "params", ())), None)
     if ours is not None:
+        from pytest_modelformats.session.completeness import LEFT_OUT
+
         ours.config.stash.setdefault(LEFT_OUT, ours.name)
 
 
@@ -96,18 +93,18 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     """Learn under pytest-xdist what was selected: the controller collects nothing itself."""
     config = node.config
     if KEEPER in config.stash or any("[" in i and "@" in i for i in ids[:1000]):
-        from pytest_modelformats.session import collect as hooks
+        from pytest_modelformats.session import collect
 
-        hooks.selected(config, campaign_of(config), ids)
+        collect.selected(config, campaign_of(config), ids)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
     """Open the record and start the workers before the first item runs."""
     if CAMPAIGN in session.config.stash and not session.config.option.collectonly:
-        from pytest_modelformats.session import collect as hooks
+        from pytest_modelformats.session import collect
 
-        hooks.before_loop(session, session.config.stash[CAMPAIGN])
+        collect.before_loop(session, session.config.stash[CAMPAIGN])
     return (yield)
 
 
@@ -131,18 +128,18 @@ def pytest_runtest_makereport(
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Close the record, judge the run as a whole and render the reports."""
     if CAMPAIGN in session.config.stash:
-        from pytest_modelformats.session import collect as hooks
+        from pytest_modelformats.session.finish import finish
 
-        hooks.finish(session, int(exitstatus))
+        finish(session, int(exitstatus))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Show the matrix and where the report is."""
     if KEEPER in config.stash:
-        from pytest_modelformats.session import collect as hooks
+        from pytest_modelformats.session.finish import summarise
 
-        hooks.summarise(terminalreporter, config.stash[KEEPER])
+        summarise(terminalreporter, config.stash[KEEPER])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -153,24 +150,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def campaign_of(config: pytest.Config) -> Campaign:
     """The run's campaign, started by the first test that asks for a cell; a wrong setting is a usage error."""
-    if CAMPAIGN not in config.stash:
-        from pytest_modelformats.errors import ModelFormatsError
-        from pytest_modelformats.session.campaign import Campaign
+    from pytest_modelformats.session import campaign
 
-        try:
-            campaign = Campaign(config)
-            _ = campaign.plan, campaign.expectations, campaign.recorded
-            campaign.check_tolerance_globs()
-        except ModelFormatsError as error:
-            raise pytest.UsageError(str(error)) from None
-        config.stash[CAMPAIGN] = campaign
-    return config.stash[CAMPAIGN]
+    return campaign.campaign_of(config)
 
 
-def _stage(request: pytest.FixtureRequest, stage: str, planned: PlannedCell, *more: Any) -> Any:
-    from pytest_modelformats.session import collect as hooks
+def _stage(request: pytest.FixtureRequest, name: str, planned: PlannedCell, *more: Any) -> Any:
+    from pytest_modelformats.session import stage
 
-    return hooks.stage(request.node, campaign_of(request.config), stage, planned, *more)
+    return stage.stage(request.node, campaign_of(request.config), name, planned, *more)
 
 
 def _parameter(request: pytest.FixtureRequest) -> Any:
@@ -286,10 +274,10 @@ def mf_fuzz(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
 @pytest.fixture
 def mf_timing(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Timing:
     """What was measured of the cell in its worker; the samples also go to pytest-benchmark."""
-    from pytest_modelformats.session import collect as hooks
+    from pytest_modelformats.session import stage
 
     timing: Timing = _stage(request, "timing", mf_cell)
-    hooks.hand_to_benchmark(request, mf_cell, timing)
+    stage.hand_to_benchmark(request, mf_cell, timing)
     return timing
 
 
@@ -303,35 +291,37 @@ def mf_scenario(request: pytest.FixtureRequest) -> Scenario:
 @pytest.fixture
 def mf_throughput(request: pytest.FixtureRequest, mf_cell: PlannedCell, mf_scenario: Scenario) -> Throughput:
     """What the cell delivers per second in one scenario; the latencies also go to pytest-benchmark."""
-    from pytest_modelformats.session import collect as hooks
+    from pytest_modelformats.session import stage
 
     throughput: Throughput = _stage(request, "throughput", mf_cell, mf_scenario)
-    hooks.hand_throughput_to_benchmark(request, mf_cell, throughput)
+    stage.hand_throughput_to_benchmark(request, mf_cell, throughput)
     return throughput
 
 
 @pytest.fixture
 def mf_cost(request: pytest.FixtureRequest, mf_cell: PlannedCell, mf_timing: Timing) -> Verdict:
     """The verdict of the measurement against the budgets of the configuration; passed where there are none."""
-    from pytest_modelformats.session import collect as hooks
+    from pytest_modelformats.session import stage
 
-    return hooks.cost(request.node, campaign_of(request.config), mf_cell, mf_timing)
+    return stage.cost(request.node, campaign_of(request.config), mf_cell, mf_timing)
 
 
 @pytest.fixture
 def mf_comparison(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Compared:
     """The cell beside its counterpart in the baseline or in another environment, measured now where that can be."""
-    from pytest_modelformats.session import comparing as comparison_items
+    from pytest_modelformats.session import comparing
 
-    return comparison_items.comparison(request.node, campaign_of(request.config), mf_cell)
+    return comparing.comparison(
+        request.node, campaign_of(request.config), mf_cell, lambda: _stage(request, "comparison", mf_cell)
+    )
 
 
 @pytest.fixture
 def mf_regression(request: pytest.FixtureRequest, mf_cell: PlannedCell) -> Verdict:
     """The verdict over what changed from the baseline, judged among all cells of the run."""
-    from pytest_modelformats.session import comparing as comparison_items
+    from pytest_modelformats.session import comparing
 
-    return comparison_items.regression(request.node, campaign_of(request.config), mf_cell)
+    return comparing.regression(request.node, campaign_of(request.config), mf_cell)
 
 
 @pytest.fixture
@@ -339,6 +329,6 @@ def mf_run(
     request: pytest.FixtureRequest, mf_cell: PlannedCell
 ) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """A function that runs any inputs (name -> array) through the cell and returns its outputs by name."""
-    from pytest_modelformats.session import collect as hooks
+    from pytest_modelformats.session import stage
 
-    return hooks.runner(request.node, campaign_of(request.config), mf_cell)
+    return stage.runner(request.node, campaign_of(request.config), mf_cell)

@@ -14,6 +14,8 @@ from places import ROOT
 OURS = {
     "pytest_modelformats",
     "pytest_modelformats.plugin",
+    "pytest_modelformats.session",
+    "pytest_modelformats.session.stash",
     "pytest_modelformats.settings",
     "pytest_modelformats.settings.options",
     "pytest_modelformats.errors",

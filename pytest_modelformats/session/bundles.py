@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats.plugin import KEEPER
 from pytest_modelformats.session.conclude import check_name, note_of
 from pytest_modelformats.session.expectations.read import find
+from pytest_modelformats.session.stash import KEEPER
 
 if TYPE_CHECKING:
     from pytest_modelformats.checks.bundle.case import Submodel

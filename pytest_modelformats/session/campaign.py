@@ -9,20 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from pytest_modelformats.compare import tolerances
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.plan import build as plan
 from pytest_modelformats.plan import unmet
 from pytest_modelformats.schema import registry
 from pytest_modelformats.session.expectations import read as expectations
+from pytest_modelformats.session.stash import CAMPAIGN
 from pytest_modelformats.settings import load as configuration
 from pytest_modelformats.settings import machine, options
 from pytest_modelformats.source import identify as source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import pytest
 
     from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.history.baseline.family import Comparisons
@@ -261,3 +262,18 @@ def _root_of(config: pytest.Config) -> Path:
         paths = [path for path in (start / arg.partition("::")[0] for arg in map(str, config.args)) if path.exists()]
         start = Path(os.path.commonpath(paths)) if paths else start
     return configuration.project_root(start if start.is_dir() else start.parent)
+
+
+def campaign_of(config: pytest.Config) -> Campaign:
+    """The run's campaign, started by the first test that asks for a cell; a wrong setting is a usage error."""
+    if CAMPAIGN not in config.stash:
+        from pytest_modelformats.errors import ModelFormatsError
+
+        try:
+            campaign = Campaign(config)
+            _ = campaign.plan, campaign.expectations, campaign.recorded
+            campaign.check_tolerance_globs()
+        except ModelFormatsError as error:
+            raise pytest.UsageError(str(error)) from None
+        config.stash[CAMPAIGN] = campaign
+    return config.stash[CAMPAIGN]

@@ -10,15 +10,15 @@ from pytest_modelformats.checks import provenance
 from pytest_modelformats.errors import ModelFormatsError, NotMeasured
 from pytest_modelformats.history.baseline import changes
 from pytest_modelformats.history.baseline import named as baseline
-from pytest_modelformats.plugin import KEEPER
 from pytest_modelformats.schema import Outcome
 from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.session.completeness import narrowed_by
 from pytest_modelformats.session.conclude import end_stage, note_of
+from pytest_modelformats.session.stash import KEEPER
 from pytest_modelformats.session.suites import comparing_suites
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from pytest_modelformats.history.baseline.family import Compared
@@ -87,13 +87,13 @@ def noted(campaign: Campaign, planned: PlannedCell, stage: str, result: Any, not
         campaign.comparisons.saw(planned, stage, result)
 
 
-def comparison(item: pytest.Item, campaign: Campaign, planned: PlannedCell) -> Compared:
-    """The cell beside its counterpart; the item's line holds what was found."""
-    from pytest_modelformats.session import collect as hooks
-
+def comparison(
+    item: pytest.Item, campaign: Campaign, planned: PlannedCell, measured: Callable[[], Compared]
+) -> Compared:
+    """The cell beside its counterpart; ``measured`` asks for the stage, the item's line holds what was found."""
     note = note_of(item)
     try:
-        compared: Compared = hooks.stage(item, campaign, "comparison", planned)
+        compared = measured()
     finally:
         if campaign.started_stages is not None:
             note.data["comparisons"] = campaign.comparisons.stated(planned.cell.id)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.plugin import LEFT_OUT
+import pytest
+
 from pytest_modelformats.settings.options import NARROWS, given
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import pytest
+    from pytest_modelformats.settings.nouns import Settings
 
-    from pytest_modelformats.session.campaign import Campaign
+# The first test of a cell that was deselected.
+LEFT_OUT: pytest.StashKey[str] = pytest.StashKey()
 
 # pytest's own ways to leave tests out, by the attribute of ``config.option``. The first ones leave them out
 # as files, before they are collected; of the others pytest tells, but not to the controller of pytest-xdist.
@@ -20,9 +22,9 @@ _BEFORE_COLLECTION = {"lf": "--lf", "stepwise": "--stepwise"}
 _AFTER_IT = {"keyword": "-k", "markexpr": "-m", "deselect": "--deselect"}
 
 
-def partial_because(config: pytest.Config, campaign: Campaign, cells: Sequence[str]) -> str:
-    """What makes the run a partial one, "" where it is whole; ``cells`` are the selected ones."""
-    if campaign.settings.suites:
+def partial_because(config: pytest.Config, settings: Settings, cells: Sequence[str], planned: int) -> str:
+    """What makes the run a partial one, "" where it is whole; ``cells`` are the selected ones of ``planned``."""
+    if settings.suites:
         return "only some suites were chosen (--mf-suites)"
     distributed = config.pluginmanager.has_plugin("dsession")
     ways = {**_BEFORE_COLLECTION, **(_AFTER_IT if distributed else {})}
@@ -33,8 +35,8 @@ def partial_because(config: pytest.Config, campaign: Campaign, cells: Sequence[s
         return f"the test {config.stash[LEFT_OUT]} was deselected"
     if any("::" in str(arg) and not str(arg).startswith("-") for arg in config.invocation_params.args):
         return "single tests were named"
-    if len(cells) < len(campaign.plan):
-        return f"{len(cells)} of {len(campaign.plan)} planned cells were selected"
+    if len(cells) < planned:
+        return f"{len(cells)} of {planned} planned cells were selected"
     return ""
 
 

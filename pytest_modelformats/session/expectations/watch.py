@@ -15,8 +15,11 @@ from pytest_modelformats.session.expectations.update import Judged, matches_no_c
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-    from pytest_modelformats.session.campaign import Campaign
+    from pytest_modelformats.schema import PlannedCell
+    from pytest_modelformats.session.expectations.read import Expectation
+    from pytest_modelformats.settings.nouns import Settings
 
 
 @dataclass(slots=True)
@@ -45,18 +48,26 @@ class Watch:
             self.judged.append(Judged(**ended))
 
 
-def refuse_update(config: pytest.Config, campaign: Campaign, cells: Sequence[str]) -> None:
+def refuse_update(
+    config: pytest.Config,
+    settings: Settings,
+    known: Sequence[Expectation],
+    planned: Mapping[str, PlannedCell],
+    cells: Sequence[str],
+) -> None:
     """Refuse, before anything runs, to update from a run that does not see everything.
+
+    ``cells`` are the selected ones of the planned.
 
     Raises: UsageError.
     """
-    if not campaign.settings.update_expectations:
+    if not settings.update_expectations:
         return
-    partial = partial_because(config, campaign, cells)
+    partial = partial_because(config, settings, cells, len(planned))
     if partial:
         msg = f"--mf-update-expectations needs a whole run, and {partial}; what was not run must not be forgotten"
         raise pytest.UsageError(msg)
-    foreign, options = matches_no_cell(campaign.expectations, campaign.cells), narrowed_by(config)
+    foreign, options = matches_no_cell(known, planned), narrowed_by(config)
     if foreign and options:
         line = foreign[0]
         msg = (
@@ -66,15 +77,21 @@ def refuse_update(config: pytest.Config, campaign: Campaign, cells: Sequence[str
         raise pytest.UsageError(msg)
 
 
-def update_files(campaign: Campaign, watch: Watch, *, interrupted: bool) -> tuple[list[str], list[str]]:
+def update_files(
+    files: Sequence[Path],
+    known: Sequence[Expectation],
+    planned: Mapping[str, PlannedCell],
+    watch: Watch,
+    *,
+    interrupted: bool,
+) -> tuple[list[str], list[str]]:
     """Rewrite the expectation files; returns what was done, and why the run is not green for it."""
-    files = campaign.settings.expectations
-    why_not = _why_not(campaign, watch, interrupted=interrupted)
+    why_not = _why_not(files, known, watch, interrupted=interrupted)
     if why_not:
         names = " and ".join(path.name for path in files)
         return [], [f"{names} was not updated: {why_not}"]
     try:
-        update = revise(files, campaign.expectations, watch.judged, campaign.cells)
+        update = revise(files, known, watch.judged, planned)
         write(update.texts)
     except (OSError, UnicodeDecodeError) as error:
         return [], [f"the expectations were not updated: {error}"]
@@ -82,7 +99,7 @@ def update_files(campaign: Campaign, watch: Watch, *, interrupted: bool) -> tupl
     return [*update.said, *(f"{path} was written" for path in update.texts), *same], list(update.complaints)
 
 
-def _why_not(campaign: Campaign, watch: Watch, *, interrupted: bool) -> str:
+def _why_not(files: Sequence[Path], known: Sequence[Expectation], watch: Watch, *, interrupted: bool) -> str:
     """Why this run is no ground for an update, "" where it is."""
     broken = next((one for one in watch.judged if one.state == "broken"), None)
     if interrupted:
@@ -94,7 +111,7 @@ def _why_not(campaign: Campaign, watch: Watch, *, interrupted: bool) -> str:
     if len(watch.heard) < watch.items:
         return f"only {len(watch.heard)} of {watch.items} selected tests were run"
     try:
-        now = expectations.read(path for path in campaign.settings.expectations if path.exists())
+        now = expectations.read(path for path in files if path.exists())
     except ConfigurationError as error:
         return str(error)
-    return "" if now == campaign.expectations else "it was changed while the run went on; run again"
+    return "" if now == known else "it was changed while the run went on; run again"

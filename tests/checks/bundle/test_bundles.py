@@ -223,11 +223,11 @@ def test_an_error_in_writing_a_bundle_leaves_the_outcome_as_it_is(run, tiny, pyt
 SUBMODEL = """
 from pathlib import Path
 
-from pytest_modelformats.session import collect
+from pytest_modelformats.session import stage
 from pytest_modelformats.checks.bundle.case import Submodel
 
 part = Submodel(Path("part.onnx"), (("x", Path("x.npy")),), (("y", Path("y.npy")),), "The second Gemm is wrong.")
-collect._located = lambda *_: part
+stage._located = lambda *_: part
 """
 
 
