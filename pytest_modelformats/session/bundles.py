@@ -13,7 +13,7 @@ from pytest_modelformats.session.expectations.read import find
 from pytest_modelformats.session.stash import KEEPER
 
 if TYPE_CHECKING:
-    from pytest_modelformats.checks.bundle.case import Submodel
+    from pytest_modelformats.checks.bundle.nouns import Submodel
     from pytest_modelformats.errors import ModelFormatsError
     from pytest_modelformats.schema import PlannedCell, Verdict
     from pytest_modelformats.session.campaign import Campaign
@@ -36,6 +36,7 @@ def keep_bundle(
     the smallest failing part of the model, if it is known.
     """
     from pytest_modelformats.checks.bundle import case as bundle
+    from pytest_modelformats.checks.bundle.nouns import RunFacts
 
     cell, check, note = planned.cell.id, check_name(item), note_of(item)
     bundled = item.config.stash.setdefault(BUNDLED, set())
@@ -43,7 +44,9 @@ def keep_bundle(
     if known or cell in bundled or len(bundled) >= campaign.settings.bundles:
         return
     try:
-        written = bundle.keep(campaign, planned, check, stage, ended, _folder(item.config, campaign), submodel)
+        command = tuple(str(arg) for arg in item.config.invocation_params.args)
+        run = RunFacts(campaign.stages, campaign.settings, command, campaign.versions())
+        written = bundle.keep(run, planned, check, stage, ended, _folder(item.config, campaign), submodel)
     except Exception as error:  # noqa: BLE001 - the failure that is to be reproduced counts, whatever goes wrong here
         note.data["bundle_error"] = f"no reproduction bundle: {type(error).__name__}: {error}"[:600]
         return

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.checks.bundle.case import Submodel
+    from pytest_modelformats.checks.bundle.nouns import Submodel
     from pytest_modelformats.schema import PlannedCell
     from pytest_modelformats.session.campaign import Campaign
     from pytest_modelformats.session.conclude import Note

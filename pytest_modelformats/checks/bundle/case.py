@@ -7,13 +7,14 @@ in has been there when the check ended.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.checks import batch as batches
 from pytest_modelformats.checks import stress_failure, training_mode
 from pytest_modelformats.checks.bundle import laws
 from pytest_modelformats.checks.bundle.laws import TWO_RUNS
+from pytest_modelformats.checks.bundle.nouns import Case, Submodel
 from pytest_modelformats.checks.bundle.script import NO_LIMIT
 from pytest_modelformats.compare import stress
 from pytest_modelformats.compare.floating import FAITHFUL_LOW, POINT_LIMIT
@@ -28,15 +29,15 @@ from pytest_modelformats.errors import (
 from pytest_modelformats.schema import PRECISIONS, Outcome, Verdict, registry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
 
+    from pytest_modelformats.checks.bundle.nouns import RunFacts
     from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.schema import PlannedCell, Precision
-    from pytest_modelformats.session.campaign import Campaign
 
 FAILURES = frozenset({Outcome.FAILED, Outcome.FALLBACK})
 ERRORS = (ConvertError, RunError, WorkerCrashed, WorkerTimeout, OutOfMemory)
@@ -46,65 +47,14 @@ _KNOWN = {"contract", "parity", "batch", "determinism", laws.FUZZ, *laws.LAWS}
 _OWN_RUNS = {"batch", "determinism", laws.FUZZ, *laws.LAWS}
 
 
-@dataclass(frozen=True)
-class Case:
-    """What fails, and how it is shown.
-
-    ``runs`` are (feed, session), both numbers. A group compares its ``left`` runs (run, row or
-    ``None`` for all rows) with its ``right`` ones, or with ``expected`` where that is ``None``;
-    ``wide`` widens the limits on rms and largest difference, ``order`` takes the right rows in another order,
-    ``outputs`` says which outputs count, ``or_expected`` is another feed whose truth is right too.
-
-    ``before`` are feeds that are run first, ``layouts`` [feed] say how they lie in memory, ``threads`` [session] are
-    their numbers where they differ, ``together`` says with which feeds threads call a session at once, and ``limits``
-    [output] replace the usual ones.
-
-    Shapes: ``feeds`` [feed] name -> array; ``expected`` [feed][output]; ``observed`` [run][output].
-    """
-
-    cell: str
-    check: str
-    law: str
-    outcome: str
-    sentence: str
-    feeds: tuple[Mapping[str, np.ndarray], ...] = ()
-    runs: tuple[tuple[int, int], ...] = ()
-    groups: tuple[Mapping[str, Any], ...] = ()
-    expected: tuple[Sequence[np.ndarray], ...] = ()
-    outputs: tuple[dict[str, Any], ...] = ()
-    observed: tuple[Sequence[np.ndarray], ...] = ()
-    notes: tuple[str, ...] = field(default=())
-    before: tuple[int, ...] = ()
-    layouts: tuple[Mapping[str, str], ...] = ()
-    threads: tuple[int, ...] = ()
-    together: Mapping[str, Any] | None = None
-    limits: tuple[Mapping[str, float], ...] = ()
-    training_nodes_allowed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Submodel:
-    """The smallest part of a model that still fails: a model, and ``.npy`` files with (name, path).
-
-    ``expected`` is the float64 truth. ``noise`` is what rounding makes of an output (rms, largest), where it was
-    measured.
-    """
-
-    model: Path
-    inputs: tuple[tuple[str, Path], ...]
-    expected: tuple[tuple[str, Path], ...]
-    sentence: str = ""
-    noise: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
-
 def case_of(
-    campaign: Campaign, planned: PlannedCell, check: str, stage: str, ended: Verdict | ModelFormatsError
+    run: RunFacts, planned: PlannedCell, check: str, stage: str, ended: Verdict | ModelFormatsError
 ) -> Case | None:
     """The case that a failed check makes, ``None`` where there is nothing to reproduce in a runtime.
 
     ``stage`` is the fixture's stage in which it failed.
     """
-    stages = campaign.stages
+    stages = run.stages
     if isinstance(ended, Verdict):
         if ended.outcome not in FAILURES:
             return None
@@ -112,14 +62,14 @@ def case_of(
             return _in_training_mode(planned, check, ended)
         known = stage in _KNOWN and (stage != laws.FUZZ or planned.cell.id in stages.fuzzer.shown)
         case = Case(planned.cell.id, check, stage if known else "other", ended.outcome.value, ended.sentence)
-        return _judged(stages, planned, _with_runs(campaign, planned, stage, case, ended), ended)
+        return _judged(stages, planned, _with_runs(run, planned, stage, case, ended), ended)
     if not isinstance(ended, ERRORS) or stages.models.is_own(planned.cell.model, ended):
         return None
     opened = bool(stages.cells.job)
     if not opened and not planned.chain:
         return None
     case = Case(planned.cell.id, check, "run" if opened else "convert", ended.outcome, str(ended))
-    return _with_runs(campaign, planned, stage, case, ended) if opened else case
+    return _with_runs(run, planned, stage, case, ended) if opened else case
 
 
 def _in_training_mode(planned: PlannedCell, check: str, verdict: Verdict) -> Case:
@@ -129,13 +79,11 @@ def _in_training_mode(planned: PlannedCell, check: str, verdict: Verdict) -> Cas
     return Case(planned.cell.id, check, "training", verdict.outcome.value, sentence, training_nodes_allowed=allowed)
 
 
-def _with_runs(
-    campaign: Campaign, planned: PlannedCell, stage: str, case: Case, ended: Verdict | ModelFormatsError
-) -> Case:
+def _with_runs(run: RunFacts, planned: PlannedCell, stage: str, case: Case, ended: Verdict | ModelFormatsError) -> Case:
     """The case with the runs that the stage makes."""
-    stages, models, model = campaign.stages, campaign.stages.models, planned.cell.model
+    stages, models, model = run.stages, run.stages.models, planned.cell.model
     if stage in laws.LAWS or (stage == laws.FUZZ and planned.cell.id in stages.fuzzer.shown):
-        return laws.with_runs(stages, planned, stage, case, ended, campaign.settings.threads)
+        return laws.with_runs(stages, planned, stage, case, ended, run.settings.threads)
     if stage == "contract":
         return case
     samples = models.samples(model)
@@ -340,9 +288,9 @@ def _by_bits(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict)
     return replace(case, law="other", feeds=tuple(feeds), runs=runs, observed=tuple(observed), notes=(note,))
 
 
-def settings_of(campaign: Campaign, planned: PlannedCell, case: Case) -> dict[str, Any]:
+def settings_of(run: RunFacts, planned: PlannedCell, case: Case) -> dict[str, Any]:
     """What the script opens (or converts) with: the job of the cell's session, or the steps of its chain."""
-    models, model = campaign.stages.models, planned.cell.model
+    models, model = run.stages.models, planned.cell.model
     description = models.description(model)
     common = {
         "format": planned.cell.format,
@@ -353,9 +301,9 @@ def settings_of(campaign: Campaign, planned: PlannedCell, case: Case) -> dict[st
     }
     if case.law != "convert":
         entry = registry.backends()[planned.cell.backend].entry
-        return {**common, **campaign.stages.cells.job, "entry": entry, "steps": []}
+        return {**common, **run.stages.cells.job, "entry": entry, "steps": []}
     source = models.source(model)
-    options: dict[str, Any] = {"opset": campaign.settings.opset, "dynamic": not campaign.settings.static}
+    options: dict[str, Any] = {"opset": run.settings.opset, "dynamic": not run.settings.static}
     steps, held = [], "fp32"
     for step in planned.chain:
         converter = registry.converters()[step.converter]
@@ -372,7 +320,7 @@ def settings_of(campaign: Campaign, planned: PlannedCell, case: Case) -> dict[st
 
 
 def keep(
-    campaign: Campaign,
+    run: RunFacts,
     planned: PlannedCell,
     check: str,
     stage: str,
@@ -387,13 +335,13 @@ def keep(
     """
     from pytest_modelformats.checks.bundle import files as bundle_files
 
-    case = case_of(campaign, planned, check, stage, ended)
+    case = case_of(run, planned, check, stage, ended)
     if case is None:
         return None
     target = folder / bundle_files.folder_name(planned.cell.id, check)
-    settings = settings_of(campaign, planned, case)
-    bundle_files.write(target, case, settings, planned, campaign)
+    settings = settings_of(run, planned, case)
+    bundle_files.write(target, case, settings, planned, run)
     if submodel is not None:
-        bundle_files.add_submodel(target, submodel, case, settings, planned, campaign)
+        bundle_files.add_submodel(target, submodel, case, settings, planned, run)
     bundle_files.pack(target)
     return target

@@ -39,9 +39,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from pytest_modelformats.checks.bundle.case import Case, Submodel
+    from pytest_modelformats.checks.bundle.nouns import Case, RunFacts, Submodel
     from pytest_modelformats.schema import PlannedCell
-    from pytest_modelformats.session.campaign import Campaign
 
 # A ResNet-50 in fp32 is 102 MB; above this, an artifact stays where it is and the README says where.
 COPIED_BYTES = 200_000_000
@@ -69,7 +68,7 @@ def write(
     case: Case,
     settings: Mapping[str, Any],
     planned: PlannedCell,
-    campaign: Campaign,
+    run: RunFacts,
     model: Path | None = None,
 ) -> None:
     """Write the folder; what an earlier run left there is replaced.
@@ -87,7 +86,7 @@ def write(
     target.mkdir(parents=True)
     example: dict[str, str] = {}
     if case.law == "convert":
-        feed = campaign.stages.models.rows(planned.cell.model, 0, 2)
+        feed = run.stages.models.rows(planned.cell.model, 0, 2)
         _save(target / "inputs" / "example", list(feed.values()))
         example = {name: f"inputs/example/{i}.npy" for i, name in enumerate(feed)}
     for number, feed in enumerate(case.feeds):
@@ -96,9 +95,9 @@ def write(
     for number, results in enumerate(case.observed):
         _save(target / "observed" / str(number), results)
     copied = _artifact(target, settings, planned, model)
-    told = _case(case, planned, campaign, outputs) | {"settings": {**settings, **copied, "example": example}}
+    told = _case(case, planned, run, outputs) | {"settings": {**settings, **copied, "example": example}}
     (target / "case.json").write_text(_json(told), encoding="utf-8")
-    (target / "environment.json").write_text(_json(_environment(campaign, settings, planned)), encoding="utf-8")
+    (target / "environment.json").write_text(_json(_environment(run, settings, planned)), encoding="utf-8")
     (target / "repro.py").write_text(_script(planned, case), encoding="utf-8")
     if case.law == "training":
         function = importlib.import_module(registry.formats()[planned.cell.format].module).training_nodes
@@ -112,7 +111,7 @@ def add_submodel(
     case: Case,
     settings: Mapping[str, Any],
     planned: PlannedCell,
-    campaign: Campaign,
+    run: RunFacts,
 ) -> None:
     """Put a bundle of the smallest failing part below ``submodel/``; raises OSError, ValueError."""
     import numpy as np
@@ -138,7 +137,7 @@ def add_submodel(
         notes=() if part.noise else (f"The limits are {ESTIMATED_UNITS} units of rounding of each output's rms.",),
     )
     own = {"inputs": _specs(inputs), "outputs": _specs(expected)}
-    write(target / "submodel", smaller, {**settings, **own}, planned, campaign, part.model)
+    write(target / "submodel", smaller, {**settings, **own}, planned, run, part.model)
 
 
 def _specs(arrays: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -232,7 +231,7 @@ def _artifact(target: Path, settings: Mapping[str, Any], planned: PlannedCell, m
     return {**source, "artifact_is": "file", "artifact": f"artifact/{path.name}"}
 
 
-def _case(case: Case, planned: PlannedCell, campaign: Campaign, outputs: list[dict[str, Any]]) -> dict[str, Any]:
+def _case(case: Case, planned: PlannedCell, run: RunFacts, outputs: list[dict[str, Any]]) -> dict[str, Any]:
     form = registry.formats()[planned.cell.format]
     limited = case.outcome == Outcome.OUT_OF_MEMORY
     return {
@@ -243,11 +242,11 @@ def _case(case: Case, planned: PlannedCell, campaign: Campaign, outputs: list[di
         "law": case.law,
         "outcome": case.outcome,
         "sentence": case.sentence,
-        "install": _install(planned, case, campaign),
-        "timeout_s": campaign.settings.timeout_s,
-        "memory_bytes": campaign.settings.memory_bytes if limited else 0,
+        "install": _install(planned, case, run),
+        "timeout_s": run.settings.timeout_s,
+        "memory_bytes": run.settings.memory_bytes if limited else 0,
         "named": {"input": form.named_inputs, "output": form.named_outputs},
-        "invented": campaign.stages.invented(planned),
+        "invented": run.stages.invented(planned),
         "runs": case.runs,
         "before": case.before,
         "layouts": case.layouts,
@@ -271,25 +270,25 @@ def _alone(planned: PlannedCell, case: Case) -> Sequence[Any]:
         return ()
 
 
-def _install(planned: PlannedCell, case: Case, campaign: Campaign) -> str:
+def _install(planned: PlannedCell, case: Case, run: RunFacts) -> str:
     backend = registry.backends()[planned.cell.backend]
     found = machine.versions(("numpy", *backend.libraries))
     if case.law != "convert":  # what converts is pytest's own environment
-        found |= campaign.stages.cells.environments.required(planned.cell.environment)
+        found |= run.stages.cells.environments.required(planned.cell.environment)
     wanted = [f"{name}=={version}" for name, version in found.items()]
     alone = f"pip install {' '.join(wanted)}"
     return alone if _alone(planned, case) else f"{alone} pytest-modelformats=={__version__}"
 
 
-def _environment(campaign: Campaign, settings: Mapping[str, Any], planned: PlannedCell) -> dict[str, Any]:
-    command = ["pytest", *(redacted(str(arg)) for arg in campaign.config.invocation_params.args)]
+def _environment(run: RunFacts, settings: Mapping[str, Any], planned: PlannedCell) -> dict[str, Any]:
+    command = ["pytest", *(redacted(str(arg)) for arg in run.command)]
     name = planned.cell.environment
     return {
         "tool": __version__,
         "command": command,
-        "versions": campaign.versions(),
+        "versions": dict(run.versions),
         "machine": machine.machine(),
-        **({"environment": campaign.stages.cells.environments.stated([name])} if name else {}),
+        **({"environment": run.stages.cells.environments.stated([name])} if name else {}),
         "session": {k: settings.get(k) for k in ("precision", "device", "threads", "options", "artifact_precision")},
     }
 

@@ -16,7 +16,7 @@ from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pytest_modelformats.checks.bundle.case import Case
+    from pytest_modelformats.checks.bundle.nouns import Case
     from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.checks.fuzz.search import Shown
     from pytest_modelformats.errors import ModelFormatsError

@@ -18,7 +18,7 @@ from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_modelformats.checks.bundle.case import Submodel
+    from pytest_modelformats.checks.bundle.nouns import Submodel
     from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.schema import PlannedCell, Verdict
     from pytest_modelformats.settings.nouns import Settings
@@ -132,7 +132,7 @@ def _within(
 
 def submodel(found: Localised, planned: PlannedCell) -> Submodel | None:
     """The part as a reproduction bundle takes it, where alone it is further off than rounding may be."""
-    from pytest_modelformats.checks.bundle.case import Submodel
+    from pytest_modelformats.checks.bundle.nouns import Submodel
 
     faint = found.output_error is not None and found.output_error <= PRECISIONS[planned.cell.precision].limit
     if found.submodel is None or not found.confirmed or faint:
