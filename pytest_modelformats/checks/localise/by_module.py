@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _TORCH = "pytest_modelformats.systems.torch.localise.scripted"
 _PROGRAM = "pytest_modelformats.systems.torch.localise.exported"
 _ONNX = "pytest_modelformats.systems.onnx.localise.requests"
+_ONNX_MODULES = "pytest_modelformats.systems.onnx.localise.against_modules"
+_OPENVINO = "pytest_modelformats.systems.openvino.localise"
 _MODULES = ("torch", "onnx")
 
 
@@ -24,7 +26,7 @@ def against_modules(search: Search, artifact: Path) -> Localised | None:
     if source.format != "pytorch":
         return None
     answer = search.ask(
-        f"{_TORCH}:against_modules",
+        f"{_ONNX_MODULES}:against_modules",
         modules=_MODULES,
         source=source.to_json(),
         artifact=str(artifact),
@@ -98,15 +100,15 @@ def in_ir(search: Search, onnx: Path | None) -> Localised:
         told = search.ask(f"{_PROGRAM}:record", **common, source=source.to_json(), seconds=search.seconds)
     if told["reason"]:
         return Localised(BISECTION, reason=told["reason"])
-    operators = search.ask(f"{_PROGRAM}:plan_openvino", artifact=artifact, truths=truths)["operators"]
+    operators = search.ask(f"{_OPENVINO}:plan_openvino", artifact=artifact, truths=truths)["operators"]
     apart = 0
     for start in range(0, len(operators), _AT_ONCE):
         part = operators[start : start + _AT_ONCE]
         path = search.folder / f"exposed-{start}" / "model.xml"
-        search.ask(f"{_PROGRAM}:expose_openvino", artifact=artifact, names=[op[0] for op in part], path=str(path))
+        search.ask(f"{_OPENVINO}:expose_openvino", artifact=artifact, names=[op[0] for op in part], path=str(path))
         files = run_in_order(search, path, search.written())[1]
         answer = search.ask(
-            f"{_PROGRAM}:blame_openvino",
+            f"{_OPENVINO}:blame_openvino",
             modules=_MODULES,
             artifact=artifact,
             source=source.to_json(),

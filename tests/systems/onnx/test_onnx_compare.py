@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_modelformats.checks.localise import by_runtime, localise
+from pytest_modelformats.compare.truths import Writer
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.systems.onnx.localise import requests as onnx_localise
-from pytest_modelformats.systems.onnx.localise import truths as onnx_truths
 
 ROWS = np.random.default_rng(3).standard_normal((8, 8)).astype(np.float32)
 WEIGHTS = {
@@ -134,7 +134,7 @@ def test_what_a_cast_takes_may_be_of_another_kind(found, tmp_path):
 @pytest.fixture
 def overflowing(tmp_path):
     """A tensor whose second element is -800 in float64 and -Inf at fp32, as the logarithm of a small softmax is."""
-    writer = onnx_truths.Writer(tmp_path, "fp32")
+    writer = Writer(tmp_path, "fp32")
     truth = np.array([[-1.0, -800.0, -3.0]])
     writer.add("log", "Log", truth, np.array([[-1.0 - 1e-7, -np.inf, -3.0]], np.float32))
     return writer.close()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.systems.openvino.localise import blame_openvino, expose_openvino, plan_openvino
 from pytest_modelformats.systems.torch.localise import exported
 
 pytestmark = pytest.mark.slow
@@ -59,16 +60,16 @@ def blamed(tmp_path, monkeypatch):
         feed = {"x": str(tmp_path / "x.npy")}
         told = exported.record(source=source, feed=feed, precision="fp32", truths=truths, seconds=60)
         assert not told["reason"]
-        operators = exported.plan_openvino(artifact=path, truths=truths)["operators"]
+        operators = plan_openvino(artifact=path, truths=truths)["operators"]
         exposed = str(tmp_path / "exposed.xml")
-        exported.expose_openvino(artifact=path, names=[op[0] for op in operators], path=exposed)
+        expose_openvino(artifact=path, names=[op[0] for op in operators], path=exposed)
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
         results = openvino.Core().compile_model(exposed, "CPU", settings)([rows])
         files = []
         for index in range(len(operators)):
             files.append(str(tmp_path / f"{index}.npy"))
             np.save(files[-1], results[index])
-        answer = exported.blame_openvino(
+        answer = blame_openvino(
             artifact=path, source=source, truths=truths, operators=operators, files=files, limit=limit
         )
         return answer, operators
@@ -119,7 +120,7 @@ def test_another_layout_is_not_compared(tmp_path):
 
     def blame(file):
         operators = [["__module.rnn/aten::lstm/Transpose", "rnn", "Transpose", ""]]
-        return exported.blame_openvino(
+        return blame_openvino(
             artifact="", source={"format": "onnx"}, truths=str(tmp_path), operators=operators,
             files=[str(tmp_path / file)], limit=4,
         )  # fmt: skip

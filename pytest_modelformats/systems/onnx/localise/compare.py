@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.systems.onnx.localise.truths import worst
+from pytest_modelformats.compare.truths import worst
 from pytest_modelformats.systems.onnx.reference import steps as onnx_steps
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx
 
+    from pytest_modelformats.compare.truths import Truths
     from pytest_modelformats.systems.onnx.localise.match import Matched
-    from pytest_modelformats.systems.onnx.localise.truths import Truths
     from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
 
 # An operator whose inputs are off by this share of what its output is, or more, may only pass an error on.

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.systems.onnx.localise import scopes as onnx_scopes
 from pytest_modelformats.systems.onnx.reference import steps as onnx_steps
+from pytest_modelformats.systems.torch.reference.calling import unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import onnx
 
-    from pytest_modelformats.systems.onnx.localise.truths import Truths
+    from pytest_modelformats.compare.truths import Truths
     from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
 
 
@@ -64,7 +65,7 @@ class ModuleMatch:
 
         module = onnx_scopes.module_of(node)
         for name in node.input:
-            own = onnx_scopes.unwrapped(name)
+            own = unwrapped(name)
             if own.rpartition(".")[0] != module or own not in self._weights or name not in self._model.tensors:
                 continue
             mine, theirs = self._model.weight(name), to_numpy(self._weights[own])

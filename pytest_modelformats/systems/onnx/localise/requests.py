@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.compare.truths import OutOfTimeError, Truths, complete, read, timer
 from pytest_modelformats.measure.conditions import memory, reset_peak
 from pytest_modelformats.schema import TensorSpec
 from pytest_modelformats.systems.onnx.localise import scopes as onnx_scopes
@@ -18,32 +18,9 @@ from pytest_modelformats.systems.onnx.reference import steps as onnx_steps
 from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     import numpy as np
-
-
-class OutOfTimeError(Exception):
-    """The budget ended; the message says how far it came."""
-
-
-def timer(seconds: float) -> Callable[[int, int], None]:
-    """A check to be called at every step; raises OutOfTimeError once the budget has ended."""
-    ends = time.monotonic() + seconds
-
-    def check(done: int, everything: int) -> None:
-        if time.monotonic() > ends:
-            msg = f"the time budget ended after {done} of {everything} nodes"
-            raise OutOfTimeError(msg)
-
-    return check
-
-
-def read(paths: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """The arrays of a feed that is given as files."""
-    import numpy as np
-
-    return {name: np.load(path, allow_pickle=False) for name, path in paths.items()}
 
 
 def _number(value: float) -> float | None:
@@ -89,13 +66,13 @@ def compare(
 
 def _truths(
     model: LazyModel, feed: dict[str, np.ndarray], precision: str, folder: Path, check: Callable[[int, int], None]
-) -> onnx_truths.Truths:
-    if onnx_truths.complete(folder):
-        return onnx_truths.Truths(folder)
+) -> Truths:
+    if complete(folder):
+        return Truths(folder)
     return onnx_truths.make(model, feed, precision, folder, check)
 
 
-def _faithful(model: LazyModel, known: onnx_truths.Truths, expected: list[str], limit: float) -> bool:
+def _faithful(model: LazyModel, known: Truths, expected: list[str], limit: float) -> bool:
     import numpy as np
 
     names = [name for name in model.outputs if name in known]
@@ -218,7 +195,7 @@ def distances(*, truths: str, tensors: dict[str, str]) -> dict[str, Any]:
     """
     import numpy as np
 
-    known = onnx_truths.Truths(Path(truths))
+    known = Truths(Path(truths))
     found = {name: known.distance(name, np.load(path, allow_pickle=False)) for name, path in tensors.items()}
     return {
         "ratios": {name: _number(distance.ratio) for name, distance in found.items()},
@@ -228,7 +205,7 @@ def distances(*, truths: str, tensors: dict[str, str]) -> dict[str, Any]:
 
 def blame(*, artifact: str, truths: str, ratios: dict[str, float | None], limit: float, folder: str) -> dict[str, Any]:
     """The first operator that the runtime gets wrong by the errors of all its tensors, and it alone as a model."""
-    model, known = LazyModel(Path(artifact)), onnx_truths.Truths(Path(truths))
+    model, known = LazyModel(Path(artifact)), Truths(Path(truths))
     errors = {name: math.inf if ratio is None else ratio for name, ratio in ratios.items()}
     comparison = Comparison(model, Match(model, model), known, limit)
     comparison.errors |= errors

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
+from pytest_modelformats.systems.torch.reference.calling import unwrapped
+
 if TYPE_CHECKING:
     import onnx
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
-# What the exporters put before the first module and what our own wrapper adds.
-_WRAPPERS = ("module",)
 
 
 def module_of(node: onnx.NodeProto) -> str:
@@ -43,12 +43,3 @@ def _of_name(node: onnx.NodeProto) -> str:
         inside = bool(parent) and path.rpartition(".")[2] == parent
         path = f"{path}.{child if inside else part}" if path else part
     return unwrapped(path)
-
-
-def unwrapped(path: str) -> str:
-    """The path without the wrapper that a converter may have put around the source."""
-    for wrapper in _WRAPPERS:
-        if path == wrapper:
-            return ""
-        path = path.removeprefix(f"{wrapper}.")
-    return path

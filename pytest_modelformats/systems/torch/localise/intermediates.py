@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.compare.truths import Truths, Writer
 from pytest_modelformats.errors import Unsupported
-from pytest_modelformats.systems.onnx.localise.truths import Truths, Writer
 from pytest_modelformats.systems.torch.reference import numerics as torch_numerics
 from pytest_modelformats.systems.torch.reference.calling import (
     TORCH_DTYPES,

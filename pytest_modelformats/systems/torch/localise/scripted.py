@@ -6,55 +6,23 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.compare.truths import (
+    POINTS,
+    OutOfTimeError,
+    read,
+    spread,
+    spread_beside,
+    timer,
+)
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.schema import PRECISIONS, Source, TensorSpec
-from pytest_modelformats.systems.onnx.localise import requests as onnx_localise
-from pytest_modelformats.systems.onnx.localise import truths as onnx_truths
-from pytest_modelformats.systems.onnx.localise.scopes import unwrapped
 from pytest_modelformats.systems.torch.localise import intermediates
-from pytest_modelformats.systems.torch.reference.calling import TORCH_DTYPES, plain_kernels, to_numpy
+from pytest_modelformats.systems.torch.reference.calling import TORCH_DTYPES, plain_kernels, to_numpy, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
-
-
-def against_modules(
-    *,
-    source: dict[str, Any],
-    artifact: str,
-    feed: dict[str, str],
-    precision: str,
-    truths: str,
-    folder: str,
-    seconds: float,
-    limit: float,
-) -> dict[str, Any]:
-    """The first operator of an ONNX graph after which a module's result is not the module's any more."""
-    from pytest_modelformats.systems.onnx.localise.compare import Comparison
-    from pytest_modelformats.systems.onnx.localise.modules import ModuleMatch
-    from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
-    from pytest_modelformats.systems.torch.loading.load import load_module
-
-    check, arrays = onnx_localise.timer(seconds), onnx_localise.read(feed)
-    module = load_module(Source.from_json(source))
-    try:
-        intermediates.modules_of(module)
-        if not onnx_truths.complete(Path(truths)):
-            intermediates.record(module, arrays, precision, Path(truths), check)
-        known = onnx_truths.Truths(Path(truths))
-        model = LazyModel(Path(artifact))
-        comparison = Comparison(model, ModuleMatch(model, known, module.state_dict()), known, limit)
-        found = comparison.run(arrays, check)
-    except onnx_localise.OutOfTimeError as error:
-        return {"found": None, "reason": str(error), "compared": 0}
-    except Unsupported:
-        return {"found": None, "reason": "", "compared": 0}
-    if found is None:
-        return {"found": None, "reason": "", "compared": comparison.compared}
-    told = onnx_localise.described(comparison, found, Path(folder))
-    return {"found": told, "reason": "", "compared": comparison.compared}
 
 
 class _Stop(Exception):
@@ -84,14 +52,14 @@ def torchscript(
         precision,
         limit,
         Path(folder),
-        onnx_localise.timer(seconds),
+        timer(seconds),
     )
     try:
         intermediates.modules_of(search.module)
         if not search.scripts:
             return {"found": None, "reason": "the script has no submodules (frozen?)", "compared": 0}
-        intermediates.run(search.module, onnx_localise.read(feed), "fp32", search.look)
-    except (onnx_localise.OutOfTimeError, Unsupported) as error:
+        intermediates.run(search.module, read(feed), "fp32", search.look)
+    except (OutOfTimeError, Unsupported) as error:
         return {"found": None, "reason": str(error), "compared": search.compared}
     except _Stop:
         return {"found": search.found, "reason": "", "compared": search.compared}
@@ -227,9 +195,9 @@ def _ratio(truth: Any, rounded: Any, got: Any, precision: str) -> tuple[float, t
     from pytest_modelformats.compare.noise import measure_noise
 
     noise = measure_noise([truth], [rounded], PRECISIONS[precision].mantissa_bits)
-    rms, largest, comparable = onnx_truths.spread(truth, got)
+    rms, largest, comparable = spread(truth, got)
     if not comparable:  # what is not finite at the precision itself is no error
-        rms, largest, comparable = onnx_truths.spread_beside(truth, rounded, got)
+        rms, largest, comparable = spread_beside(truth, rounded, got)
     if not comparable or not noise.rms:
         return (0.0 if rms == 0 else math.inf), (noise.rms, noise.max)
-    return max(rms / noise.rms, largest / noise.max / onnx_truths.POINTS), (noise.rms, noise.max)
+    return max(rms / noise.rms, largest / noise.max / POINTS), (noise.rms, noise.max)

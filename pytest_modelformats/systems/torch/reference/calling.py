@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
+# What the exporters put before the first module and what our own wrapper adds.
+_WRAPPERS = ("module",)
+
 TORCH_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 
 
@@ -210,3 +213,12 @@ def cast_copy(module: torch.nn.Module, dtype: torch.dtype) -> torch.nn.Module:
     """Return a copy with every floating parameter and buffer as ``dtype``."""
     cast: torch.nn.Module = copy_of(module).to(dtype)
     return cast
+
+
+def unwrapped(path: str) -> str:
+    """The path without the wrapper that a converter may have put around the source."""
+    for wrapper in _WRAPPERS:
+        if path == wrapper:
+            return ""
+        path = path.removeprefix(f"{wrapper}.")
+    return path
