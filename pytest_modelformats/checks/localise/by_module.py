@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.checks.localise.by_runtime import CHUNK_BYTES, CHUNK_TENSORS
 from pytest_modelformats.checks.localise.confirm import finished, run_in_order
-from pytest_modelformats.checks.localise.localise import BISECTION, INTERMEDIATES, Localised
+from pytest_modelformats.checks.localise.nouns import BISECTION, CHUNK_BYTES, CHUNK_TENSORS, INTERMEDIATES, Localised
 
 if TYPE_CHECKING:
-    from pytest_modelformats.checks.localise.order import Search
+    from pytest_modelformats.checks.localise.nouns import Search
 
 _TORCH = "pytest_modelformats.systems.torch.localise.scripted"
 _PROGRAM = "pytest_modelformats.systems.torch.localise.exported"

@@ -6,18 +6,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.checks.localise.confirm import finished, run_to_files
-from pytest_modelformats.checks.localise.localise import INTERMEDIATES, NONE_WRONG, Localised
+from pytest_modelformats.checks.localise.nouns import CHUNK_BYTES, CHUNK_TENSORS, INTERMEDIATES, NONE_WRONG, Localised
 from pytest_modelformats.errors import ModelFormatsError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pytest_modelformats.checks.localise.order import Search
+    from pytest_modelformats.checks.localise.nouns import Search
 
 _ONNX = "pytest_modelformats.systems.onnx.localise.requests"
-# So much is held at once, and so many results are asked for at once: a runtime plans its memory by its outputs.
-CHUNK_BYTES = 16_000_000
-CHUNK_TENSORS = 128
 _VANISHES = "it goes wrong only while intermediate results are not asked for: an operator that is fused or rewritten"
 
 

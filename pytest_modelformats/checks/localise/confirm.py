@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.checks.localise.localise import INTERMEDIATES, Localised
+from pytest_modelformats.checks.localise.nouns import INTERMEDIATES, Localised
 from pytest_modelformats.errors import ConvertError, ModelFormatsError
 from pytest_modelformats.schema import registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from pytest_modelformats.checks.localise.order import Search
+    from pytest_modelformats.checks.localise.nouns import Search
 
 
 def finished(search: Search, answer: Mapping[str, Any], method: str = INTERMEDIATES) -> Localised:

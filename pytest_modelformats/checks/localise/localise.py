@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from pytest_modelformats.checks.localise.nouns import INTERMEDIATES, NONE_WRONG, Localised
 from pytest_modelformats.errors import ModelFormatsError, WorkerTimeout
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from pytest_modelformats.checks.bundle.nouns import Submodel
     from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.schema import PlannedCell, Verdict
@@ -36,46 +35,6 @@ _NO_REFERENCE = {
     "concurrency": "calls alone and beside others",
     "threads": "sessions with one thread and with several",
 }
-# How a reason starts that is an answer, and no search that came to nothing.
-NONE_WRONG = "no operator is wrong"
-INTERMEDIATES, BISECTION = "onnx-intermediates", "bisection"
-
-
-@dataclass(frozen=True, slots=True)
-class Localised:
-    """Where a cell goes wrong, or in ``reason`` why that could not be told.
-
-    Errors are rms errors over each tensor's own rounding noise; ``None`` where they have no number
-    (another shape, NaN in other places). ``submodel`` is the faulty part as a model of its own,
-    ``inputs`` and ``expected`` (float64) are ``.npy`` files beside it, ``noise`` is what rounding makes of each
-    output (rms, largest); they live as long as the run.
-    """
-
-    method: str
-    operator: str = ""
-    node: str = ""
-    module: str = ""
-    output: str = ""
-    input_error: float | None = None
-    output_error: float | None = None
-    before: tuple[str, ...] = ()
-    nodes_compared: int = 0
-    confirmed: bool | None = None
-    seconds: float = 0.0
-    sentence: str = ""
-    how: str = ""
-    missing: tuple[str, ...] = ()
-    reason: str = ""
-    peak_bytes: int | None = None
-    submodel: Path | None = None
-    inputs: tuple[tuple[str, Path], ...] = ()
-    expected: tuple[tuple[str, Path], ...] = ()
-    noise: tuple[tuple[str, tuple[float, float]], ...] = ()
-
-    def data(self) -> dict[str, Any]:
-        """What a check line carries of it."""
-        files = {"submodel", "inputs", "expected", "noise"}
-        return {key: value for key, value in asdict(self).items() if key not in files}
 
 
 def due(settings: Settings, name: str, verdict: Verdict) -> bool:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_modelformats.checks import stress_failure
 from pytest_modelformats.checks.localise.confirm import finished
-from pytest_modelformats.checks.localise.localise import INTERMEDIATES, Localised
-from pytest_modelformats.errors import ModelFormatsError, WorkerTimeout
+from pytest_modelformats.checks.localise.nouns import INTERMEDIATES, Localised, Search, digest
+from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.plan import graph
-from pytest_modelformats.run.workers.asking import Asker, write_feed
-from pytest_modelformats.schema import PRECISIONS, Environment, PlannedCell, registry
+from pytest_modelformats.schema import PlannedCell, registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,79 +23,10 @@ if TYPE_CHECKING:
     from pytest_modelformats.schema import Verdict
     from pytest_modelformats.settings.nouns import Settings
 
-# The worker that reads and evaluates graphs: one that hangs or dies takes nothing else with it.
-RUNTIME = "localise"
 # Rows looked at: all that the batch law takes where the file is small, one where a row alone is work enough.
 ROWS = 8
 SMALL_BYTES = 20_000_000
 _ONNX = "pytest_modelformats.systems.onnx.localise.requests"
-
-
-@dataclass(slots=True)
-class Search:
-    """What every step of one search needs; ``ends`` is when its budget does.
-
-    ``truths`` are the source's float64 outputs for ``feed``, where they are not those of the samples; () is unknown.
-    """
-
-    stages: Stages
-    settings: Settings
-    planned: PlannedCell
-    ends: float
-    feed: Mapping[str, np.ndarray]
-    rows: int
-    folder: Path
-    truths: Sequence[np.ndarray] | None = None
-
-    @property
-    def seconds(self) -> float:
-        """What is left of the budget; raises WorkerTimeout where nothing is."""
-        left = self.ends - time.monotonic()
-        if left <= 0:
-            raise WorkerTimeout("nothing of it was left")
-        return left
-
-    @property
-    def precision(self) -> str:
-        """The precision whose noise counts."""
-        return PRECISIONS[self.planned.cell.precision].yardstick
-
-    @property
-    def limit(self) -> float:
-        """The noise ratio from which on a tensor is wrong."""
-        return PRECISIONS[self.planned.cell.precision].limit
-
-    def asker(self) -> Asker:
-        """Asks with what is left of the budget as the time-out."""
-        return Asker(self.stages.pool, self.seconds, lambda _: None)
-
-    def ask(self, entry: str, *, modules: tuple[str, ...] = ("onnx",), **arguments: Any) -> dict[str, Any]:
-        """The answer of a function in the worker; a hang ends with the budget."""
-        worker = self.stages.pool.get(Environment(), RUNTIME, modules)
-        return worker.request("call", self.seconds, None, entry=entry, arguments=arguments)
-
-    def written(self) -> dict[str, str]:
-        """The inputs as files."""
-        return write_feed(self.feed, self.folder.parent / f"feed-{digest(self.feed)}")
-
-    def feed_key(self) -> str:
-        """Names what belongs to these inputs at this precision."""
-        return f"{digest(self.feed)}-{self.precision}"
-
-    def key(self, artifact: Path) -> str:
-        """Names the truths of a graph on these inputs at this precision."""
-        stat = artifact.stat()
-        text = f"{artifact}\0{stat.st_mtime_ns}\0{stat.st_size}\0{digest(self.feed)}\0{self.precision}"
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def digest(feed: Mapping[str, np.ndarray]) -> str:
-    """A short name for the content of a feed."""
-    found = hashlib.sha256()
-    for name, array in feed.items():
-        found.update(f"{name}{array.dtype}{array.shape}".encode())
-        found.update(array.tobytes())
-    return found.hexdigest()[:16]
 
 
 def failing_input(
