@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.schema.model import Description, Source
-    from pytest_modelformats.schema.system import Format
     from pytest_modelformats.schema.tensor import TensorSpec
 
     Feed = Mapping[str, np.ndarray]
@@ -177,8 +176,6 @@ class FormatModule(Protocol):
     stands: that imports the standard library alone.
     """
 
-    FORMAT: Format
-
     def sniff(self, path: Path, head: bytes) -> str | None:
         """Return the source kind, or ``None`` if the file is something else."""
         ...
@@ -191,7 +188,7 @@ class FormatModule(Protocol):
         """Run the source in its own framework at ``float64`` or a precision's name.
 
         Returns the outputs per feed, and one line that says by which method, with one of the words of
-        ``noise_methods.WORDS`` in it. At ``tf32`` the operands of products keep 10 mantissa bits, results are fp32.
+        ``compare/reference.py`` in it. At ``tf32`` the operands of products keep 10 mantissa bits, results are fp32.
         Raises Unsupported where neither the precision nor an estimate of it can be had.
         """
         ...

@@ -1,102 +1,82 @@
 """Names of formats, converters and backends, resolved on first use.
 
-A name stands for ``module:attribute`` of a declaration (:class:`~.schema.Format`,
-:class:`~.schema.Converter`, :class:`~.schema.Backend`). Adding a system is one file and one
-line here; an outside package registers the same strings through the entry-point groups
-``modelformats.formats``, ``modelformats.converters`` and ``modelformats.backends``.
+Adding a system is one folder under ``systems/`` and one word here. An outside package registers ``module:attribute``
+of a declaration (:class:`~.schema.Format`, :class:`~.schema.Converter`, :class:`~.schema.Backend`) through the
+entry-point groups ``modelformats.formats``, ``modelformats.converters`` and ``modelformats.backends``.
 """
 
 from __future__ import annotations
 
 import importlib
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema.system import Backend, Converter, Format
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-FORMATS: dict[str, str] = {
-    "pytorch": "pytest_modelformats.systems.torch.pytorch:FORMAT",
-    "pt2": "pytest_modelformats.systems.torch.pt2:FORMAT",
-    "torchscript": "pytest_modelformats.systems.torch.torchscript:FORMAT",
-    "onnx": "pytest_modelformats.systems.onnx.format:FORMAT",
-    "openvino": "pytest_modelformats.systems.openvino.format:FORMAT",
-    "golden": "pytest_modelformats.systems.golden.format:FORMAT",
-}
-
-CONVERTERS: dict[str, str] = {
-    "pt2_from_pytorch": "pytest_modelformats.systems.torch.pt2_from_pytorch:CONVERTER",
-    "torchscript_from_pytorch": "pytest_modelformats.systems.torch.torchscript_from_pytorch:TRACE",
-    "torchscript_from_pytorch_script": "pytest_modelformats.systems.torch.torchscript_from_pytorch:SCRIPT",
-    "onnx_from_pytorch": "pytest_modelformats.systems.onnx.from_pytorch:DYNAMO",
-    "onnx_from_pytorch_legacy": "pytest_modelformats.systems.onnx.from_pytorch:LEGACY",
-    "onnx_from_pt2": "pytest_modelformats.systems.onnx.from_pt2:CONVERTER",
-    "onnx_from_torchscript": "pytest_modelformats.systems.onnx.from_torchscript:CONVERTER",
-    "onnx_fp16_from_onnx": "pytest_modelformats.systems.onnx.fp16_from_onnx:CONVERTER",
-    "openvino_from_pytorch": "pytest_modelformats.systems.openvino.from_pytorch:CONVERTER",
-    "openvino_from_pt2": "pytest_modelformats.systems.openvino.from_pt2:CONVERTER",
-    "openvino_from_torchscript": "pytest_modelformats.systems.openvino.from_torchscript:CONVERTER",
-    "openvino_from_onnx": "pytest_modelformats.systems.openvino.from_onnx:CONVERTER",
-    "openvino_fp16_weights_from_openvino": (
-        "pytest_modelformats.systems.openvino.fp16_weights_from_openvino:CONVERTER"
-    ),
-}
-
-BACKENDS: dict[str, str] = {
-    "torch": "pytest_modelformats.systems.torch.eager:BACKEND",
-    "torch-compile": "pytest_modelformats.systems.torch.compiled:BACKEND",
-    "torch-export": "pytest_modelformats.systems.torch.exported:BACKEND",
-    "torchscript": "pytest_modelformats.systems.torch.scripted:BACKEND",
-    "onnxruntime": "pytest_modelformats.systems.onnxruntime.backend:BACKEND",
-    "openvino": "pytest_modelformats.systems.openvino.backend:BACKEND",
-}
-
+# One word per family, and a folder of that name in ``systems/`` with a ``declared.py``: its FORMATS, CONVERTERS and
+# BACKENDS, as far as it has them.
+SYSTEMS = ("torch", "onnx", "onnxruntime", "openvino", "golden")
 
 _T = TypeVar("_T", Format, Converter, Backend)
 
 
 def resolve(reference: str) -> Any:
-    """Import ``module:attribute`` and return the attribute."""
+    """Import ``module:attribute`` and return the attribute, which may be one of an attribute; or the module alone."""
     module, _, attribute = reference.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    found: Any = importlib.import_module(module)
+    for part in attribute.split(".") if attribute else ():
+        found = getattr(found, part)
+    return found
 
 
-def _load(kind: str, own: Mapping[str, str], expected: type[_T]) -> dict[str, _T]:
+def _own(kind: str, expected: type[_T]) -> dict[str, tuple[str, _T]]:
+    """Our own declarations of a kind by name, each with where it is declared."""
+    found: dict[str, tuple[str, _T]] = {}
+    for system in SYSTEMS:
+        module = f"pytest_modelformats.systems.{system}.declared"
+        for declaration in getattr(importlib.import_module(module), kind.upper(), ()):
+            if declaration.name in found:
+                both = f"{found[declaration.name][0]} and {module}"
+                msg = f"{both} declare the {kind[:-1]} '{declaration.name}'; rename one"
+                raise ConfigurationError(msg)
+            found[declaration.name] = (module, _checked(kind, declaration.name, declaration, expected, module))
+    return found
+
+
+def _checked(kind: str, name: str, declaration: Any, expected: type[_T], where: str) -> _T:
+    if not isinstance(declaration, expected) or declaration.name != name:
+        msg = f"{where}, registered as the {kind[:-1]} '{name}', is not a {expected.__name__} of that name"
+        raise ConfigurationError(msg)
+    return declaration
+
+
+def _load(kind: str, expected: type[_T]) -> dict[str, _T]:
     from importlib.metadata import entry_points
 
-    references = dict(own)
+    found = _own(kind, expected)
     for entry in entry_points(group=f"modelformats.{kind}"):
-        if entry.name in references:
-            both = f"{references[entry.name]} and {entry.value}"
+        if entry.name in found:
+            both = f"{found[entry.name][0]} and {entry.value}"
             msg = f"two packages register the {kind[:-1]} '{entry.name}': {both}; uninstall one"
             raise ConfigurationError(msg)
-        references[entry.name] = entry.value
-    loaded: dict[str, _T] = {}
-    for name, reference in references.items():
-        declaration = resolve(reference)
-        if not isinstance(declaration, expected) or declaration.name != name:
-            msg = f"{reference}, registered as the {kind[:-1]} '{name}', is not a {expected.__name__} of that name"
-            raise ConfigurationError(msg)
-        loaded[name] = declaration
-    return loaded
+        found[entry.name] = (entry.value, _checked(kind, entry.name, resolve(entry.value), expected, entry.value))
+    return {name: declaration for name, (_, declaration) in found.items()}
 
 
 @cache
 def formats() -> dict[str, Format]:
     """Every format by name."""
-    return _load("formats", FORMATS, Format)
+    return _load("formats", Format)
 
 
 @cache
 def converters() -> dict[str, Converter]:
     """Every converter by name."""
-    return _load("converters", CONVERTERS, Converter)
+    return _load("converters", Converter)
 
 
 @cache
 def backends() -> dict[str, Backend]:
     """Every backend by name."""
-    return _load("backends", BACKENDS, Backend)
+    return _load("backends", Backend)

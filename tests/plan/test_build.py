@@ -220,3 +220,13 @@ def test_duplicate_registration_is_refused(monkeypatch):
             registry.formats()
     finally:
         registry.formats.cache_clear()
+
+
+def test_two_families_that_declare_one_name_are_refused(monkeypatch):
+    monkeypatch.setattr(registry, "SYSTEMS", ("onnx", "onnx"))
+    registry.formats.cache_clear()
+    try:
+        with pytest.raises(ConfigurationError, match="declare the format 'onnx'; rename one"):
+            registry.formats()
+    finally:
+        registry.formats.cache_clear()

@@ -33,9 +33,9 @@ RAISED, NOT_INSTALLED = 70, 71  # of the process inside, which has no other use 
 # --- how the artifact is opened
 def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[list[Any]]]:
     """Open the artifact with pytest-modelformats: its backend has no way that goes without it."""
-    from pytest_modelformats.run.workers.server import resolve
     from pytest_modelformats.schema import Source, TensorSpec
     from pytest_modelformats.schema.contract import SessionJob
+    from pytest_modelformats.schema.registry import resolve
 
     names = ("format", "artifact_precision", "precision", "device", "threads", "options")
     job = SessionJob(

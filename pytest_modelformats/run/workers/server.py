@@ -17,6 +17,7 @@ from pytest_modelformats.schema import Source, TensorSpec
 from pytest_modelformats.schema.contract import ConversionJob, Session, SessionJob
 from pytest_modelformats.schema.dtypes import in_dtypes, own_dtypes
 from pytest_modelformats.schema.plain import plain
+from pytest_modelformats.schema.registry import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,15 +26,6 @@ if TYPE_CHECKING:
 
 # What runtimes say when an allocation fails without a MemoryError of Python's own.
 _OUT_OF_MEMORY_WORDS = ("can't allocate memory", "bad_alloc", "out of memory", "Failed to allocate memory", "bad alloc")
-
-
-def resolve(reference: str) -> Any:
-    """Import ``module:attribute`` and return the attribute."""
-    module, _, attribute = reference.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in attribute.split(".") if attribute else ():
-        found = getattr(found, part)
-    return found
 
 
 def read_feed(feed: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, SourceError, Unsupported
-from pytest_modelformats.schema import DTYPES, PRECISIONS, Description, Format, TensorSpec
+from pytest_modelformats.schema import DTYPES, PRECISIONS, Description, TensorSpec
 from pytest_modelformats.systems.golden import file as golden_file
 
 if TYPE_CHECKING:
@@ -26,15 +26,6 @@ if TYPE_CHECKING:
     from pytest_modelformats.source.samples import Samples
     from pytest_modelformats.systems.golden.file import GoldenFile
 
-FORMAT = Format(
-    name="golden",
-    title="golden bundle",
-    module="pytest_modelformats.systems.golden.format",
-    suffix=".golden",
-    precisions=(),
-    named_inputs=True,
-    named_outputs=True,
-)
 _WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
 
 

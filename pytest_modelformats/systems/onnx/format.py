@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, SourceError, Unsupported
-from pytest_modelformats.schema import Description, Format, TensorSpec, classifies
+from pytest_modelformats.schema import Description, TensorSpec, classifies
 from pytest_modelformats.source import stated_inputs
 from pytest_modelformats.systems.onnx import graph as onnx_graph
 from pytest_modelformats.systems.onnx import precision as onnx_precision
@@ -23,18 +23,6 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.schema import Source
     from pytest_modelformats.schema.contract import Feed
-
-FORMAT = Format(
-    name="onnx",
-    title="ONNX",
-    module="pytest_modelformats.systems.onnx.format",
-    suffix=".onnx",
-    precisions=("fp32", "fp16"),
-    requires=("onnx",),
-    install="pip install 'pytest-modelformats[onnx]'",
-    named_inputs=True,
-    named_outputs=True,
-)
 
 
 training_nodes = training.training_nodes

@@ -6,24 +6,11 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, Unsupported
-from pytest_modelformats.schema import Converter
 from pytest_modelformats.systems.onnx import exporting
 from pytest_modelformats.systems.onnx import graph as onnx_graph
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob
-
-CONVERTER = Converter(
-    name="onnx_fp16_from_onnx",
-    source="onnx",
-    target="onnx",
-    precisions={"fp32": ("fp16",)},
-    entry="pytest_modelformats.systems.onnx.fp16_from_onnx:convert",
-    route="fp16",
-    requires=("onnx", "onnxconverter_common"),
-    install="pip install 'pytest-modelformats[onnx]'",
-    libraries=("onnx", "onnxconverter-common"),
-)
 
 
 def convert(job: ConversionJob) -> dict[str, Any]:

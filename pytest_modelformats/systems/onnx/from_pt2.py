@@ -4,25 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.schema import Converter
 from pytest_modelformats.systems.onnx import exporting
 from pytest_modelformats.systems.torch.loading.programs import load_exported
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob
-
-CONVERTER = Converter(
-    name="onnx_from_pt2",
-    source="pt2",
-    target="onnx",
-    precisions={"fp32": ("fp32",)},
-    entry="pytest_modelformats.systems.onnx.from_pt2:convert",
-    route="pt2",
-    requires=("torch", "onnx", "onnxscript"),
-    install="pip install 'pytest-modelformats[torch,onnx]'",
-    libraries=("torch", "onnx", "onnxscript", "onnx-ir"),
-    options=("opset",),
-)
 
 
 def convert(job: ConversionJob) -> dict[str, Any]:

@@ -4,39 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.schema import Converter
 from pytest_modelformats.systems.onnx import exporting
 from pytest_modelformats.systems.torch.loading.load import load_module
 from pytest_modelformats.systems.torch.reference.calling import plain_kernels
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob
-
-DYNAMO = Converter(
-    name="onnx_from_pytorch",
-    source="pytorch",
-    target="onnx",
-    precisions={"fp32": ("fp32",)},
-    entry="pytest_modelformats.systems.onnx.from_pytorch:convert_dynamo",
-    route="dynamo",
-    requires=("torch", "onnx", "onnxscript"),
-    install="pip install 'pytest-modelformats[torch,onnx]'",
-    libraries=("torch", "onnx", "onnxscript", "onnx-ir"),
-    options=("opset", "dynamic"),
-)
-LEGACY = Converter(
-    name="onnx_from_pytorch_legacy",
-    source="pytorch",
-    target="onnx",
-    precisions={"fp32": ("fp32",)},
-    entry="pytest_modelformats.systems.onnx.from_pytorch:convert_legacy",
-    route="legacy",
-    default=False,
-    requires=("torch", "onnx"),
-    install="pip install 'pytest-modelformats[torch,onnx]'",
-    libraries=("torch", "onnx"),
-    options=("opset", "dynamic"),
-)
 
 
 def convert_dynamo(job: ConversionJob) -> dict[str, Any]:

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.schema import Converter
 from pytest_modelformats.systems.onnx import exporting
 from pytest_modelformats.systems.torch.loading.programs import load_scripted
 from pytest_modelformats.systems.torch.reference.calling import plain_kernels
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob
-
-CONVERTER = Converter(
-    name="onnx_from_torchscript",
-    source="torchscript",
-    target="onnx",
-    precisions={"fp32": ("fp32",)},
-    entry="pytest_modelformats.systems.onnx.from_torchscript:convert",
-    route="torchscript",
-    requires=("torch", "onnx"),
-    install="pip install 'pytest-modelformats[torch,onnx]'",
-    libraries=("torch", "onnx"),
-    options=("opset", "dynamic"),
-)
 
 
 def convert(job: ConversionJob) -> dict[str, Any]:

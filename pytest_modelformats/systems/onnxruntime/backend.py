@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import NoDevice, RunError, Unsupported
-from pytest_modelformats.schema import Backend, TensorSpec
+from pytest_modelformats.schema import TensorSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -15,19 +15,6 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.schema.contract import Feed, SessionJob
 
-BACKEND = Backend(
-    name="onnxruntime",
-    title="ONNX Runtime",
-    worker="onnxruntime",
-    precisions={("onnx", "fp32"): ("fp32", "tf32"), ("onnx", "fp16"): ("fp16",)},
-    devices=("cpu", "cuda"),
-    entry="pytest_modelformats.systems.onnxruntime.backend:open_session",
-    requires=("onnxruntime",),
-    install="pip install 'pytest-modelformats[onnxruntime]'",
-    libraries=("onnxruntime", "onnxruntime-gpu"),
-    verified={"cpu": "x86-64 with AVX-512", "cuda": "NVIDIA H100, onnxruntime-gpu 1.31"},
-    precision_devices={"tf32": ("cuda",)},
-)
 LEVELS = {
     "disable": "ORT_DISABLE_ALL",
     "basic": "ORT_ENABLE_BASIC",

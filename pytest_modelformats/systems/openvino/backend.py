@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import RunError, Unsupported
-from pytest_modelformats.schema import Backend
 from pytest_modelformats.systems.openvino import ir as openvino_ir
 
 if TYPE_CHECKING:
@@ -15,22 +14,6 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.schema.contract import Feed, SessionJob
 
-BACKEND = Backend(
-    name="openvino",
-    title="OpenVINO",
-    worker="openvino",
-    precisions={
-        ("openvino", "fp32"): ("fp32", "fp16", "bf16", "default"),
-        ("openvino", "fp16-weights"): ("fp16-weights",),
-    },
-    devices=("cpu",),
-    entry="pytest_modelformats.systems.openvino.backend:open_session",
-    requires=("openvino",),
-    install="pip install 'pytest-modelformats[openvino]'",
-    libraries=("openvino",),
-    verified={"cpu": "x86-64 with AVX-512"},
-    opt_in_precisions=("default",),
-)
 # "default" gives no hint: the plugin then picks bf16 on machines with bf16 units, which the verdict sees.
 HINTS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16", "fp16-weights": "f32"}
 

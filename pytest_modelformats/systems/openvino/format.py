@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xml.parsers import expat
 
 from pytest_modelformats.errors import ConvertError, SourceError
-from pytest_modelformats.schema import Description, Format, classifies
+from pytest_modelformats.schema import Description, classifies
 from pytest_modelformats.source import stated_inputs
 from pytest_modelformats.systems.openvino import ir as openvino_ir
 from pytest_modelformats.systems.openvino.reference import evaluate_openvino
@@ -19,18 +19,6 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.schema import Source
     from pytest_modelformats.schema.contract import Feed
-
-FORMAT = Format(
-    name="openvino",
-    title="OpenVINO IR",
-    module="pytest_modelformats.systems.openvino.format",
-    suffix=".xml",
-    precisions=("fp32", "fp16-weights"),
-    requires=("openvino",),
-    install="pip install 'pytest-modelformats[openvino]'",
-    named_inputs=True,
-    named_outputs=True,
-)
 
 
 class _NotAnIRError(Exception):

@@ -5,23 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError
-from pytest_modelformats.schema import Converter
 from pytest_modelformats.systems.openvino import ir as openvino_ir
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob
-
-CONVERTER = Converter(
-    name="openvino_fp16_weights_from_openvino",
-    source="openvino",
-    target="openvino",
-    precisions={"fp32": ("fp16-weights",)},
-    entry="pytest_modelformats.systems.openvino.fp16_weights_from_openvino:convert",
-    route="fp16-weights",
-    requires=("openvino",),
-    install="pip install 'pytest-modelformats[openvino]'",
-    libraries=("openvino",),
-)
 
 
 def convert(job: ConversionJob) -> dict[str, Any]:

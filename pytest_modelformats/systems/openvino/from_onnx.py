@@ -4,24 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.schema import Converter
 from pytest_modelformats.systems.openvino import writing
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob
-
-CONVERTER = Converter(
-    name="openvino_from_onnx",
-    source="onnx",
-    target="openvino",
-    precisions={"fp32": ("fp32",)},
-    entry="pytest_modelformats.systems.openvino.from_onnx:convert",
-    route="onnx",
-    requires=("openvino",),
-    install="pip install 'pytest-modelformats[openvino]'",
-    libraries=("openvino",),
-    version=2,
-)
 
 
 def convert(job: ConversionJob) -> dict[str, Any]:

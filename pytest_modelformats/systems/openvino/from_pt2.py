@@ -4,25 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.schema import Converter
 from pytest_modelformats.systems.openvino import writing
 from pytest_modelformats.systems.torch.loading.programs import load_exported
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob
-
-CONVERTER = Converter(
-    name="openvino_from_pt2",
-    source="pt2",
-    target="openvino",
-    precisions={"fp32": ("fp32",)},
-    entry="pytest_modelformats.systems.openvino.from_pt2:convert",
-    route="pt2",
-    requires=("torch", "openvino"),
-    install="pip install 'pytest-modelformats[torch,openvino]'",
-    libraries=("torch", "openvino"),
-    version=2,
-)
 
 
 def convert(job: ConversionJob) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.schema import Converter
 from pytest_modelformats.systems.onnx import exporting
 from pytest_modelformats.systems.openvino import writing
 from pytest_modelformats.systems.torch.loading.load import load_module
@@ -12,19 +11,6 @@ from pytest_modelformats.systems.torch.reference.calling import plain_kernels
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob
-
-CONVERTER = Converter(
-    name="openvino_from_pytorch",
-    source="pytorch",
-    target="openvino",
-    precisions={"fp32": ("fp32",)},
-    entry="pytest_modelformats.systems.openvino.from_pytorch:convert",
-    route="torch",
-    requires=("torch", "openvino"),
-    install="pip install 'pytest-modelformats[torch,openvino]'",
-    libraries=("torch", "openvino"),
-    version=2,
-)
 
 
 def convert(job: ConversionJob) -> dict[str, Any]:

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.systems.torch import eager
 from pytest_modelformats.systems.torch.alone import callable_alone, module_alone, prepare_alone
 from pytest_modelformats.systems.torch.session import TorchSession, eager_module, prepare
 
@@ -20,15 +18,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.schema.contract import Feed, SessionJob
-
-BACKEND = replace(
-    eager.BACKEND,
-    name="torch-compile",
-    title="torch.compile",
-    entry="pytest_modelformats.systems.torch.compiled:open_session",
-    # Its maintainers, pytorch/pytorch#136833 and #118260: neither dynamo nor inductor is thread-safe.
-    one_call_at_a_time="torch.compile states no support for calls from several threads (pytorch issue 118260)",
-)
 
 
 class CompiledSession(TorchSession):

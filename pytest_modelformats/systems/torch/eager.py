@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.schema import Backend
 from pytest_modelformats.systems.torch.alone import callable_alone, module_alone, prepare_alone
 from pytest_modelformats.systems.torch.session import (
-    FP16_CPU_FLAGS,
-    INSTALL,
-    PRECISION_DEVICES,
-    VERIFIED,
     TorchSession,
     eager_module,
     prepare,
@@ -20,21 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_modelformats.schema.contract import SessionJob
-
-BACKEND = Backend(
-    name="torch",
-    title="PyTorch eager",
-    worker="torch",
-    precisions={("pytorch", "fp32"): ("fp32", "tf32", "fp16", "bf16")},
-    devices=("cpu", "cuda"),
-    entry="pytest_modelformats.systems.torch.eager:open_session",
-    requires=("torch",),
-    install=INSTALL,
-    libraries=("torch",),
-    needs_cpu_flags=FP16_CPU_FLAGS,
-    verified=VERIFIED,
-    precision_devices=PRECISION_DEVICES,
-)
 
 
 def open_session(job: SessionJob) -> TorchSession:

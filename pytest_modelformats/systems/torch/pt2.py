@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, SourceError
-from pytest_modelformats.schema import Format, TensorSpec
+from pytest_modelformats.schema import TensorSpec
 from pytest_modelformats.systems.torch.loading.archive import zip_entries
 
 if TYPE_CHECKING:
@@ -17,16 +17,6 @@ if TYPE_CHECKING:
     from pytest_modelformats.schema import Description, Source
     from pytest_modelformats.schema.contract import Feed
 
-FORMAT = Format(
-    name="pt2",
-    title="PyTorch exported program",
-    module="pytest_modelformats.systems.torch.pt2",
-    suffix=".pt2",
-    precisions=("fp32", "fp16", "bf16"),
-    requires=("torch",),
-    install="pip install 'pytest-modelformats[torch]'",
-    named_inputs=True,
-)
 
 _OLD_RECORD = "serialized_exported_program.json"
 

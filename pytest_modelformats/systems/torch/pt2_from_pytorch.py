@@ -5,23 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, Unsupported
-from pytest_modelformats.schema import Converter
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob
-
-CONVERTER = Converter(
-    name="pt2_from_pytorch",
-    source="pytorch",
-    target="pt2",
-    precisions={"fp32": ("fp32", "fp16", "bf16")},
-    entry="pytest_modelformats.systems.torch.pt2_from_pytorch:convert",
-    route="export",
-    requires=("torch",),
-    install="pip install 'pytest-modelformats[torch]'",
-    libraries=("torch",),
-    options=("dynamic",),
-)
 
 
 def convert(job: ConversionJob) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import ConvertError, SourceError
-from pytest_modelformats.schema import Format, TensorSpec
+from pytest_modelformats.schema import TensorSpec
 from pytest_modelformats.systems.torch.loading.archive import foreign_globals, is_legacy, is_safetensors, zip_entries
 
 if TYPE_CHECKING:
@@ -18,16 +18,6 @@ if TYPE_CHECKING:
     from pytest_modelformats.schema import Description, Source
     from pytest_modelformats.schema.contract import Feed
     from pytest_modelformats.systems.torch.loading.load import Loaded
-
-FORMAT = Format(
-    name="pytorch",
-    title="PyTorch module",
-    module="pytest_modelformats.systems.torch.pytorch",
-    suffix="",
-    precisions=("fp32", "fp16", "bf16"),
-    requires=("torch",),
-    install="pip install 'pytest-modelformats[torch]'",
-)
 
 
 def sniff(path: Path, head: bytes) -> str | None:

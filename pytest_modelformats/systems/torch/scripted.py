@@ -6,13 +6,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import RunError, SourceError, TrustError
-from pytest_modelformats.schema import Backend
 from pytest_modelformats.systems.torch.alone import callable_alone, prepare_alone
 from pytest_modelformats.systems.torch.session import (
-    FP16_CPU_FLAGS,
-    INSTALL,
-    PRECISION_DEVICES,
-    VERIFIED,
     TorchSession,
     prepare,
 )
@@ -21,25 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pytest_modelformats.schema.contract import SessionJob
-
-BACKEND = Backend(
-    name="torchscript",
-    title="TorchScript",
-    worker="torch",
-    precisions={
-        ("torchscript", "fp32"): ("fp32", "tf32"),
-        ("torchscript", "fp16"): ("fp16",),
-        ("torchscript", "bf16"): ("bf16",),
-    },
-    devices=("cpu", "cuda"),
-    entry="pytest_modelformats.systems.torch.scripted:open_session",
-    requires=("torch",),
-    install=INSTALL,
-    libraries=("torch",),
-    needs_cpu_flags=FP16_CPU_FLAGS,
-    verified=VERIFIED,
-    precision_devices=PRECISION_DEVICES,
-)
 
 
 def open_session(job: SessionJob) -> TorchSession:

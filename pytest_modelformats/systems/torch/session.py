@@ -25,13 +25,6 @@ if TYPE_CHECKING:
     from pytest_modelformats.schema import TensorSpec
     from pytest_modelformats.schema.contract import Feed, SessionJob
 
-# fp16 arithmetic of these CPUs is native; on others torch computes it at a fraction of fp32's speed.
-FP16_CPU_FLAGS = {"fp16": ("avx512_fp16", "amx_fp16", "fphp", "asimdhp")}
-INSTALL = "pip install 'pytest-modelformats[torch]'"
-VERIFIED = {"cpu": "x86-64 with AVX-512", "cuda": "NVIDIA H100, torch 2.11"}
-# TF32 is an arithmetic of NVIDIA's tensor cores.
-PRECISION_DEVICES = {"tf32": ("cuda",)}
-
 
 class TorchSession:
     """An opened torch callable (see ``contract.Session``).

@@ -3,35 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, Unsupported
-from pytest_modelformats.schema import Converter
 
 if TYPE_CHECKING:
     import torch
 
     from pytest_modelformats.schema.contract import ConversionJob
-
-TRACE = Converter(
-    name="torchscript_from_pytorch",
-    source="pytorch",
-    target="torchscript",
-    precisions={"fp32": ("fp32", "fp16", "bf16")},
-    entry="pytest_modelformats.systems.torch.torchscript_from_pytorch:trace",
-    route="trace",
-    requires=("torch",),
-    install="pip install 'pytest-modelformats[torch]'",
-    libraries=("torch",),
-)
-SCRIPT = replace(
-    TRACE,
-    name="torchscript_from_pytorch_script",
-    entry="pytest_modelformats.systems.torch.torchscript_from_pytorch:script",
-    route="script",
-    default=False,
-)
 
 
 def trace(job: ConversionJob) -> dict[str, Any]:

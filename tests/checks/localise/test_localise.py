@@ -41,8 +41,9 @@ for name in sys.argv[2:]:
         )
 """
 PLUGIN = """
-from pytest_modelformats.schema import registry
-registry.CONVERTERS["onnx_from_pytorch"] = "miniatures.onnx_converters:WRONG_DEFAULT"
+from miniatures.onnx_converters import WRONG_DEFAULT
+from pytest_modelformats.systems.onnx import declared
+declared.CONVERTERS = tuple(WRONG_DEFAULT if c.name == "onnx_from_pytorch" else c for c in declared.CONVERTERS)
 """
 ENTRY_POINTS = """[modelformats.backends]
 onnx-faithful = miniatures.onnx_runtimes:FAITHFUL

@@ -435,7 +435,7 @@ def test_cuda_without_a_gpu_is_no_device():
 def test_artifacts_are_sources_too(converter, fmt, net, tmp_path):
     artifact = convert(converter, net, tmp_path)
     kind = fmt.sniff(artifact, artifact.read_bytes()[:4096])
-    assert kind == fmt.FORMAT.name
+    assert kind == fmt.__name__.rpartition(".")[2]
     others = {pytorch, pt2, torchscript} - {fmt}
     assert [other.sniff(artifact, artifact.read_bytes()[:4096]) for other in others] == [None, None]
     source = file_source(artifact, kind, kind, inputs=described(net).inputs if fmt is torchscript else ())
@@ -458,7 +458,8 @@ def test_artifacts_are_sources_too(converter, fmt, net, tmp_path):
 @pytest.mark.parametrize(("converter", "fmt"), [("pt2_from_pytorch", pt2), ("torchscript_from_pytorch", torchscript)])
 def test_noise_of_a_file_that_holds_fp16_is_not_taken_for_fp32s(converter, fmt, tmp_path):
     artifact = convert(converter, "mlp", tmp_path, "fp16")
-    source = file_source(artifact, fmt.FORMAT.name, fmt.FORMAT.name, inputs=described("mlp").inputs)
+    name = fmt.__name__.rpartition(".")[2]
+    source = file_source(artifact, name, name, inputs=described("mlp").inputs)
     feeds = [feed_of(source.inputs, 8)]
     truth = fmt.evaluate(source, feeds, "float64")[0][0][0]
     noise = {p: rms([fmt.evaluate(source, feeds, p)[0][0][0] - truth]) for p in ("fp32", "fp16")}
