@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := .demo
 JOBS := 2
+PYTEST = $(BIN)/python -m pytest $(if $(SLOWEST),--durations=$(SLOWEST))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types bench bench-verdict bench-speed gpu-check wheel docs constraints clean
+.PHONY: help venv demo test test-restless lint types bench bench-verdict bench-speed gpu-check wheel docs constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -33,16 +34,27 @@ demo: venv ## run the main job on a real model and print where the report is
 	@if grep -q '"outcome":"fallback"' reports/latest/results.jsonl; then \
 	  echo "A red cell in it is a finding about this machine: a runtime was asked for one precision and ran another."; fi
 
-# Most tests wait for processes, so two run side by side; those that measure run after them, one by one.
+# Most tests wait for processes, so two run side by side; those that look at a clock or at memory run after them, one by
+# one. SLOWEST=30 prints that many; with REPEAT_ALONE=1 those of the latter that failed are run once more, and named.
 test: venv ## run every test
 	@status=0; \
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not alone" || status=1; \
-	$(BIN)/python -m pytest -m alone || status=1; \
+	$(PYTEST) -n $(JOBS) --dist loadfile -m "not alone" || status=1; \
+	$(PYTEST) -m alone; ended=$$?; \
+	if [ $$ended -eq 1 ] && [ -n "$(REPEAT_ALONE)" ]; then \
+	  echo "what failed beside a clock is repeated once; these tests:"; \
+	  $(PYTEST) -m alone --last-failed --last-failed-no-failures none --verbose; ended=$$?; \
+	fi; \
+	[ $$ended -eq 0 ] || status=1; \
 	exit $$status
 
-lint: venv ## ruff, and every test file can be imported
+test-restless: venv ## run every test while two processes take the cores in random bursts
+	$(BIN)/python tools/restless.py --processes 2 -- $(MAKE) --no-print-directory test
+
+lint: venv ## ruff, who may import whom, and every test file can be imported
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/lint-imports tools/circles.ini
 	@$(BIN)/python -m pytest --collect-only --quiet --quiet > $(VENV)/.collected || { cat $(VENV)/.collected; exit 1; }
 
 types: venv ## mypy, strict

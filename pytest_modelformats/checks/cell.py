@@ -14,6 +14,7 @@ from pytest_modelformats.checks import metamorphic, training_mode
 from pytest_modelformats.checks.fuzz.search import Fuzzer
 from pytest_modelformats.checks.subject import Subject
 from pytest_modelformats.checks.throughput import measure as measure_throughput
+from pytest_modelformats.checks.tolerances import check_outputs
 from pytest_modelformats.compare import (
     between_runs,
     effective_precision,
@@ -356,7 +357,7 @@ class Stages:
 
     def check_tolerances(self, planned: PlannedCell) -> None:
         """The tolerances of a cell name outputs of its model; raises ConfigurationError."""
-        tolerances.check_outputs(self._settings, planned.cell.id, self._output_names(planned), self.models.output_names)
+        check_outputs(self._settings, planned.cell.id, self._output_names(planned), self.models.output_names)
 
     def _tolerances(self, planned: PlannedCell) -> dict[str, Tolerance]:
         return tolerances.for_cell(self._settings.tolerances, planned.cell.id, self._output_names(planned))

@@ -14,7 +14,7 @@ from pytest_modelformats.convert.cache import key_of, sha256_of
 # through the imports of its declared modules, so that a new system needs no line here.
 #
 # Words and errors: every module imports them, and nothing is made by them.
-WORDS = ("pytest_modelformats.schema.contract", "pytest_modelformats.errors", "pytest_modelformats.schema")
+WORDS = ("pytest_modelformats.errors", "pytest_modelformats.schema")
 # What evaluates a source, beside the module of its format.
 EVALUATE = (
     "pytest_modelformats.compare.noise",

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pytest_modelformats.schema import Timing
-    from pytest_modelformats.settings.nouns import Budget
+    from pytest_modelformats.schema.limits import Budget
 
 
 def within(cell: str, timing: Timing, budgets: Sequence[Budget]) -> Verdict:

@@ -80,6 +80,10 @@ class PlannedCell:
     candidate_path: str = ""
     candidate_kind: str = ""
 
+    def __str__(self) -> str:
+        """Return the cell's id: what pytest, the record and the report call it."""
+        return self.cell.id
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

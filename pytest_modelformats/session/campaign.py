@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_modelformats.compare import tolerances
+from pytest_modelformats.checks.tolerances import check_globs
 from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
 from pytest_modelformats.plan import build as plan
 from pytest_modelformats.plan import unmet
@@ -176,7 +176,7 @@ class Campaign:
             return plan.build_plan(settings, self.sources, source.find_candidates(settings), machine.machine()).cells
 
         if self.settings.tolerances or self.settings.budgets:
-            tolerances.check_globs(self.settings, self.plan, everything, narrowed_by(self.config))
+            check_globs(self.settings, self.plan, everything, narrowed_by(self.config))
 
     def check_tolerances(self, cells: Sequence[str]) -> None:
         """The tolerances of these cells name outputs of their models; one that cannot be loaded is its cells' to tell.

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytest_modelformats.errors import ConfigurationError
+from pytest_modelformats.schema.limits import Budget, Tolerance
 from pytest_modelformats.settings import environments
-from pytest_modelformats.settings.nouns import Budget, ModelEntry, Settings, Tolerance
+from pytest_modelformats.settings.nouns import ModelEntry, Settings
 from pytest_modelformats.settings.options import BY_KEY
 from pytest_modelformats.settings.place import Place, check_keys, default_folder, read_text, read_texts, refusal
 from pytest_modelformats.settings.references import locate, safe_name

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pytest_modelformats.schema import TensorSpec
+    from pytest_modelformats.schema.limits import Budget, Tolerance
     from pytest_modelformats.schema.metrics import Margin
 
 
@@ -52,26 +53,6 @@ class EnvironmentEntry:
     requirements: tuple[str, ...] = ()
     python: str = ""
     interpreter: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """A fixed tolerance that the user chose for the cells that ``glob`` matches; no ``outputs``: for all of them."""
-
-    glob: str
-    atol: float = 0.0
-    rtol: float = 0.0
-    outputs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What the cells that ``glob`` matches may cost; ``None`` where it is not limited."""
-
-    glob: str
-    latency_p50_ms: float | None = None
-    size_mb: float | None = None
-    peak_memory_mb: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pytest_modelformats.measure.machine_state import device_memory, reset_devic
 from pytest_modelformats.record.write import timing_data
 from pytest_modelformats.run.workers import latency
 from pytest_modelformats.schema import FailureKind, Outcome
-from pytest_modelformats.settings.nouns import Budget
+from pytest_modelformats.schema.limits import Budget
 from pytest_modelformats.systems.torch.phases import split
 
 pytestmark = pytest.mark.alone

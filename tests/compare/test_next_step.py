@@ -14,8 +14,8 @@ from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.compare.verdict import judge, with_accuracy
 from pytest_modelformats.measure.budget import within
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Timing, Verdict
+from pytest_modelformats.schema.limits import Budget
 from pytest_modelformats.schema.outcome import FAILURES
-from pytest_modelformats.settings.nouns import Budget
 from tools.documentation import rewrite
 
 PAGE = ROOT / "docs" / "verdict.md"

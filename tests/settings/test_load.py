@@ -8,9 +8,9 @@ import pytest
 
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema import TensorSpec
+from pytest_modelformats.schema.limits import Budget, Tolerance
 from pytest_modelformats.settings import machine
 from pytest_modelformats.settings.load import load
-from pytest_modelformats.settings.nouns import Budget, Tolerance
 
 
 @pytest.fixture
