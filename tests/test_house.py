@@ -7,6 +7,7 @@ import ast
 import pytest
 from places import PACKAGE
 
+import pytest_modelformats
 from pytest_modelformats.convert import code_digest
 from pytest_modelformats.schema import Cell, Decision, PlannedCell, registry
 
@@ -149,3 +150,11 @@ def test_no_file_outside_the_systems_and_the_registry_names_one():
 def test_a_planned_cell_is_written_as_its_id():
     cell = Cell("net", "onnx", "fp32", "onnxruntime", "cpu")
     assert str(PlannedCell(cell, (), "fp32", Decision())) == cell.id == "net-onnx-fp32-onnxruntime@cpu"
+
+
+def test_what_others_need_stands_at_the_front_door():
+    for name in pytest_modelformats.__all__:
+        assert getattr(pytest_modelformats, name) is not None
+    assert pytest_modelformats.Backend is type(registry.backends()["onnxruntime"])
+    with pytest.raises(AttributeError, match="no attribute 'Backends'"):
+        pytest_modelformats.Backends  # noqa: B018 - asking for it is what is tested

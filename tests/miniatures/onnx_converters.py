@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.systems.onnx.from_pytorch import DYNAMO, convert_dynamo, convert_legacy
-from pytest_modelformats.systems.openvino.from_onnx import CONVERTER as OPENVINO
+from pytest_modelformats.systems.onnx.declared import FROM_PYTORCH
+from pytest_modelformats.systems.onnx.from_pytorch import convert_dynamo, convert_legacy
+from pytest_modelformats.systems.openvino.declared import FROM_ONNX
 from pytest_modelformats.systems.openvino.from_onnx import convert as convert_ir
 
 if TYPE_CHECKING:
     from pytest_modelformats.schema.contract import ConversionJob
 
 # The default conversion itself is wrong: nothing that came through ONNX can be the reference.
-WRONG_DEFAULT = replace(DYNAMO, entry="miniatures.onnx_converters:careless", version=1001)
+WRONG_DEFAULT = replace(FROM_PYTORCH, entry="miniatures.onnx_converters:careless", version=1001)
 CARELESS = replace(
-    DYNAMO,
+    FROM_PYTORCH,
     name="onnx_careless_from_pytorch",
     entry="miniatures.onnx_converters:careless",
     route="careless",
@@ -30,7 +31,7 @@ CARELESS_LEGACY = replace(
 )
 
 CARELESS_IR = replace(
-    OPENVINO,
+    FROM_ONNX,
     name="openvino_careless_from_onnx",
     entry="miniatures.onnx_converters:careless_ir",
     route="careless",
