@@ -17,8 +17,6 @@ from pytest_modelformats.schema import FailureKind, Outcome
 from pytest_modelformats.schema.limits import Budget
 from pytest_modelformats.systems.torch.phases import split
 
-pytestmark = pytest.mark.alone
-
 MS = 1_000_000
 QUIET = [10 * MS + n % 7 * 1000 for n in range(80)]
 # The frequency doubles half-way.

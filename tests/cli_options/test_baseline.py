@@ -9,8 +9,6 @@ from inner_run import ONE_CELL
 
 from pytest_modelformats.history.baseline import named
 
-pytestmark = pytest.mark.alone
-
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 PARITY = ("--mf-suites", "parity", *ONE_CELL)
 

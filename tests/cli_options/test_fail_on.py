@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
 from inner_run import ONE_CELL
-
-pytestmark = pytest.mark.alone
 
 PARITY = ("--mf-suites", "parity", *ONE_CELL)
 

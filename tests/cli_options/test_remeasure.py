@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
 from inner_run import ONE_CELL
-
-pytestmark = pytest.mark.alone
 
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 LATENCY = ("--mf-suites", "latency", *ONE_CELL, "--mf-time-budget", "0.05")

@@ -12,8 +12,6 @@ from inner_run import ONE_CELL, ended, two_layers
 
 from pytest_modelformats.schema import Timing
 
-pytestmark = pytest.mark.alone
-
 CHECKS = ("--mf-suites", "contract,parity", *ONE_CELL)
 # Of what was measured now, the line says on what artifact and code as well.
 NOW = {"artifact", "runtime"}

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from inner_run import ONE_CELL, two_layers
 
-pytestmark = pytest.mark.alone
-
 PARITY = ("--mf-suites", "parity", *ONE_CELL)
 KEPT = "cache-here/baselines/release/results.jsonl"
 

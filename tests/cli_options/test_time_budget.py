@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
 from inner_run import ONE_CELL
-
-pytestmark = pytest.mark.alone
 
 LATENCY = ("--mf-suites", "latency", *ONE_CELL)
 FULL_SERIES = 64  # measure.MIN_SAMPLES; the tiny model takes microseconds

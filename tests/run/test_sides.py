@@ -25,8 +25,6 @@ from pytest_modelformats.run.workers.blocks import Blocks
 from pytest_modelformats.run.workers.pool import Pool
 from pytest_modelformats.schema import Change, Environment, Source
 
-pytestmark = pytest.mark.alone
-
 sys.path.insert(0, str(ROOT))  # the planted slow-down is the benchmark's
 
 ONNXRUNTIME = "pytest_modelformats.systems.onnxruntime.backend:open_session"

@@ -6,8 +6,6 @@ import json
 
 import pytest
 
-pytestmark = pytest.mark.alone
-
 pytest_plugins = ["pytester"]
 
 SAMPLES = [1_234_567, 1_000_001, 3, 999_999_999_999, 17_000_003, 17_000_003, 2_000_000]
@@ -42,12 +40,15 @@ def pytest_terminal_summary(terminalreporter):
 
 
 @pytest.fixture
-def inner(pytester):
+def inner(pytester, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makeconftest(CONFTEST % SAMPLES)
     pytester.makepyfile("def test_latency(mf_timing):\n    pass\n\ndef test_other():\n    pass\n")
 
-    def run(*args):
-        return pytester.runpytest_subprocess("-p", "no:modelformats", "-p", "no:cacheprovider", *args)
+    def run(*args, plugins=("benchmark",)):
+        chosen = [part for name in plugins for part in ("-p", name)]
+        return pytester.runpytest_inprocess(*chosen, "-p", "no:cacheprovider", *args)
 
     return run
 
@@ -94,7 +95,7 @@ def test_disabled_hands_over_nothing(inner, pytester):
 
 def test_absent_plugin_is_no_error(inner):
     """Without pytest-benchmark the tests pass and the answer is False."""
-    result = inner("-p", "no:benchmark")
+    result = inner(plugins=())
     result.assert_outcomes(passed=3)
     result.stdout.fnmatch_lines(["taken=[[]False, False[]]"])
 
@@ -123,7 +124,7 @@ def test_skip_does_not_skip_a_test_that_is_not_advertised(inner, pytester):
 
 def test_xdist_runs_without_handing_over(inner):
     """Under xdist pytest-benchmark disables itself, and the tests pass all the same."""
-    inner("-n1", "--benchmark-json=out.json").assert_outcomes(passed=3)
+    inner("-n1", "--benchmark-json=out.json", plugins=("benchmark", "xdist")).assert_outcomes(passed=3)
 
 
 def test_cprofile_does_not_profile_the_replay(inner, pytester):
@@ -149,7 +150,8 @@ def test_a_benchmark_of_the_tests_own_is_not_replaced(inner, pytester, arguments
         "import pytest\n\n@pytest.fixture\ndef used(benchmark):\n    return benchmark\n\n"
         f"def test_latency({arguments}):\n    assert not mf_timing\n    {arguments.split(',')[0]}(sum, [1, 2])\n"
     )
-    inner("--benchmark-json=out.json", "-k", "test_latency").assert_outcomes(passed=2)
+    few = ("--benchmark-max-time=0.01", "--benchmark-min-rounds=1", "--benchmark-calibration-precision=1")
+    inner("--benchmark-json=out.json", *few, "-k", "test_latency").assert_outcomes(passed=2)
     assert all(b["extra_info"] == {} and b["group"] is None for b in read(pytester))
 
 

@@ -7,8 +7,6 @@ import json
 import pytest
 from inner_run import ONE_CELL
 
-pytestmark = pytest.mark.alone
-
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 LATENCY = f"test_cost_within_budget[{CELL}]"
 BATCHES = [f"test_throughput_of_right_results[{CELL}-batch{size}]" for size in (1, 8)]

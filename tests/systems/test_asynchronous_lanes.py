@@ -6,8 +6,6 @@ import os
 
 import pytest
 
-pytestmark = pytest.mark.alone
-
 CELL = "tiny-openvino-fp32-openvino@cpu"
 
 

@@ -20,8 +20,6 @@ from pytest_modelformats.run import sides
 from pytest_modelformats.run.environments import install
 from pytest_modelformats.schema import Change, registry
 
-pytestmark = pytest.mark.alone
-
 CELL = "tiny-onnx-fp32-mfdummy@cpu"
 
 
@@ -121,8 +119,9 @@ def test_versions_that_agree_are_told_of(bisect):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_the_first_slower_version_is_found(bisect):
-    """Both are measured now, in turns (``comparing.py``): the good one beside each that is tried."""
+    """Both are measured now, in turns (``interleaved.py``): the good one beside each that is tried."""
     pytest.importorskip("pytest_modelformats.measure.two_sides.interleaved")
     result = bisect("--good", "1.0", "--bad", "1.3", "--metric", "latency", "--budget", "5")
     assert result.exit_code == 0, result.output

@@ -20,8 +20,6 @@ from pytest_modelformats.cli.matrix import command as matrix
 from pytest_modelformats.record import read as lines
 from pytest_modelformats.settings import options
 
-pytestmark = pytest.mark.alone
-
 FILE = ROOT / "examples" / "github" / "nightly.yml"
 TEXT = FILE.read_text(encoding="utf-8")
 WORKFLOW = YAML(typ="safe").load(TEXT)

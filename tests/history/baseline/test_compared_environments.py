@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import contextmanager
 from dataclasses import replace
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 
-import pytest_modelformats
 from pytest_modelformats.errors import NotMeasured
 from pytest_modelformats.history.baseline import counterpart as counterparts
 from pytest_modelformats.history.baseline.family import Comparisons
 from pytest_modelformats.history.baseline.named import Baseline
 from pytest_modelformats.measure.two_sides import interleaved
 from pytest_modelformats.run import sides
+from pytest_modelformats.run.environments import made
 from pytest_modelformats.schema import Cell, Decision, Environment, PlannedCell
-
-pytestmark = pytest.mark.alone
 
 HERE = PlannedCell(Cell("net", "onnx", "fp32", "onnxruntime", "cpu"), (), "fp32", Decision())
 OLD = replace(HERE, cell=replace(HERE.cell, environment="old"))
@@ -45,12 +42,13 @@ class Stages:
 def opened(monkeypatch):
     """What was opened as (before, after), by environment; the later side takes twice the time."""
     pairs = []
-    fake = ModuleType("pytest_modelformats.run.environments.made")
-    fake.ready = lambda settings, name: SimpleNamespace(
-        environment=Environment(name, "/python"), versions={"onnxruntime": VERSIONS[name]}
+    monkeypatch.setattr(
+        made,
+        "ready",
+        lambda settings, name: SimpleNamespace(
+            environment=Environment(name, "/python"), versions={"onnxruntime": VERSIONS[name]}
+        ),
     )
-    monkeypatch.setitem(sys.modules, fake.__name__, fake)
-    monkeypatch.setattr(pytest_modelformats, "environments", fake, raising=False)
     monkeypatch.setattr("pytest_modelformats.settings.machine.versions", lambda names: {"onnxruntime": VERSIONS[""]})
     monkeypatch.setattr(counterparts, "feed_of", lambda stages, planned: {"x": "0.npy"})
 

