@@ -10,9 +10,11 @@ from types import SimpleNamespace
 import pytest
 from inner_run import ONE_CELL, ended, two_layers
 
+from pytest_modelformats.checks import latency
+from pytest_modelformats.measure.sampling import statistics
 from pytest_modelformats.schema import Timing
 
-CHECKS = ("--mf-suites", "contract,parity", *ONE_CELL)
+CANDIDATES = ("--mf-candidate", "wrong.onnx", "--mf-candidate", "copy.onnx")
 # Of what was measured now, the line says on what artifact and code as well.
 NOW = {"artifact", "runtime"}
 CELL = "tiny-onnx-fp32-onnxruntime@cpu"
@@ -26,17 +28,24 @@ def kept(tmp_path_factory):
 
 @pytest.fixture
 def twice(run, tiny, pytester, kept):
-    """Runs once, or takes what another test's first run left, does something, runs again with --mf-reuse."""
+    """Runs once, or takes what another test's first run left, does something, runs again with --mf-reuse.
+
+    The first run has a process of its own, the second one only where that is asked for.
+    """
     folder, first_runs = kept
 
-    def runs(between=lambda: None, after=("--mf-reuse",), *, inprocess=False, suites="contract,parity"):
-        options = ("--mf-model", tiny, "--mf-suites", suites, *ONE_CELL, "--mf-cache=passes-here")
-        if suites not in first_runs:
-            first_runs[suites] = run(*options, cache=False).result
-            shutil.copytree(pytester.path, folder / suites, symlinks=True)
+    def runs(between=lambda: None, after=("--mf-reuse",), *, inprocess=True, candidates=()):
+        name = "candidates" if candidates else "model"
+        options = ("--mf-model", tiny, *candidates, "--mf-suites", "contract,parity", *ONE_CELL)
+        options = (*options, "--mf-cache=passes-here")
+        if name not in first_runs:
+            two_layers(pytester.path / "wrong.onnx", change=1.0)
+            two_layers(pytester.path / "copy.onnx")
+            first_runs[name] = run(*options, cache=False).result
+            shutil.copytree(pytester.path, folder / name, symlinks=True)
         else:
-            shutil.copytree(folder / suites, pytester.path, symlinks=True, dirs_exist_ok=True)
-        first = ended(first_runs[suites], pytester.path / "reports")
+            shutil.copytree(folder / name, pytester.path, symlinks=True, dirs_exist_ok=True)
+        first = ended(first_runs[name], pytester.path / "reports")
         between()
         return first, run(*options, *after, cache=False, inprocess=inprocess)
 
@@ -52,7 +61,7 @@ def found(data):
 
 
 def test_what_passed_is_shown_again(twice):
-    first, second = twice()
+    first, second = twice(inprocess=False)
     assert first.status == second.status == 0, second.text
     assert reused(first) == set()
     assert reused(second) == {"contract", "parity"}
@@ -92,22 +101,19 @@ def test_other_versions_run(twice, monkeypatch):
     from pytest_modelformats.session import reuse
 
     versions = [*reuse._distributions(), "onnxruntime==99"]
-    _, second = twice(lambda: monkeypatch.setattr(reuse, "_distributions", lambda: versions), inprocess=True)
+    _, second = twice(lambda: monkeypatch.setattr(reuse, "_distributions", lambda: versions))
     assert reused(second) == set()
 
 
 def test_a_changed_tool_runs(twice, monkeypatch):
     from pytest_modelformats.session import reuse
 
-    _, second = twice(lambda: monkeypatch.setattr(reuse, "_code", lambda: {"compare.py": "another"}), inprocess=True)
+    _, second = twice(lambda: monkeypatch.setattr(reuse, "_code", lambda: {"compare.py": "another"}))
     assert reused(second) == set()
 
 
-def test_what_failed_runs_again(run, tiny, pytester):
-    two_layers(pytester.path / "wrong.onnx", change=1.0)
-    options = ("--mf-model", tiny, "--mf-candidate", "wrong.onnx", *CHECKS, "--mf-cache=passes-here", "--mf-reuse")
-    run(*options, cache=False)
-    ran = run(*options, cache=False)
+def test_what_failed_runs_again(twice):
+    _, ran = twice(candidates=CANDIDATES)
     wrong = "tiny~wrong-onnx-fp32-onnxruntime@cpu"
     assert ran.outcomes[wrong, "parity"] == "failed"
     assert "reused" not in ran.checks[wrong, "parity"]["data"]
@@ -115,14 +121,11 @@ def test_what_failed_runs_again(run, tiny, pytester):
     assert ran.checks[CELL, "parity"]["data"]["reused"]
 
 
-def test_a_changed_candidate_runs(run, tiny, pytester):
-    candidate = pytester.path / "copy.onnx"
-    two_layers(candidate)
-    options = ("--mf-model", tiny, "--mf-candidate", "copy.onnx", *CHECKS, "--mf-cache=passes-here", "--mf-reuse")
-    assert run(*options, cache=False).status == 0
-    two_layers(candidate, change=1.0)
-    ran = run(*options, cache=False)
-    assert ran.outcomes["tiny~copy-onnx-fp32-onnxruntime@cpu", "parity"] == "failed"
+def test_a_changed_candidate_runs(twice, pytester):
+    first, ran = twice(lambda: two_layers(pytester.path / "copy.onnx", change=1.0), candidates=CANDIDATES)
+    copy = "tiny~copy-onnx-fp32-onnxruntime@cpu"
+    assert first.outcomes[copy, "parity"] == "passed"
+    assert ran.outcomes[copy, "parity"] == "failed"
 
 
 @pytest.mark.parametrize(
@@ -156,17 +159,26 @@ def test_a_forged_failure_is_no_pass(twice, pytester):
 
 def test_the_same_tool_and_versions_are_shown_again_in_the_same_process(twice):
     """The neighbour of the two tests that patch something: it is the patch that made the key another."""
-    _, second = twice(inprocess=True)
+    _, second = twice()
     assert reused(second) == {"contract", "parity"}
 
 
-def test_a_measurement_is_shown_again_unless_it_was_disturbed(twice):
-    first, second = twice(between=lambda: None, suites="contract,latency")
+@pytest.mark.parametrize("foreign", [0.0, 0.1], ids=["quiet", "disturbed"])
+def test_a_measurement_is_shown_again_unless_it_was_disturbed(run, tiny, monkeypatch, foreign):
+    """It is made, and its figures are those of given samples beside a given share of other work."""
+    evidence = {"foreign_share": foreign, "steal_share": 0.0, "involuntary_switches": 0}
+    given = [10_000 + 10 * (n % 7) for n in range(80)]
+    monkeypatch.setattr(latency, "statistics", lambda _, batch, taken: statistics(given, batch, {**taken, **evidence}))
+    options = ("--mf-model", tiny, "--mf-suites", "latency", *ONE_CELL, "--mf-cache=passes-here", "--mf-reuse")
+    first, second = (run(*options, "--mf-time-budget", "0.05", cache=False, inprocess=True) for _ in range(2))
     before, after = (ran.checks[CELL, "latency"]["data"] for ran in (first, second))
-    if before["disturbed"]:
+    assert "reused" not in before
+    assert before["disturbed"] == ("other work took 10% of the pinned cores" if foreign else "")
+    if foreign:
         assert "reused" not in after
     else:
-        assert {k: v for k, v in after.items() if k != "reused"} == found(before)
+        assert after.pop("reused")
+        assert after == found(before)
 
 
 def test_a_disturbed_measurement_is_not_kept(tmp_path):
