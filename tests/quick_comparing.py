@@ -8,6 +8,7 @@ which other work on the machine leaves as they are.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +19,18 @@ FACTOR = 1.5
 
 
 def compare_latency(open_pair, *, margin=0.05, budget_s, seed=0, progress=None):
-    """Three blocks of each."""
+    """Three blocks of each; the log has a line per comparison, and after ``TURTLES_WAIT`` of them none goes on."""
+    log = os.environ.get("TURTLES_LOG")
+    while log and len(_lines(log)) >= int(os.environ.get("TURTLES_WAIT", "1000")):
+        time.sleep(0.01)
     blocks: tuple[list[int], list[int]] = ([], [])
     with open_pair() as pair:
         for _ in range(3):
             for side, samples in zip(pair, blocks, strict=True):
                 samples.extend(side.block(0.01))
     fastest = min(blocks[0]), min(blocks[1])
-    if os.environ.get("TURTLES_LOG"):
-        with Path(os.environ["TURTLES_LOG"]).open("a", encoding="utf-8") as handle:
+    if log:
+        with Path(log).open("a", encoding="utf-8") as handle:
             handle.write(f"{fastest[0]} {fastest[1]}\n")
     ratio = fastest[1] / fastest[0]
     change = Change.REGRESSION if ratio > FACTOR else Change.IMPROVEMENT if ratio * FACTOR < 1 else Change.SAME
@@ -40,6 +44,10 @@ def compare_latency(open_pair, *, margin=0.05, budget_s, seed=0, progress=None):
         recurred=change is not Change.SAME,
         how="interleaved",
     )
+
+
+def _lines(log):
+    return Path(log).read_text(encoding="utf-8").splitlines() if Path(log).exists() else []
 
 
 interleaved.compare_latency = compare_latency
