@@ -15,7 +15,7 @@ PARITY = ("--mf-suites", "parity", *ONE_CELL)
 
 @pytest.fixture
 def first(run, tiny):
-    return run("--mf-model", tiny, *PARITY, "--mf-save-baseline", "release-1.2")
+    return run("--mf-model", tiny, *PARITY, "--mf-save-baseline", "release-1.2", inprocess=True)
 
 
 def test_every_way_of_naming_a_run(run, tiny, first, shelf):

@@ -9,7 +9,7 @@ CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 
 def test_every_batch_size_is_measured_once_and_in_order(run, tiny):
     chosen = ("--mf-suites", "throughput", "--mf-time-budget", "0.05", *ONE_CELL)
-    ran = run("--mf-model", tiny, *chosen, "--mf-batch", "8,1,8")
+    ran = run("--mf-model", tiny, *chosen, "--mf-batch", "8,1,8", inprocess=True)
     assert ran.status == 0, ran.text
     lines = [line for line in ran.of("check") if line["check"] == "throughput"]
     assert [line["test"].rpartition("@")[2] for line in lines] == ["cpu-batch1]", "cpu-batch8]"]

@@ -9,7 +9,7 @@ CELL = "tiny-onnx-fp32-onnxruntime@cpu"
 
 def test_requests_in_flight_are_measured_by_threads_and_by_the_runtimes_own_mode(run, tiny):
     chosen = ("--mf-suites", "throughput", "--mf-time-budget", "0.1", *ONE_CELL)
-    ran = run("--mf-model", tiny, *chosen, "--mf-concurrency", "2,1")
+    ran = run("--mf-model", tiny, *chosen, "--mf-concurrency", "2,1", inprocess=True)
     assert ran.status == 0, ran.text
     lines = [line for line in ran.of("check") if line["check"] == "throughput"]
     assert [line["test"].rpartition("-")[2] for line in lines] == ["concurrency1]", "concurrency2]"]

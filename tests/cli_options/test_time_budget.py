@@ -11,7 +11,7 @@ FULL_SERIES = 64  # measure.MIN_SAMPLES; the tiny model takes microseconds
 def test_a_measurement_ends_with_its_budget(run, tiny):
     counts = {}
     for budget in ("0.00001", "0.2"):
-        ran = run("--mf-model", tiny, *LATENCY, "--mf-time-budget", budget)
+        ran = run("--mf-model", tiny, *LATENCY, "--mf-time-budget", budget, inprocess=True)
         assert ran.status == 0, ran.text
         (line,) = ran.of("check")
         counts[budget] = line["data"]["samples"]

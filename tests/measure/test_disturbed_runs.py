@@ -1,18 +1,20 @@
-"""A whole run with a runtime whose median is a coin toss: measured again, inconclusive, red for no budget."""
+"""A whole run with a runtime whose median is a coin toss: measured again, inconclusive, red for no budget.
+
+The runtime brings its own clock, which nothing but its calls moves: the samples are the same on a busy machine.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-pytestmark = pytest.mark.alone
-
 CELL = "tiny-onnx-fp32-uneven@cpu"
 BACKEND = """
 import itertools
-import time
 
-from pytest_modelformats.systems.onnxruntime import backend as onnxruntime
+from pytest_modelformats.measure import sampling
+from pytest_modelformats.run.workers import latency
 from pytest_modelformats.schema import Backend
+from pytest_modelformats.systems.onnxruntime import backend as onnxruntime
 
 BACKEND = Backend(
     name="uneven", title="Uneven", worker="uneven", precisions={("onnx", "fp32"): ("fp32",)}, devices=("cpu",),
@@ -22,8 +24,17 @@ BACKEND = Backend(
 
 def open_session(job):
     session = onnxruntime.open_session(job)
-    pauses = itertools.cycle((0.001, 0.005))
-    session.bind = lambda feed: lambda: time.sleep(next(pauses))
+    times, now = itertools.cycle((1_000_000, 5_000_000)), [0]
+
+    def call():
+        now[0] += next(times)
+
+    def sample(call, **more):
+        taken = sampling.sample(call, clock=lambda: now[0], **more)
+        return {**taken, "involuntary_switches": 0, "foreign_share": 0.0, "steal_share": 0.0}
+
+    session.bind = lambda feed: call
+    latency.sample = sample
     return session
 """
 

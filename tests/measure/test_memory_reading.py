@@ -17,26 +17,26 @@ LAYERS, WIDTH = 24, 1024
 WEIGHTS = LAYERS * WIDTH * WIDTH * 4
 
 
-@pytest.fixture
-def wide(tmp_path):
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
     """An ONNX file of 24 layers of 4 MB each: the C library keeps blocks of that size once it has freed some."""
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper, numpy_helper
 
     draw = np.random.default_rng(0)
-    weights = [draw.normal(size=(WIDTH, WIDTH)).astype(np.float32) for _ in range(LAYERS)]
+    weights = [draw.random((WIDTH, WIDTH), np.float32) - np.float32(0.5) for _ in range(LAYERS)]
     nodes = [helper.make_node("MatMul", [f"h{i}", f"w{i}"], [f"h{i + 1}"]) for i in range(LAYERS)]
     ends = [helper.make_tensor_value_info(f"h{i}", TensorProto.FLOAT, ["N", WIDTH]) for i in (0, LAYERS)]
     initialisers = [numpy_helper.from_array(w, f"w{i}") for i, w in enumerate(weights)]
     graph = helper.make_graph(nodes, "wide", ends[:1], ends[1:], initialisers)
-    path = tmp_path / "wide.onnx"
+    path = tmp_path_factory.mktemp("wide") / "wide.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
-    np.save(tmp_path / "x.npy", np.ones((1, WIDTH), np.float32))
+    np.save(path.with_name("x.npy"), np.ones((1, WIDTH), np.float32))
     return path
 
 
 @pytest.mark.parametrize("how", ["measure", "block"])
-def test_a_session_after_others_is_not_free(how, wide, tmp_path):
+def test_a_session_after_others_is_not_free(how, wide):
     """Of five sessions, one after another in the same worker, none is free, and all need their weights and little more.
 
     What opening has freed (copies of the weights, of which the C library keeps a part that differs from time to time)
@@ -51,7 +51,7 @@ def test_a_session_after_others_is_not_free(how, wide, tmp_path):
     asked = {
         "measure": {"budget_s": 0.1, "max_samples": 20, "device": "cpu"},
         "block": {"seconds": 0.02, "at_least": 3, "warmup_s": 0.02},
-    }[how] | {"feed": {"h0": str(tmp_path / "x.npy")}, "threads": 1}
+    }[how] | {"feed": {"h0": str(wide.with_name("x.npy"))}, "threads": 1}
     above = []
     with closing(Pool(memory_bytes=0, threads=1, isolate="process")) as pool:
         worker = pool.get(Environment(), "onnxruntime", ("onnxruntime",))

@@ -68,6 +68,7 @@ def processes(pool):
     return [worker.pid for worker in pool._apart]
 
 
+@pytest.mark.alone
 def test_identical_code_raises_no_alarm(pool, opening):
     """Whatever else this machine does, the same cell is not reported to differ from itself."""
     found = compare_latency(pair_of(pool, opening, opening), margin=0.1, budget_s=8)
@@ -76,6 +77,7 @@ def test_identical_code_raises_no_alarm(pool, opening):
     assert found.pairs * 2 == pool.started == len(set(processes(pool)))
 
 
+@pytest.mark.alone
 def test_planted_slowdown_is_found_in_fresh_processes(pool, opening):
     """30 % more time, spun away inside the backend, is a regression in two pairs; the other way round, not slower."""
     found = compare_latency(pair_of(pool, opening, slowed(opening, 0.3)), margin=0.1, budget_s=20)
@@ -105,6 +107,7 @@ def test_blocks_are_pinned_and_opened_in_turns(pool, opening):
     assert processes(pool) == [*first, *reversed(second)]
 
 
+@pytest.mark.alone
 def test_what_the_sides_needed_is_kept_in_their_order(pool, opening):
     """Memory is that of the first session of each process; every opening is timed, also that of a second pair."""
     kept = []
@@ -152,6 +155,7 @@ def test_nothing_is_left_running(pool, opening):
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_foreign_interpreter_needs_numpy_alone(pool, opening, tmp_path):
     """A side under another interpreter is compared with one under ours; nothing of ours is installed there."""
     python = environment(tmp_path / "foreign", "numpy")

@@ -18,7 +18,7 @@ def benchmarked(run, tiny):
 
     def start(*more, suites="contract,latency,throughput"):
         chosen = (*ONE_CELL, "--mf-suites", suites, "--mf-batch", "1,8", "--mf-time-budget", "0.05")
-        return run("--mf-model", tiny, *chosen, *more, plugins=["benchmark"])
+        return run("--mf-model", tiny, *chosen, *more, plugins=["benchmark"], inprocess=True)
 
     return start
 

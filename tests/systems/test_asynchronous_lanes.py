@@ -14,7 +14,7 @@ def test_openvino_has_a_stream_per_request(run, tiny):
     """Also after the same process has measured on one core alone, which OpenVINO does not forget."""
     chosen = ("--mf-formats", "openvino", "--mf-precisions", "fp32", "--mf-backends", "openvino", "--mf-devices", "cpu")
     more = ("--mf-suites", "throughput", "--mf-batch", "1", "--mf-concurrency", "2", "--mf-time-budget", "0.2")
-    ran = run("--mf-model", tiny, *chosen, *more)
+    ran = run("--mf-model", tiny, *chosen, *more, inprocess=True)
     assert ran.status == 0, ran.text
     (line,) = [x for x in ran.of("check") if x["test"].endswith("concurrency2]")]
     threads, asynchronous = line["data"]["throughput"]

@@ -312,6 +312,7 @@ def growth(session):
     ]
 
 
+@pytest.mark.alone
 def test_memory_that_every_call_keeps_is_noticed():
     """Kept memory is stated per call; memory that is taken once is not growth."""
     # In a fresh process, as a worker is one: what earlier tests have freed in this one would serve many a call.
