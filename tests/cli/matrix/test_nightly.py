@@ -159,7 +159,9 @@ def machine(tmp_path, monkeypatch):
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
     # Enough of a run for a test of the workflow; the workflow's own command line is executed as it is.
-    monkeypatch.setenv("PYTEST_ADDOPTS", "--mf-suites parity,latency --mf-time-budget 0.1 -p no:cacheprovider")
+    few = "--mf-suites parity,latency --mf-time-budget 0.05 -p no:cacheprovider -p modelformats"
+    monkeypatch.setenv("PYTEST_ADDOPTS", few)
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("GITHUB_OUTPUT", str(tmp_path / "output"))
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     for name, value in {**WORKFLOW["env"], "MODEL": "tiny.onnx"}.items():

@@ -25,7 +25,7 @@ from pytest_modelformats.history.baseline import counterpart as counterparts
 from pytest_modelformats.run.environments import install
 from pytest_modelformats.run.environments import made as environments
 from pytest_modelformats.run.environments import store as environment_store
-from pytest_modelformats.schema import Cell, Decision, PlannedCell
+from pytest_modelformats.schema import Cell, Decision, PlannedCell, registry
 from pytest_modelformats.settings import load as configuration
 from pytest_modelformats.settings.nouns import EnvironmentEntry
 
@@ -308,6 +308,10 @@ def dummies(pytester, monkeypatch, offline):
     """The runtime ``mfdummy`` is known to pytest, and installed in environments alone."""
     declare_backend(pytester.path)
     monkeypatch.setenv("PYTHONPATH", str(pytester.path))
+    monkeypatch.syspath_prepend(str(pytester.path))
+    registry.backends.cache_clear()
+    yield
+    registry.backends.cache_clear()
 
 
 @pytest.mark.slow
@@ -316,7 +320,8 @@ def test_a_release_that_is_wrong_fails_beside_one_that_is_right(run, tiny, dummi
     asked = ("--mf-env", "right=mfdummy==1.2", "--mf-env", "wrong=mfdummy==1.5", "--mf-env", "refuses=mfdummy==1.4")
     asked += ("--mf-env", f"empty=mfdummy=={EMPTY}")
     chosen = ("--mf-model", tiny, "--mf-backends", "mfdummy", *asked, "--mf-localise-budget", "0")
-    ran = run(*chosen, "--mf-suites", "contract,parity,determinism,latency", "--mf-time-budget", "0.3")
+    more = ("--mf-suites", "contract,parity,determinism,latency", "--mf-time-budget", "0.1")
+    ran = run(*chosen, *more, inprocess=True)
     assert ran.status == 1, ran.text
     assert ran.cells == [DUMMY, f"{DUMMY}+right", f"{DUMMY}+wrong", f"{DUMMY}+refuses", f"{DUMMY}+empty"]
     assert ran.outcomes[DUMMY, "availability"] == "missing-dependency"
@@ -353,11 +358,11 @@ def test_what_passed_in_one_version_says_nothing_of_another(run, tiny, dummies):
     """``--mf-reuse`` knows the environment's versions: the same name with another version runs again."""
     chosen = ("--mf-model", tiny, "--mf-backends", "mfdummy", "--mf-suites", "parity", "--mf-reuse", "--mf-env")
     check = f"{DUMMY}+one", "parity"
-    first = run(*chosen, "one=mfdummy==1.0")
+    first = run(*chosen, "one=mfdummy==1.0", inprocess=True)
     assert "reused" not in first.checks[check]["data"], first.text
-    again = run(*chosen, "one=mfdummy==1.0")
+    again = run(*chosen, "one=mfdummy==1.0", inprocess=True)
     assert again.checks[check]["data"]["reused"]
-    other = run(*chosen, "one=mfdummy==1.2")
+    other = run(*chosen, "one=mfdummy==1.2", inprocess=True)
     assert "reused" not in other.checks[check]["data"]
     assert other.checks[check]["data"]["statement"]["version"] == "1.2"
 
@@ -367,8 +372,9 @@ def test_what_passed_in_one_version_says_nothing_of_another(run, tiny, dummies):
 def test_two_versions_of_onnx_runtime_in_one_run(run, tiny, pytester, foreign):
     """Both give the model's results; a wrong artifact is found, localised and bundled in the other version too."""
     wrong = two_layers(pytester.path / "wrong.onnx", change=0.5)
-    asked = ("--mf-env", "ort-1.26=onnxruntime==1.26.0", "--mf-candidate", wrong, "--mf-time-budget", "0.3")
-    ran = run("--mf-model", tiny, *ONE_CELL, *asked, "--mf-suites", "contract,parity,permutation,latency")
+    asked = ("--mf-env", "ort-1.26=onnxruntime==1.26.0", "--mf-candidate", wrong, "--mf-time-budget", "0.1")
+    chosen = ("--mf-model", tiny, *ONE_CELL, *asked, "--mf-suites", "contract,parity,permutation,latency")
+    ran = run(*chosen, inprocess=True)
     versions = {}
     for cell in (CELL, f"{CELL}+ort-1.26"):
         for check in ("contract", "parity", "permutation"):
@@ -404,7 +410,7 @@ def test_a_runtime_that_is_too_old_for_the_opset_says_so(run, pytester, foreign)
     model.opset_import[0].version = 27
     onnx.save(model, str(path))
     asked = ("--mf-env", "ort-1.26=onnxruntime==1.26.0", "--mf-suites", "parity")
-    ran = run("--mf-model", path, *ONE_CELL, *asked)
+    ran = run("--mf-model", path, *ONE_CELL, *asked, inprocess=True)
     line = ran.checks["newer-onnx-fp32-onnxruntime@cpu+ort-1.26", "parity"]
     assert line["outcome"] == "unsupported", ran.text
     assert "onnxruntime 1.26.0 supports opsets up to" in line["sentence"]
