@@ -24,10 +24,12 @@ def compare_latency(open_pair, *, margin=0.05, budget_s, seed=0, progress=None):
     while log and len(_lines(log)) >= int(os.environ.get("TURTLES_WAIT", "1000")):
         time.sleep(0.01)
     blocks: tuple[list[int], list[int]] = ([], [])
+    taken = 0
     with open_pair() as pair:
         for _ in range(3):
             for side, samples in zip(pair, blocks, strict=True):
                 samples.extend(side.block(0.01))
+            taken += 1
     fastest = min(blocks[0]), min(blocks[1])
     if log:
         with Path(log).open("a", encoding="utf-8") as handle:
@@ -43,6 +45,7 @@ def compare_latency(open_pair, *, margin=0.05, budget_s, seed=0, progress=None):
         p_value_faster=1e-6 if change is Change.IMPROVEMENT else 0.9,
         recurred=change is not Change.SAME,
         how="interleaved",
+        blocks=taken,
     )
 
 

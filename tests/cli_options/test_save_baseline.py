@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from inner_run import ONE_CELL, two_layers
 
+from pytest_modelformats.measure.two_sides import interleaved
+
 PARITY = ("--mf-suites", "parity", *ONE_CELL)
 KEPT = "cache-here/baselines/release/results.jsonl"
 
@@ -51,10 +53,11 @@ def test_a_name_that_means_something_else_is_refused(refusal, tiny):
 
 
 @pytest.mark.slow
-def test_the_files_of_then_are_measured_beside_those_of_now(run, tiny, pytester):
+def test_the_files_of_then_are_measured_beside_those_of_now(run, tiny, pytester, monkeypatch):
     """The candidate and the source are overwritten by the next release; what runs beside them is the copy."""
     import onnx
 
+    monkeypatch.setattr(interleaved, "compare_latency", interleaved.compare_latency)  # as it was, afterwards
     two_layers(pytester.path / "ours.onnx")
     options = ("--mf-model", tiny, "--mf-candidate", "ours.onnx", *ONE_CELL, "--mf-cache=cache-here")
     suites = ("--mf-suites", "latency", "--mf-time-budget", "0.05")
@@ -63,7 +66,8 @@ def test_the_files_of_then_are_measured_beside_those_of_now(run, tiny, pytester)
         model = onnx.load(str(path))
         model.doc_string = "another release"
         onnx.save(model, str(path))
-    ran = run(*options, *suites, "--mf-baseline", "release", cache=False, inprocess=True)
+    quick = {"plugins": ["quick_comparing"], "cache": False, "inprocess": True}
+    ran = run(*options, *suites, "--mf-baseline", "release", **quick)
     for cell in ("tiny-onnx-fp32-onnxruntime@cpu", "tiny~ours-onnx-fp32-onnxruntime@cpu"):
         found = ran.checks[cell, "comparison"]["data"]["comparisons"]
         (latency,) = (c for c in found if c["metric"] == "latency")

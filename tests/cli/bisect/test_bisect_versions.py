@@ -123,7 +123,7 @@ def test_versions_that_agree_are_told_of(bisect):
 def test_the_first_slower_version_is_found(bisect):
     """Both are measured now, in turns (``interleaved.py``): the good one beside each that is tried."""
     pytest.importorskip("pytest_modelformats.measure.two_sides.interleaved")
-    result = bisect("--good", "1.0", "--bad", "1.3", "--metric", "latency", "--budget", "5")
+    result = bisect("--good", "1.0", "--bad", "1.3", "--metric", "latency", "--budget", "1")
     assert result.exit_code == 0, result.output
     assert f"mfdummy {SLOW} is the first version with which {CELL} is " in result.output
     assert "times as slow as with 1.0 (95 % interval × " in result.output

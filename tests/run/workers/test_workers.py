@@ -331,8 +331,8 @@ def test_timeout_ends_the_process_group(pool, probe, tmp_path, entry):
     worker = pool.get(Environment(), "probe")
     opened(worker, "open_echo")
     started = time.monotonic()
-    with pytest.raises(WorkerTimeout, match=r"'run' in the probe worker gave no answer within 3 s .* --mf-timeout"):
-        run(worker, entry, tmp_path, timeout_s=3)
+    with pytest.raises(WorkerTimeout, match=r"'run' in the probe worker gave no answer within 2 s .* --mf-timeout"):
+        run(worker, entry, tmp_path, timeout_s=2)
     assert time.monotonic() - started < 15
     own, child = (int(pid) for pid in probe.read_text().split())
     assert own == worker.pid
