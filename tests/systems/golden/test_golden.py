@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import thin
 from click.testing import CliRunner
-from inner_run import two_layers
+from inner_run import two_at_a_time, two_layers
 from places import ROOT
+from shared_run import shared_run
 
 from pytest_modelformats.cli import golden as golden_export
 from pytest_modelformats.cli.main import commands
@@ -75,6 +76,11 @@ openvino.save_model(model, "half_ir.xml", compress_to_fp16=True)
 write("wrong", wrong)
 write("one", one)
 onnx.save(float16.convert_float_to_float16(onnx.load("good.onnx"), keep_io_types=True), "half.onnx")
+# The command goes on in this process: it has imported what it needs.
+from pytest_modelformats.cli.main import main
+
+sys.argv[1:1] = ["golden", "export", "tiny_nets:build", "-o", "tiny.golden", "--mf-cache"]
+main()
 """
 # With what the cell of each candidate ends.
 ENDS = {
@@ -101,13 +107,8 @@ def shop(shelf, tmp_path_factory):
     """A folder with the tiny PyTorch model's golden bundle and candidates, some of them wrong."""
     folder = tmp_path_factory.mktemp("shop")
     shutil.copy(shelf / "tiny_nets.py", folder)
-    subprocess.run([sys.executable, "-W", "ignore", "-c", CANDIDATES], cwd=folder, check=True, capture_output=True)
-    command = [sys.executable, "-m", "pytest_modelformats.cli.main", "golden", "export", "tiny_nets:build"]
-    command[1:3] = ["-c", "from pytest_modelformats.cli.main import main; main()"]
-    done = subprocess.run(
-        [*command, "-o", "tiny.golden", "--mf-cache", str(shelf / "cache")],
-        cwd=folder, check=False, capture_output=True, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-W", "ignore", "-c", CANDIDATES, str(shelf / "cache")]
+    done = subprocess.run(command, cwd=folder, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -122,7 +123,8 @@ def judged(folder, *arguments, python=sys.executable):
     environment = {**os.environ, "PYTHONPATH": ""}
     environment.pop("PYTEST_ADDOPTS", None)
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    records = sorted(folder.glob("reports/2*/results.jsonl"), key=lambda p: p.stat().st_mtime_ns)
+    reports = arguments[arguments.index("--mf-report-dir") + 1] if "--mf-report-dir" in arguments else "reports"
+    records = sorted(folder.glob(f"{reports}/2*/results.jsonl"), key=lambda p: p.stat().st_mtime_ns)
     assert records, done.stdout[-3000:] + done.stderr[-3000:]
     lines = [json.loads(line) for line in records[-1].read_text().splitlines()]
     checks = {(c["cell"].partition("~")[2], c["check"]): c for c in lines if c["kind"] == "check"}
@@ -133,8 +135,10 @@ def judged(folder, *arguments, python=sys.executable):
 def test_the_verdict_is_that_of_the_model_itself(shop, shelf):
     # What a sentence says of the place of a fault takes the model itself.
     options = ("--mf-cache", shelf / "cache", "--mf-localise-budget", "0")
-    own, text = judged(shop, "--mf-model", "tiny_nets:build", *options)
-    golden, _ = judged(shop, "--mf-golden", "tiny.golden", *options)
+    (own, text), (golden, _) = two_at_a_time(
+        lambda: judged(shop, "--mf-model", "tiny_nets:build", "--mf-report-dir", "own", *options),
+        lambda: judged(shop, "--mf-golden", "tiny.golden", "--mf-report-dir", "golden", *options),
+    )
     assert set(own) == set(golden)
     ends = {name: own[f"{name}-fp32-{lane(name)}@cpu", "parity"]["outcome"] for name in ENDS}
     assert ends == ENDS, text
@@ -315,26 +319,53 @@ def test_noise_and_error_of_a_sampled_output_are_those_over_the_sample(in_part, 
     assert part.noise["fp16"][0].rms != whole.noise["fp16"][0].rms
 
 
-@pytest.mark.parametrize(("seed", "outcome"), [(0, "passed"), (1, "failed")])
-def test_a_sampled_output_is_judged_where_it_is_known(run, in_part, pytester, seed, outcome):
-    two_layers(pytester.path / "shipped.onnx", seed=seed)
+def rounded_to_fp16(path):
+    """An ONNX model whose weights are those of the tiny one, rounded."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(two_layers(path))
+    for weight in model.graph.initializer:
+        rounded = numpy_helper.to_array(weight).astype(np.float16).astype(np.float32)
+        weight.CopyFrom(numpy_helper.from_array(rounded, weight.name))
+    onnx.save(model, path)
+
+
+@pytest.fixture(scope="module")
+def sampled_run(in_part, exported, shelf, tmp_path_factory):
+    """The run of right and wrong candidates by a sampled output, some of them by the whole output too."""
+    folder = tmp_path_factory.mktemp("sampled")
+    shutil.copy(shelf / "tiny.onnx", folder)
+    for name, options in {"right": {}, "wrong": {"change": 1.0}, "other": {"seed": 1}}.items():
+        two_layers(folder / f"{name}.onnx", **options)
+    rounded_to_fp16(folder / "rounded.onnx")
+    subprocess.run([sys.executable, "-c", CLIPS], cwd=folder, check=True)
+    for name in ("right", "clips"):
+        shutil.copy(folder / f"{name}.onnx", folder / f"{name}_too.onnx")
+    given = {"tiny": ("right", "wrong", "other", "rounded", "clips"), "plain": ("right_too", "clips_too")}
+    candidates = [f"{name}.onnx,model={model}" for model, names in given.items() for name in names]
+    candidates = [a for candidate in candidates for a in ("--mf-candidate", candidate)]
     chosen = ("--mf-suites", SUITES, "--mf-backends", "onnxruntime", "--mf-devices", "cpu")
-    ran = run("--mf-golden", in_part, "--mf-candidate", "shipped.onnx", *chosen)
-    cell = "tiny~shipped-onnx-fp32-onnxruntime@cpu"
+    golden = ("--mf-golden", in_part, "--mf-golden", exported, f"--mf-cache={shelf / 'cache'}")
+    ran = shared_run(folder, *golden, *candidates, *chosen)
+    assert ran.cells == [f"{m}~{name}-onnx-fp32-onnxruntime@cpu" for m, names in given.items() for name in names]
+    return ran, folder
+
+
+@pytest.mark.parametrize(("name", "outcome"), [("right", "passed"), ("other", "failed")])
+def test_a_sampled_output_is_judged_where_it_is_known(sampled_run, name, outcome):
+    ran, folder = sampled_run
+    cell = f"tiny~{name}-onnx-fp32-onnxruntime@cpu"
     assert (ran.outcomes[cell, "parity"], ran.outcomes[cell, "batch"]) == (outcome, outcome), ran.text
     assert ran.outcomes[cell, "determinism"] == "passed"
     if outcome == "failed":
         line = ran.checks[cell, "parity"]
         assert line["data"]["outputs"][0]["elements"] == 8
         bundle = ran.folder / line["data"]["bundle"]
-        for artifact, status in ((pytester.path / "shipped.onnx", 1), (shelf_model(pytester), 0)):
-            command = [sys.executable, str(bundle / "repro.py"), "--artifact", str(artifact)]
+        for artifact, status in (("other", 1), ("right", 0)):
+            command = [sys.executable, str(bundle / "repro.py"), "--artifact", str(folder / f"{artifact}.onnx")]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == status, done.stdout + done.stderr
-
-
-def shelf_model(pytester):
-    return two_layers(pytester.path / "right.onnx")
 
 
 def test_a_large_output_is_no_obstacle_to_a_run_without_options(run, in_part, pytester):
@@ -349,11 +380,8 @@ def test_a_large_output_is_no_obstacle_to_a_run_without_options(run, in_part, py
     assert "overflows" not in line["sentence"]
 
 
-def test_the_sentence_says_how_much_of_a_sampled_output_was_judged(run, in_part, pytester):
-    for name, change in (("right", 0.0), ("wrong", 1.0)):
-        two_layers(pytester.path / f"{name}.onnx", change=change)
-    chosen = ("--mf-suites", "parity,batch", "--mf-backends", "onnxruntime", "--mf-devices", "cpu")
-    ran = run("--mf-golden", in_part, "--mf-candidate", "right.onnx", "--mf-candidate", "wrong.onnx", *chosen)
+def test_the_sentence_says_how_much_of_a_sampled_output_was_judged(sampled_run):
+    ran, _ = sampled_run
     said = "Judged were 8 of 24 elements of 'y' (sampled)."
     for check in ("parity", "batch"):
         right, wrong = (ran.checks[f"tiny~{n}-onnx-fp32-onnxruntime@cpu", check] for n in ("right", "wrong"))
@@ -363,16 +391,14 @@ def test_the_sentence_says_how_much_of_a_sampled_output_was_judged(run, in_part,
         assert said in wrong["sentence"].partition(" Next: ")[0]
 
 
-@pytest.mark.parametrize("large", ["in_part", "exported"])
-def test_stressed_inputs_are_judged_where_a_large_output_is_known(run, tiny, pytester, large, request):
-    subprocess.run([sys.executable, "-c", CLIPS], cwd=pytester.path, check=True)
-    bundle = shutil.copy(request.getfixturevalue(large), pytester.path / "large.golden")
-    chosen = ("--mf-suites", "parity", "--mf-backends", "onnxruntime", "--mf-devices", "cpu")
-    ran = run("--mf-golden", bundle, "--mf-candidate", "clips.onnx", "--mf-candidate", tiny, *chosen)
-    line = ran.checks["large~clips-onnx-fp32-onnxruntime@cpu", "parity"]
+@pytest.mark.parametrize(("large", "too"), [("tiny", ""), ("plain", "_too")])
+def test_stressed_inputs_are_judged_where_a_large_output_is_known(sampled_run, large, too):
+    """Of the one only a part is known, of the other the whole."""
+    ran, _ = sampled_run
+    line = ran.checks[f"{large}~clips{too}-onnx-fp32-onnxruntime@cpu", "parity"]
     assert line["outcome"] == "failed"
     assert "agrees on ordinary inputs but not on unusual ones" in line["sentence"]
-    assert ran.outcomes["large~tiny-onnx-fp32-onnxruntime@cpu", "parity"] == "passed"
+    assert ran.outcomes[f"{large}~right{too}-onnx-fp32-onnxruntime@cpu", "parity"] == "passed"
 
 
 def test_of_unusual_inputs_less_of_a_large_output_is_kept(exported, shelf, tmp_path):
@@ -398,19 +424,9 @@ def test_both_sides_are_taken_where_a_sampled_output_is_known():
     assert outputs[0][0].shape == (4, 5)
 
 
-def test_what_ran_instead_is_told_from_a_sampled_output_too(run, in_part, pytester):
+def test_what_ran_instead_is_told_from_a_sampled_output_too(sampled_run):
     """An error of another precision's size is looked at where the output is known."""
-    import onnx
-    from onnx import numpy_helper
-
-    model = onnx.load(two_layers(pytester.path / "shipped.onnx"))
-    for weight in model.graph.initializer:
-        rounded = numpy_helper.to_array(weight).astype(np.float16).astype(np.float32)
-        weight.CopyFrom(numpy_helper.from_array(rounded, weight.name))
-    onnx.save(model, pytester.path / "shipped.onnx")
-    chosen = ("--mf-suites", "parity", "--mf-backends", "onnxruntime", "--mf-devices", "cpu")
-    ran = run("--mf-golden", in_part, "--mf-candidate", "shipped.onnx", *chosen)
-    line = ran.checks["tiny~shipped-onnx-fp32-onnxruntime@cpu", "parity"]
+    line = sampled_run[0].checks["tiny~rounded-onnx-fp32-onnxruntime@cpu", "parity"]
     assert line["outcome"] == "fallback", line["sentence"]
     assert "fp16-weights is what ran" in line["sentence"]
 
@@ -583,9 +599,29 @@ def ended(path):
     return "refused"
 
 
+def of_the_samples(path, target):
+    """The bundle without the outputs on inputs other than its samples: entries like the first one, one after another.
+
+    Nothing that is read of a bundle before a check asks for them needs them, and a file is written in a tenth of time.
+    """
+
+    def edit(members):
+        manifest = json.loads(members["golden.json"])
+        first, *others = manifest["records"]
+        left_out = {output["member"] for record in others for output in record["outputs"]}
+        manifest["records"] = [first]
+        manifest["arrays"] = {name: value for name, value in manifest["arrays"].items() if name not in left_out}
+        kept = {name: data for name, data in members.items() if name not in left_out}
+        return {**kept, "golden.json": json.dumps(manifest).encode()}
+
+    return rewritten(path, target, edit)
+
+
 def test_an_odd_description_is_one_sentence_or_harmless(exported, tmp_path):
     """Any value in any place: the file is read as it is, or refused by SourceError; nothing else is raised."""
-    with zipfile.ZipFile(exported) as archive:
+    whole = of_the_samples(exported, tmp_path / "whole.golden")
+    assert ended(whole) == "read"
+    with zipfile.ZipFile(whole) as archive:
         manifest = json.loads(archive.read("golden.json"))
     outcomes = {"read": 0, "refused": 0}
     for number, place in enumerate(p for p in places(manifest) if p):
@@ -596,7 +632,7 @@ def test_an_odd_description_is_one_sentence_or_harmless(exported, tmp_path):
                     changed = changed[key]
                 changed[place[-1]] = odd
 
-            path = with_manifest(exported, tmp_path / f"{number}.golden", edit)
+            path = with_manifest(whole, tmp_path / f"{number}.golden", edit)
             golden_file._read.cache_clear()
             outcomes[ended(path)] += 1
     assert outcomes["refused"] > 300
