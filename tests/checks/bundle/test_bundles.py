@@ -68,11 +68,11 @@ BY_NAME = """
 from pathlib import Path
 
 from pytest_modelformats.checks.bundle import case, files
-from pytest_modelformats.checks.bundle.case import Submodel
-from pytest_modelformats.session import collect
+from pytest_modelformats.checks.bundle.nouns import Submodel
+from pytest_modelformats.session import stage
 
 part = Submodel(Path("part.onnx"), (("x", Path("x.npy")),), (("y", Path("y.npy")),), "The second Gemm is wrong.")
-located, keep, copied = collect._located, case.keep, files.COPIED_BYTES
+located, keep, copied = stage._located, case.keep, files.COPIED_BYTES
 
 
 def give_part(item, campaign, planned, *rest):
@@ -86,7 +86,7 @@ def keep_or_break(campaign, planned, *rest, **options):
     return keep(campaign, planned, *rest, **options)
 
 
-collect._located, case.keep = give_part, keep_or_break
+stage._located, case.keep = give_part, keep_or_break
 """
 WRITE = """
 import numpy as np
