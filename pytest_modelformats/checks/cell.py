@@ -10,11 +10,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.checks import batch as batches
-from pytest_modelformats.checks import metamorphic, training_mode
+from pytest_modelformats.checks import training_mode
+from pytest_modelformats.checks.after_others import history
+from pytest_modelformats.checks.concurrency import concurrency, refuse_one_at_a_time
 from pytest_modelformats.checks.fuzz.search import Fuzzer
+from pytest_modelformats.checks.permutation import permutation
 from pytest_modelformats.checks.subject import Subject
+from pytest_modelformats.checks.threads import threads
 from pytest_modelformats.checks.throughput import measure as measure_throughput
 from pytest_modelformats.checks.tolerances import check_outputs
+from pytest_modelformats.checks.unmodified import unmodified
 from pytest_modelformats.compare import (
     between_runs,
     effective_precision,
@@ -188,25 +193,25 @@ class Stages:
 
     def permutation(self, planned: PlannedCell) -> Verdict:
         """The rows of a batch in another order."""
-        return metamorphic.permutation(self._subject(planned))
+        return permutation(self._subject(planned))
 
     def unmodified(self, planned: PlannedCell) -> Verdict:
         """The inputs after a call."""
-        return metamorphic.unmodified(self._subject(planned))
+        return unmodified(self._subject(planned))
 
     def concurrency(self, planned: PlannedCell) -> Verdict:
         """Several threads call one session at once."""
-        metamorphic.refuse_one_at_a_time(planned)  # before anything is opened for it
-        return metamorphic.concurrency(self._subject(planned))
+        refuse_one_at_a_time(planned)  # before anything is opened for it
+        return concurrency(self._subject(planned))
 
     def history(self, planned: PlannedCell) -> Verdict:
         """The same input before and after others."""
         self._repeats(planned)  # what the determinism check needs of a session that others have not touched
-        return metamorphic.history(self._subject(planned))
+        return history(self._subject(planned))
 
     def threads(self, planned: PlannedCell) -> Verdict:
         """Fresh sessions with one thread and with several."""
-        return metamorphic.threads(self._subject(planned), self._settings.threads)
+        return threads(self._subject(planned), self._settings.threads)
 
     def fuzz(self, planned: PlannedCell) -> Verdict:
         """Generated inputs, judged against the source on the same ones."""

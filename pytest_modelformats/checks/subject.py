@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
     Feed = Mapping[str, np.ndarray]
 
+ROWS = max(between_runs.BATCHES)
+# Batches that the batch check has run before: a runtime that compiles per shape compiles nothing anew.
+PAIR = 2
+TRIPLE = 3
+
 BIT_EQUAL = "the same bits"
 
 # What the source itself cannot do with a batch is asked of no cell.
@@ -77,3 +82,19 @@ class Subject:
         floors = row_noise.of_results(self.models.reference(self.model), one, chosen, self.precision.yardstick)
         names = [self.names[i] for i in chosen]
         return between_runs.between_runs(names, [one], [other], floors, self.precision, self.tolerances)
+
+
+def together(verdicts: Mapping[str, Verdict], agreed: str) -> Verdict:
+    """The first that did not pass; otherwise ``agreed``, and whether to the bit."""
+    exact = all(v.sentence == BIT_EQUAL for v in verdicts.values())
+    return between_runs.worst(verdicts, f"{agreed}, {'bit for bit' if exact else 'within what rounding explains'}.")
+
+
+def shuffled(feed: Feed, seed: int) -> dict[str, np.ndarray]:
+    """The same values in other places: other inputs of the same shape, range and size; seed 0 leaves them."""
+    import numpy as np
+
+    if not seed:
+        return dict(feed)
+    random = np.random.default_rng(seed)
+    return {name: random.permutation(a.ravel()).reshape(a.shape) for name, a in feed.items()}

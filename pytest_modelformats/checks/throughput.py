@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.checks.metamorphic import shuffled
+from pytest_modelformats.checks.subject import shuffled
 from pytest_modelformats.compare import between_runs
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.measure.sampling import COUNTED, FOREIGN_SHARE, statistics

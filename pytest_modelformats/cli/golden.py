@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats import __version__
 from pytest_modelformats.checks import batch as batches
-from pytest_modelformats.checks import metamorphic
+from pytest_modelformats.checks.permutation import in_orders
 from pytest_modelformats.checks.subject import REFUSED
 from pytest_modelformats.compare import between_runs, effective_precision
 from pytest_modelformats.compare.floating import CLASSIFIED, POINT_LIMIT
@@ -208,7 +208,7 @@ def _record_batches(models: Models, model: str, writer: Writer) -> None:
         feed = models.rows(model, 0, size)
         with suppress(*REFUSED):
             writer.record(feed, precision, models.evaluated(model, f"rows-0-{size}", feed, precision), precision)
-    for number, feed in enumerate(metamorphic.in_orders(models, model)):
+    for number, feed in enumerate(in_orders(models, model)):
         writer.evaluate(f"order-{number}", feed, "float64")
 
 

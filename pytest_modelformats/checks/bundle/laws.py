@@ -1,6 +1,6 @@
 """The reproduction bundles of the laws that compare runs of one artifact, and of a generated input.
 
-What the runs are comes from the laws themselves (``metamorphic.py``); ``checks/bundle/script.py`` makes them again.
+What the runs are comes from the laws themselves (a file for each in ``checks/``); ``checks/bundle/script.py`` makes them again.
 """
 
 from __future__ import annotations
@@ -8,8 +8,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.checks import metamorphic
-from pytest_modelformats.checks.subject import Subject
+from pytest_modelformats.checks import permutation
+from pytest_modelformats.checks.after_others import between
+from pytest_modelformats.checks.concurrency import ROUNDS, callers
+from pytest_modelformats.checks.subject import PAIR, ROWS, TRIPLE, Subject
+from pytest_modelformats.checks.threads import several_threads
 from pytest_modelformats.compare.single_input import LIMIT
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict
 
@@ -72,42 +75,42 @@ def after_samples(stages: Stages, planned: PlannedCell, case: Case, ended: Verdi
 
 
 def _permutation(subject: Subject, case: Case, _: int) -> Case:
-    feed = subject.rows(0, metamorphic.ROWS)
-    axes, orders = subject.models.samples(subject.model).batch_axes, metamorphic.orders()
+    feed = subject.rows(0, ROWS)
+    axes, orders = subject.models.samples(subject.model).batch_axes, permutation.orders()
     # Where the law failed, the source was asked what it keeps in order; where the runtime did, nothing is judged.
-    outputs = metamorphic.ordered(subject) if case.outcome == Outcome.FAILED.value else subject.batched
+    outputs = permutation.ordered(subject) if case.outcome == Outcome.FAILED.value else subject.batched
     groups = [
         {**_pair(f"rows {what}", number, 0), "order": order.tolist(), "outputs": outputs}
         for number, (what, order) in enumerate(orders.items(), 1)
     ]
-    feeds = (feed, *(metamorphic.reordered(feed, order, axes) for order in orders.values()))
+    feeds = (feed, *(permutation.reordered(feed, order, axes) for order in orders.values()))
     return replace(case, feeds=feeds, runs=tuple((i, 0) for i in range(len(feeds))), groups=tuple(groups))
 
 
 def _unmodified(subject: Subject, case: Case, _: int) -> Case:
-    return replace(case, feeds=(subject.rows(0, metamorphic.PAIR),), runs=((0, 0),))
+    return replace(case, feeds=(subject.rows(0, PAIR),), runs=((0, 0),))
 
 
 def _concurrency(subject: Subject, case: Case, _: int) -> Case:
-    feeds = tuple(metamorphic.callers(subject))
-    together = {"rounds": metamorphic.ROUNDS, "attempts": ATTEMPTS, "seconds": SECONDS, "wide": TWO_RUNS}
+    feeds = tuple(callers(subject))
+    together = {"rounds": ROUNDS, "attempts": ATTEMPTS, "seconds": SECONDS, "wide": TWO_RUNS}
     together["feeds"] = list(range(len(feeds)))
     return replace(case, feeds=feeds, runs=tuple((i, 0) for i in range(len(feeds))), together=together)
 
 
 def _history(subject: Subject, case: Case, _: int) -> Case:
-    feeds = (subject.rows(0, metamorphic.TRIPLE), *metamorphic.between(subject))
+    feeds = (subject.rows(0, TRIPLE), *between(subject))
     runs = (*((i, 0) for i in range(len(feeds))), (0, 0))
     return replace(case, feeds=feeds, runs=runs, groups=(_pair("the same input after others", len(feeds), 0),))
 
 
 def _threads(subject: Subject, case: Case, asked: int) -> Case:
-    several = metamorphic.several_threads(asked)
+    several = several_threads(asked)
     groups = (
         _pair("a session with one thread, again", 1, 0),
         _pair(f"a session with {several} threads against one with one thread", 2, 0),
     )
-    feeds = (subject.rows(0, metamorphic.ROWS),)
+    feeds = (subject.rows(0, ROWS),)
     return replace(case, feeds=feeds, runs=((0, 0), (0, 1), (0, 2)), groups=groups, threads=(1, 1, several))
 
 

@@ -8,8 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pytest_modelformats.checks import metamorphic
-from pytest_modelformats.checks.subject import Subject
+from pytest_modelformats.checks import concurrency as of_concurrency
+from pytest_modelformats.checks import threads as of_threads
+from pytest_modelformats.checks.after_others import history, others
+from pytest_modelformats.checks.concurrency import concurrency
+from pytest_modelformats.checks.permutation import permutation
+from pytest_modelformats.checks.subject import Subject, shuffled
+from pytest_modelformats.checks.threads import threads
 from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.schema import PRECISIONS, Cell, Decision, FailureKind, PlannedCell, TensorSpec
@@ -90,16 +95,16 @@ def unsteady(by):
 
 
 LAWS = {
-    "permutation": metamorphic.permutation,
-    "concurrency": metamorphic.concurrency,
-    "history": metamorphic.history,
-    "threads": lambda s: metamorphic.threads(s, 2),
+    "permutation": permutation,
+    "concurrency": concurrency,
+    "history": history,
+    "threads": lambda s: threads(s, 2),
 }
 
 
 @pytest.fixture(autouse=True)
 def _two_cores(monkeypatch):
-    monkeypatch.setattr(metamorphic.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(of_threads.os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
@@ -137,7 +142,7 @@ def test_rows_that_trade_places_are_named():
     def sorts(feed, _=1):
         return [np.sort(feed["x"], 0)]
 
-    verdict = metamorphic.permutation(subject(sorts))
+    verdict = permutation(subject(sorts))
     assert not verdict.passed
     assert verdict.sentence.startswith("rows reversed: ")
 
@@ -149,7 +154,7 @@ def test_a_batch_on_a_later_axis_is_permuted_there():
     def law(feed, _=1):
         return [feed["x"] + feed["h"].sum((0, 2))[:, None]]
 
-    assert metamorphic.permutation(subject(law, inputs=inputs)).passed
+    assert permutation(subject(law, inputs=inputs)).passed
 
 
 def test_only_outputs_with_the_batch_in_front_have_an_order():
@@ -158,9 +163,9 @@ def test_only_outputs_with_the_batch_in_front_have_an_order():
     def law(feed, _=1):
         return [feed["x"], feed["x"][0]]
 
-    assert metamorphic.permutation(subject(law, outputs=outputs)).passed
+    assert permutation(subject(law, outputs=outputs)).passed
     with pytest.raises(Unsupported, match="no output of m has the batch"):
-        metamorphic.permutation(subject(law, outputs=outputs[1:]))
+        permutation(subject(law, outputs=outputs[1:]))
 
 
 def mixes_rows(feed, _=1):
@@ -171,17 +176,17 @@ def mixes_rows(feed, _=1):
 def test_a_source_that_keeps_no_order_is_asked_for_none():
     """What a faithful cell does with rows of such a model is what the source does."""
     outputs = (Y, TensorSpec("z", "float32", ("N", 4)))
-    verdict = metamorphic.permutation(subject(mixes_rows, outputs=outputs, source=mixes_rows))
+    verdict = permutation(subject(mixes_rows, outputs=outputs, source=mixes_rows))
     assert verdict.passed, verdict.sentence
     assert verdict.sentence.endswith(
         "bit for bit. Not compared: in the source itself a row of 'y' depends on its place or on the other rows."
     )
     with pytest.raises(Unsupported, match="a row of 'y' depends on its place"):
-        metamorphic.permutation(subject(lambda f, _: mixes_rows(f)[:1], source=lambda feed: mixes_rows(feed)[:1]))
+        permutation(subject(lambda f, _: mixes_rows(f)[:1], source=lambda feed: mixes_rows(feed)[:1]))
 
 
 def test_a_cell_that_keeps_no_order_where_the_source_does_fails():
-    verdict = metamorphic.permutation(subject(lambda f, _: mixes_rows(f)[:1], source=faithful))
+    verdict = permutation(subject(lambda f, _: mixes_rows(f)[:1], source=faithful))
     assert verdict.failure_kind is FailureKind.NUMERIC
     assert verdict.sentence.startswith("rows reversed: ")
 
@@ -193,17 +198,15 @@ def test_two_runs_of_an_unusual_row_differ_by_the_noise_of_that_row():
         return [feed["x"] * np.float32(1000 + 1e-3 * next(runs))]
 
     runs = iter(range(100))
-    assert metamorphic.permutation(subject(law)).passed
+    assert permutation(subject(law)).passed
     runs = iter(range(0, 10**6, 1000))
-    assert not metamorphic.permutation(subject(law)).passed
+    assert not permutation(subject(law)).passed
 
 
 @pytest.mark.parametrize(("limit", "said"), [(0.1, "3 times each"), (-1.0, "once each")])
 def test_concurrency_says_how_often_threads_have_called(monkeypatch, limit, said):
-    monkeypatch.setattr(metamorphic, "LONG_CALL_S", limit)
-    assert (
-        f"4 threads that call one session at once, {said}, get" in metamorphic.concurrency(subject(faithful)).sentence
-    )
+    monkeypatch.setattr(of_concurrency, "LONG_CALL_S", limit)
+    assert f"4 threads that call one session at once, {said}, get" in concurrency(subject(faithful)).sentence
 
 
 def test_a_fixed_first_dimension_is_said_beside_what_varies():
@@ -213,12 +216,12 @@ def test_a_fixed_first_dimension_is_said_beside_what_varies():
         r"first dimension of input .x. of m is fixed at 5, and no other .*\(.N. that may vary is dimension 1 of .x.\)"
     )
     with pytest.raises(Unsupported, match=said):
-        metamorphic.permutation(subject(faithful, inputs=inputs))
+        permutation(subject(faithful, inputs=inputs))
 
 
 def test_a_fixed_batch_has_no_order():
     with pytest.raises(Unsupported, match="fixed"):
-        metamorphic.permutation(subject(faithful, inputs=(TensorSpec("x", "float32", (2, 4)),)))
+        permutation(subject(faithful, inputs=(TensorSpec("x", "float32", (2, 4)),)))
 
 
 def test_a_spoilt_session_is_not_left_to_the_next_check():
@@ -230,10 +233,10 @@ def test_a_spoilt_session_is_not_left_to_the_next_check():
         return [feed["x"] * (1.01 if spoilt else 1)]
 
     spoilt = subject(law)
-    assert not metamorphic.history(spoilt).passed
+    assert not history(spoilt).passed
     assert spoilt.cells.closed == ["first"]
     kept = subject(faithful)
-    assert metamorphic.history(kept).passed
+    assert history(kept).passed
     assert kept.cells.closed == []
 
 
@@ -242,33 +245,33 @@ def test_sessions_with_several_threads_are_opened_and_closed():
         return [feed["x"] * (1.001 if threads and threads > 1 else 1)]
 
     tested = subject(law)
-    verdict = metamorphic.threads(tested, 1)
+    verdict = threads(tested, 1)
     assert verdict.failure_kind is FailureKind.NUMERIC
     assert "a session with 2 threads against one with one thread" in verdict.sentence
     assert tested.cells.closed == ["one thread", "one thread, again", "2 threads"]
 
 
 def test_one_core_has_no_threads_to_compare(monkeypatch):
-    monkeypatch.setattr(metamorphic.os, "sched_getaffinity", lambda _: {0}, raising=False)
+    monkeypatch.setattr(of_threads.os, "sched_getaffinity", lambda _: {0}, raising=False)
     with pytest.raises(Unsupported, match="one core"):
-        metamorphic.threads(subject(faithful), 1)
+        threads(subject(faithful), 1)
 
 
 def test_shuffled_inputs_hold_the_same_values_elsewhere():
     feed = {"x": np.arange(24.0).reshape(4, 6), "ids": np.arange(8).reshape(4, 2)}
-    other = metamorphic.shuffled(feed, 1)
+    other = shuffled(feed, 1)
     for name, array in feed.items():
         assert other[name].shape == array.shape
         assert other[name].dtype == array.dtype
         assert sorted(other[name].ravel()) == sorted(array.ravel())
         assert not np.array_equal(other[name], array)
-    assert metamorphic.shuffled(feed, 0)["x"] is feed["x"]
+    assert shuffled(feed, 0)["x"] is feed["x"]
 
 
 def test_other_inputs_leave_ranges_alone():
     specs = (X, TensorSpec("ids", "int64", ("N",), 0, 9), TensorSpec("share", "float32", ("N",), 0, 1))
     feed = {"x": np.ones((2, 4), np.float32), "ids": np.arange(2), "share": np.ones(2, np.float32)}
-    other = metamorphic.others(feed, specs)
+    other = others(feed, specs)
     assert (other["x"] == -4).all()
     assert other["x"].dtype == np.float32
     assert (other["share"] == 1).all()
