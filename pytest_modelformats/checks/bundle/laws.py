@@ -1,6 +1,7 @@
 """The reproduction bundles of the laws that compare runs of one artifact, and of a generated input.
 
-What the runs are comes from the laws themselves (a file for each in ``checks/``); ``checks/bundle/script.py`` makes them again.
+What the runs are comes from the laws themselves, each of which has a file in ``checks/``;
+``checks/bundle/script.py`` makes them again.
 """
 
 from __future__ import annotations
