@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from dummy_index import write_index
 from inner_run import ended, one_sentence, two_layers
@@ -51,6 +52,12 @@ for _module in pkgutil.walk_packages(pytest_modelformats.__path__, "pytest_model
 # So must SQLAlchemy: the tables that our package remembers are of the SQLAlchemy that it met first.
 for _name in ("sqlalchemy", "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.postgresql"):
     importlib.import_module(_name)
+
+
+def pytest_configure(config):
+    """Start the process that inner runs and their workers are forked from: one, also for pytest-xdist's processes."""
+    if forked.POSSIBLE and not hasattr(config, "workerinput"):
+        config.add_cleanup(forked.Mother().close)
 
 
 @pytest.fixture(scope="session")
@@ -119,8 +126,14 @@ def nets(shelf, pytester):
 
 
 @pytest.fixture
-def run(shelf, pytester, monkeypatch):
-    """Run pytest in the inner folder with this plugin and those in ``plugins``; the cache is the session's."""
+def run(shelf, request, pytester, monkeypatch):
+    """Run pytest in the inner folder with this plugin and those in ``plugins``; the cache is the session's.
+
+    The run is a process of its own, and so is each of its workers. They are forked from processes that have imported
+    what they need (``forked/``), but for a test that looks at a clock or at memory.
+    """
+    if request.node.get_closest_marker("alone") is None:
+        monkeypatch.setattr(pytester, "_getpytestargs", lambda: (*forked.python("pytest"), "-m", "pytest"))
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 

@@ -1,0 +1,142 @@
+"""A forked process is the process that was asked for, and nothing passes from one to another."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import forked
+import pytest
+from forked.mother import ONE_THREAD
+from inner_run import PARITY
+
+pytestmark = pytest.mark.skipif(not forked.POSSIBLE, reason="processes are forked on Linux alone")
+
+
+def ask(kind, code, **options):
+    command = [*forked.python(kind), "-c", code]
+    options["env"] = os.environ | ({} if kind == "pytest" else ONE_THREAD)  # as workers are started
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100, **options)
+
+
+@pytest.mark.parametrize("kind", ["pytest", "worker", "torch"])
+def test_what_is_slow_to_import_is_there(kind):
+    ran = ask(kind, "import sys; print(' '.join(sys.modules))")
+    found = set(ran.stdout.split())
+    assert {"forked", "numpy"} <= found, ran.stderr
+    # Runtimes stay out of pytest's own process, and PyTorch out of the workers of the other runtimes.
+    assert ("torch" in found) == (kind == "torch")
+    assert not {"onnxruntime", "openvino"} & found
+
+
+def test_it_has_its_folder_variables_path_and_arguments(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "more"))
+    monkeypatch.setenv("MF_ANYTHING", "1")
+    monkeypatch.delenv("HOME", raising=False)
+    code = "import os, sys; print(os.getcwd(), os.environ.get('MF_ANYTHING'), 'HOME' in os.environ, sys.path, __name__)"
+    forked_one = ask("worker", code, cwd=tmp_path)
+    real = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert forked_one.stdout == real.stdout
+    assert str(tmp_path / "more") in real.stdout
+
+
+@pytest.mark.parametrize(
+    "ending", ["sys.exit(0)", "sys.exit(5)", "1 / 0", *(f"os.kill(os.getpid(), {n})" for n in (9, 11))]
+)
+def test_it_ends_as_that_process_would(ending):
+    code = f"import os, resource, sys; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); {ending}"
+    ran = ask("worker", code)
+    real = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == real.returncode
+    assert ran.stdout == real.stdout
+    assert ran.stderr.splitlines()[-1:] == real.stderr.splitlines()[-1:]
+
+
+def test_nothing_passes_from_one_to_another():
+    code = "import json, sys; print(hasattr(json, 'left')); json.left = True; sys.modules['numpy'].left = True"
+    assert [ask("worker", code).stdout for _ in range(2)] == ["False\n", "False\n"]
+
+
+def test_two_have_other_random_numbers():
+    code = "import random, numpy; print(random.random(), numpy.random.random())"
+    first, second = (ask("worker", code).stdout.split() for _ in range(2))
+    assert not set(first) & set(second)
+
+
+def test_it_ends_when_its_client_is_killed(tmp_path):
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    command = [*forked.python("worker"), "-c", code]
+    client = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | ONE_THREAD)
+    pid = int(client.stdout.readline())
+    assert pid != client.pid
+    client.kill()
+    client.wait()
+    for _ in range(600):
+        if not Path(f"/proc/{pid}").exists():
+            break
+        time.sleep(0.05)
+    assert not Path(f"/proc/{pid}").exists()
+    client.stdout.close()
+
+
+def test_a_variable_that_libraries_read_starts_python_itself(monkeypatch):
+    monkeypatch.setenv("SOMETHING_THAT_NOBODY_KNOWS", "1")
+    ran = ask("worker", "import sys; print('forked' in sys.modules)")
+    assert ran.stdout == "False\n", ran.stderr
+
+
+def test_an_inner_run_and_its_workers_are_forked(run, tiny, pytester):
+    pytester.makeconftest(
+        """
+import sys
+from pathlib import Path
+from pytest_modelformats.run.workers import process
+
+def pytest_unconfigure():
+    Path("seen").write_text(f"{'forked' in sys.modules} {spec_of.count('client.py')}")
+
+made, spec_of = process._gateway_spec, []
+def spec(settings):
+    spec_of.append("client.py" if "client.py" in made(settings) else "")
+    return made(settings)
+process._gateway_spec = spec
+"""
+    )
+    ran = run("--mf-model", tiny, *PARITY)
+    assert ran.status == 0, ran.text
+    assert (pytester.path / "seen").read_text() == "True 2"
+
+
+def test_a_worker_that_is_killed_says_by_what(run, tiny, pytester):
+    """As it does where the worker is a child of pytest: how it ended is read from the process that stands for it."""
+    pytester.makeconftest(
+        f"""
+import os
+from pytest_modelformats.run.workers import process
+
+asked = process.Worker.request
+def request(self, op, *args, **arguments):
+    if op == "run":
+        os.kill(self.pid, {int(signal.SIGSEGV)})
+    return asked(self, op, *args, **arguments)
+process.Worker.request = request
+"""
+    )
+    ran = run("--mf-model", tiny, *PARITY)
+    assert ran.status == 1, ran.text
+    assert "'run' in the onnxruntime worker was ended by SIGSEGV" in ran.text
+
+
+def test_without_the_mother_python_is_started(monkeypatch):
+    monkeypatch.delenv(forked.PLACE)
+    assert forked.python("worker") == (sys.executable,)
+
+
+def test_a_mother_that_has_gone_is_no_obstacle(monkeypatch, tmp_path):
+    monkeypatch.setitem(os.environ, forked.PLACE, str(tmp_path / "nobody"))
+    ran = ask("worker", "import sys; print('forked' in sys.modules)")
+    assert ran.stdout == "False\n", ran.stderr
