@@ -13,6 +13,7 @@ from pathlib import Path
 import forked
 import pytest
 from dummy_index import write_index
+from forked import workers
 from inner_run import ended, one_sentence, two_layers
 from places import ROOT
 
@@ -55,9 +56,21 @@ for _name in ("sqlalchemy", "sqlalchemy.dialects.sqlite", "sqlalchemy.dialects.p
 
 
 def pytest_configure(config):
-    """Start the process that inner runs and their workers are forked from: one, also for pytest-xdist's processes."""
-    if forked.POSSIBLE and not hasattr(config, "workerinput"):
-        config.add_cleanup(forked.Mother().close)
+    """Start the process that inner runs and workers are forked from: one, also for pytest-xdist's processes."""
+    config.addinivalue_line("markers", "genuine: starts each process itself, for what starting one does is looked at")
+    if forked.POSSIBLE:
+        workers.fork()
+        if not hasattr(config, "workerinput"):
+            config.add_cleanup(forked.Mother().close)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    """Fork nothing for a test that looks at a clock, at memory or at how a process starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        if any(item.get_closest_marker(name) for name in ("alone", "genuine")):
+            patch.delenv(forked.PLACE, raising=False)
+        return (yield)
 
 
 @pytest.fixture(scope="session")
@@ -126,14 +139,12 @@ def nets(shelf, pytester):
 
 
 @pytest.fixture
-def run(shelf, request, pytester, monkeypatch):
+def run(shelf, pytester, monkeypatch):
     """Run pytest in the inner folder with this plugin and those in ``plugins``; the cache is the session's.
 
-    The run is a process of its own, and so is each of its workers. They are forked from processes that have imported
-    what they need (``forked/``), but for a test that looks at a clock or at memory.
+    The run is a process of its own, and so is each of its workers (``forked/``).
     """
-    if request.node.get_closest_marker("alone") is None:
-        monkeypatch.setattr(pytester, "_getpytestargs", lambda: (*forked.python("pytest"), "-m", "pytest"))
+    monkeypatch.setattr(pytester, "_getpytestargs", lambda: (*forked.python("pytest"), "-m", "pytest"))
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
 

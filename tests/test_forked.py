@@ -7,12 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import forked
 import pytest
 from forked.mother import ONE_THREAD
 from inner_run import PARITY
+
+from pytest_modelformats.errors import OutOfMemory
+from pytest_modelformats.run.workers.pool import Pool
+from pytest_modelformats.schema import Environment
 
 pytestmark = pytest.mark.skipif(not forked.POSSIBLE, reason="processes are forked on Linux alone")
 
@@ -140,3 +145,19 @@ def test_a_mother_that_has_gone_is_no_obstacle(monkeypatch, tmp_path):
     monkeypatch.setitem(os.environ, forked.PLACE, str(tmp_path / "nobody"))
     ran = ask("worker", "import sys; print('forked' in sys.modules)")
     assert ran.stdout == "False\n", ran.stderr
+
+
+def test_workers_of_this_process_are_forked_too():
+    with closing(Pool(memory_bytes=0, threads=1, isolate="process")) as pool:
+        worker = pool.get(Environment(), "convert")
+        answer = worker.request("preload", 100, modules=["torch"])
+        assert answer["versions"]["torch"]
+        assert worker.pid != worker._gateway._io.popen.pid
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(OutOfMemory, match="SIGKILL"):
+            worker.request("preload", 100, modules=[])
+
+
+@pytest.mark.parametrize("why", [pytest.param("", marks=mark) for mark in (pytest.mark.alone, pytest.mark.genuine)])
+def test_what_looks_at_a_clock_or_at_a_start_gets_python_itself(why):
+    assert forked.python("worker") == (sys.executable,)
