@@ -66,9 +66,11 @@ def pytest_configure(config):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Fork nothing for a test that looks at a clock, at memory or at how a process starts."""
+    """Fork no worker for a test that looks at a clock or at memory, and nothing for one that looks at a start."""
     with pytest.MonkeyPatch.context() as patch:
-        if any(item.get_closest_marker(name) for name in ("alone", "genuine")):
+        if item.get_closest_marker("alone"):
+            patch.setenv(forked.MEASURED, "1")
+        if item.get_closest_marker("genuine"):
             patch.delenv(forked.PLACE, raising=False)
         return (yield)
 

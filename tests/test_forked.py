@@ -158,6 +158,12 @@ def test_workers_of_this_process_are_forked_too():
             worker.request("preload", 100, modules=[])
 
 
-@pytest.mark.parametrize("why", [pytest.param("", marks=mark) for mark in (pytest.mark.alone, pytest.mark.genuine)])
-def test_what_looks_at_a_clock_or_at_a_start_gets_python_itself(why):
+@pytest.mark.alone
+def test_a_worker_that_is_measured_is_python_itself():
     assert forked.python("worker") == (sys.executable,)
+    assert forked.python("pytest") != (sys.executable,)
+
+
+@pytest.mark.genuine
+def test_for_what_looks_at_a_start_nothing_is_forked():
+    assert forked.python("worker") == forked.python("pytest") == (sys.executable,)

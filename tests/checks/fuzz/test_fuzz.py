@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import forked
 import numpy as np
 import pytest
 from miniatures import rare
@@ -66,11 +67,12 @@ def site(tmp_path_factory):
 def run(folder, site, *options, runtimes=rare.RUNTIMES, suites="parity,fuzz"):
     rare.write(folder / "rare.npz")
     named = ",".join(name.replace("_", "-") for name in runtimes)
+    plugins = ["-p", "no:cacheprovider", "-p", "modelformats", *(["-p", "xdist"] if "-n" in options else [])]
     command = [
-        sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "--mf-model", "rare.npz",
+        *forked.python("pytest"), "-m", "pytest", "-q", "--tb=short", *plugins, "--mf-model", "rare.npz",
         "--mf-backends", named, "--mf-suites", suites, "--mf-cache", "cache", *options,
     ]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(site)}
+    environment = {**os.environ, "PYTHONPATH": str(site), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     environment.pop("PYTEST_ADDOPTS", None)
     ended = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False
