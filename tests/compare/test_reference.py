@@ -83,13 +83,15 @@ def test_what_another_version_of_the_tool_made_is_evaluated_anew(tmp_path, monke
     assert reference_of(tmp_path, {}).made
 
 
-@pytest.mark.parametrize(("module", "counts"), [("noise", True), ("sampled", True), ("cli", False)])
+@pytest.mark.parametrize(("module", "counts"), [("compare.noise", True), ("compare.sampled", True), ("cli", False)])
 def test_the_code_that_evaluates_is_known_by_its_content(tmp_path, monkeypatch, module, counts):
     before = reference.code_digest()
     assert edited(tmp_path, monkeypatch, module, reference.code_digest, before) == counts
 
 
-@pytest.mark.parametrize(("module", "counts"), [("formats.torch_modes", True), ("formats.onnx", False)])
+@pytest.mark.parametrize(
+    ("module", "counts"), [("systems.torch.reference.modes", True), ("systems.onnx.format", False)]
+)
 def test_the_code_of_a_format_is_known_by_all_that_it_imports(tmp_path, monkeypatch, module, counts):
     def digest():
         return code_digest.imported_digest.__wrapped__(registry.formats()["pytorch"].module)
