@@ -66,9 +66,10 @@ def test_nothing_passes_from_one_to_another():
     assert [ask("worker", code).stdout for _ in range(2)] == ["False\n", "False\n"]
 
 
-def test_two_have_other_random_numbers():
+@pytest.mark.parametrize("kind", ["worker", "torch"])
+def test_two_have_other_random_numbers(kind):
     code = "import random, numpy; print(random.random(), numpy.random.random())"
-    first, second = (ask("worker", code).stdout.split() for _ in range(2))
+    first, second = (ask(kind, code).stdout.split() for _ in range(2))
     assert not set(first) & set(second)
 
 

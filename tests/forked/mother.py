@@ -212,8 +212,8 @@ def become(asked: dict[str, Any], path: list[str]) -> None:
     os.chdir(asked["folder"])
     tempfile.tempdir = None
     random.seed()
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
     for name, number, mode in (("stdin", 0, "rb"), ("stdout", 1, "wb"), ("stderr", 2, "wb")):
         before = getattr(sys, name)
         raw = open(number, mode, closefd=False)  # noqa: SIM115 - for as long as the process lives
