@@ -25,6 +25,15 @@ from pytest_modelformats.schema import Timing
 MS = 1_000_000
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _settled_heap():
+    """What other tests have imported is no garbage: ``sample`` collects first, and need not look at it each time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 class FakeWorld:
     """A clock that moves only when the timed call runs, by durations that the test chose."""
 

@@ -72,8 +72,11 @@ def test_alarms_are_counted_and_said(brief):
     assert "1 of 2 comparisons of identical code gave an alarm" in measure.sentence([quiet, wolf], 10.0)
 
 
-def test_none_of_a_hundred_is_not_called_less_than_one_percent():
-    """What was drawn is counted, and its upper bound stated: none of 100 leaves 3 % possible."""
+def test_none_of_a_hundred_is_not_called_less_than_one_percent(brief):
+    """What was drawn is counted, and its upper bound stated: none of 100 leaves 3 % possible.
+
+    The rows are given, so nothing is drawn here.
+    """
     rows = (measure.Detectable(0.05, 10.0, 0.08, alarms, 100) for alarms in (0, 2))
     quiet, worse = (replace(told([rounds(0.002), rounds(0.002)]), detectable=(row,)) for row in rows)
     said = measure.sentence([quiet], 10.0)
