@@ -7,10 +7,10 @@ JOBS := 2
 PYTEST = $(BIN)/python -m pytest $(if $(SLOWEST),--durations=$(SLOWEST))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-restless lint types bench bench-verdict bench-speed gpu-check wheel docs constraints clean
+.PHONY: help venv demo test test-restless lint types bench bench-verdict bench-false-alarms bench-speed gpu-check wheel docs constraints clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
 
 venv: $(VENV)/.ready ## create the environment in .venv
 
@@ -71,6 +71,9 @@ bench-verdict: venv ## put faults into correct models and count which of them th
 
 bench-speed: venv ## compare identical and slowed-down cells and count false alarms and misses
 	$(BIN)/python -m benchmarks.speed.run
+
+bench-false-alarms: venv ## run the laws on faithful conversions of random networks, which none may accuse
+	$(BIN)/python -m benchmarks.false_alarms
 
 wheel: venv ## build the wheel into dist/
 	$(BIN)/python -m build --wheel --no-isolation

@@ -10,7 +10,7 @@ Constants and where they come from
 ``PRECISIONS[p].limit`` is k(p). fp32: 4, because over 240 faithful fp32 cells (60 random
 networks × four runtimes) r had median 1.15, 95th percentile 1.9 and maximum 3.34. fp16 and
 bf16: 2, because over 120 faithful cells r was 0.11 to 0.92 (runtimes keep wider
-accumulators than the reference). Over the 360 faithful cells of ``tests/compare/test_false_alarms.py``
+accumulators than the reference). Over the 360 faithful cells of ``benchmarks/false_alarms.py``
 (45 networks of nine families × eight lanes) the maximum of r was 2.52 at fp32, 0.94 at fp16,
 1.62 at bf16 and 1.31 with fp16 weights. The faults to be found give 7 to 5·10⁴. Over the 440
 faithful fp32 cells of docs/detection-power.md 99.5 % of r lay below 3.4, and two cells of one

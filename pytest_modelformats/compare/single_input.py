@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 MOVES = 8
 # For the rms and for the worst element, at every precision; the parity check has judged the samples by
 # tighter ones before. On one small input the ratio of two rms values scatters more. Over 216 faithful cells
-# (three networks of each of nine families in the eight lanes of tests/compare/test_false_alarms.py) and 7,407 generated
+# (three networks of each of nine families in the eight lanes of benchmarks/false_alarms.py) and 7,407 generated
 # inputs the largest ratio was 5.95 at fp32, 5.30 at bf16 (a saturated LSTM), 2.78 at fp16 and 1.33 with fp16
 # weights, that of the worst elements 4.06. What depends on the input and is wrong is far beyond: one per cent
 # of a logit is 8·10⁴ (tests/checks/fuzz/test_fuzz.py).
