@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import subprocess
 import sys
 import threading
@@ -205,44 +206,68 @@ print(state_digest(module), code_digest(module, architecture.file, architecture.
 """
 
 
-@pytest.fixture
-def asked(tmp_path):
-    (tmp_path / "package").mkdir()
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    """The user's package, in a folder to which every process comes."""
+    folder = tmp_path_factory.mktemp("code") / "package"
+    folder.mkdir()
     for name, text in (
         ("__init__", ""),
         ("helper", HELPER.format("")),
         ("settings", "SCALE = 1.0\n"),
         ("model", MODEL),
     ):
-        (tmp_path / "package" / f"{name}.py").write_text(text)
+        (folder / f"{name}.py").write_text(text)
+    return folder
 
-    def ask(reference="package.model:make"):
-        command = [sys.executable, "-c", ASK, reference]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.split()
 
-    ask.folder = tmp_path / "package"
-    return ask
+def ask(package, reference="package.model:make", *, order=0):
+    """The digests of state and code in a process of its own; ``order`` decides in which order a set is there."""
+    command = [sys.executable, "-B", "-c", ASK, reference]
+    named = {**os.environ, "PYTHONHASHSEED": str(order)}
+    answer = subprocess.run(command, cwd=package.parent, env=named, capture_output=True, text=True, check=True)
+    return answer.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def before(package):
+    """What is said of the package as it was written."""
+    return ask(package)
 
 
 @pytest.mark.slow
-def test_another_process_says_the_same(asked):
+def test_another_process_says_the_same(package, before):
     """Whatever order a set has there."""
-    assert len({tuple(asked()) for _ in range(3)}) == 1
+    orders = {
+        subprocess.run(
+            [sys.executable, "-c", "print(list(set('bac')))"],
+            env={**os.environ, "PYTHONHASHSEED": str(order)},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for order in (0, 1)
+    }
+    assert len(orders) == 2
+    assert ask(package, order=1) == before
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("file", "text"), [("helper", HELPER.format(" + 1")), ("settings", "SCALE = 2.0\n")])
-def test_code_that_the_model_imports_is_part_of_it(asked, file, text):
-    before = asked()
-    (asked.folder / f"{file}.py").write_text(text)
-    after = asked()
+def test_code_that_the_model_imports_is_part_of_it(package, before, file, text):
+    written = package / f"{file}.py"
+    plain = written.read_text()
+    written.write_text(text)
+    try:
+        after = ask(package)
+    finally:
+        written.write_text(plain)
     assert before[0] == after[0]
     assert before[1] != after[1]
 
 
 @pytest.mark.slow
-def test_another_constructor_of_the_file_is_another_model(asked):
-    assert len({asked(f"package.model:{name}")[1] for name in ("make", "other")}) == 2
+def test_another_constructor_of_the_file_is_another_model(package, before):
+    assert ask(package, "package.model:other")[1] != before[1]
 
 
 def test_the_weights_are_no_part_of_it():
