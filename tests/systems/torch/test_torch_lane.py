@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import subprocess
 import warnings
 import zipfile
 from pathlib import Path
@@ -412,8 +413,21 @@ def test_eager_states_nothing_and_runs(tmp_path):
     assert opened.bind(feed)()["best"].shape == (4,)
 
 
+@pytest.fixture
+def _known_compiler(monkeypatch):
+    """Spare Inductor the trial of its compiler where that knows every instruction set that a CPU can have.
+
+    The trial, a compilation and a process per set, is torch's matter, and takes as long as the network does. The demo
+    does not spare it.
+    """
+    asked = subprocess.run(["g++", "-dumpversion"], capture_output=True, text=True, check=False)
+    if asked.returncode == 0 and int(asked.stdout.partition(".")[0]) >= 12:
+        monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", True)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("_known_compiler")
 def test_compiled_module_is_the_model():
     opened = session("torch-compile", "cnn")
     torch._inductor.config.compile_threads = 1  # as where it is imported while the session is opened on one core
