@@ -19,7 +19,7 @@ def demo(tmp_path_factory, digits):
     folder = tmp_path_factory.mktemp("demo")
     shutil.copy(digits, folder)
     command = [sys.executable, "-m", "pytest", "--mf-model", "digits_cnn.pth", "--mf-slow", "--tb=short"]
-    command += ["--mf-cache", "cache", "--mf-time-budget", "0.5", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command += ["--mf-cache", "cache", "--mf-time-budget", "0.1", "-p", "no:cacheprovider", "-p", "no:xdist"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=850)
     lines = (folder / "reports" / "latest" / "results.jsonl").read_text(encoding="utf-8").splitlines()
     return done, folder, [json.loads(line) for line in lines]
