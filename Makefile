@@ -38,7 +38,7 @@ demo: venv ## run the main job on a real model and print where the report is
 # one. SLOWEST=30 prints that many; with REPEAT_ALONE=1 those of the latter that failed are run once more, and named.
 test: venv ## run every test
 	@status=0; \
-	$(PYTEST) -n $(JOBS) --dist loadfile -m "not alone" || status=1; \
+	$(PYTEST) -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not alone" || status=1; \
 	$(PYTEST) -m alone; ended=$$?; \
 	if [ $$ended -eq 1 ] && [ -n "$(REPEAT_ALONE)" ]; then \
 	  echo "what failed beside a clock is repeated once; these tests:"; \

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import forked
 from inner_run import ended
 
 
@@ -26,7 +26,7 @@ def shared_run(folder, *args, plugins=(), paths=(), timeout=300, **environment):
     Nothing of the surrounding run's options or plugins takes part. ``environment`` is set for this run alone.
     """
     chosen = [argument for name in ("modelformats", *plugins) for argument in ("-p", name)]
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *chosen, *map(str, args)]
+    command = [*forked.python("pytest"), "-m", "pytest", "-p", "no:cacheprovider", *chosen, *map(str, args)]
     own = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **environment}
     own["PYTHONPATH"] = os.pathsep.join(map(str, (folder, *paths)))
     own.pop("PYTEST_ADDOPTS", None)

@@ -63,7 +63,7 @@ def test_the_wheel_carries_the_package_and_nothing_of_the_tests(wheel):
 
 def test_the_installed_wheel_runs_its_suites(installed, tiny, shelf, pytester, monkeypatch):
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    where = "import pytest_modelformats, pytest_modelformats.source.shipped as s; print(pytest_modelformats.__file__)"
+    where = "import pytest_modelformats, pytest_modelformats.session.suites as s; print(pytest_modelformats.__file__)"
     where += "; print(*map(str, s.suites().values()), sep='\\n')"
     said = subprocess.run([str(installed), "-c", where], cwd=pytester.path, capture_output=True, text=True, check=True)
     assert all(line.startswith(str(installed.parent.parent)) for line in said.stdout.split()), said.stdout

@@ -16,6 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import forked
 import pytest
 from inner_run import two_at_a_time
 from miniatures import declarations, minimap, network
@@ -192,10 +193,12 @@ def site(tmp_path_factory):
 def run(folder, site, *selection):
     network.write(folder / "net.npz", seed=3)
     command = [
-        sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "--mf-model", "net.npz",
+        *forked.python("pytest"), "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "-p", "modelformats",
+        "--mf-model", "net.npz",
         "--mf-suites", SUITES, "--mf-timeout", str(TIMEOUT_S), "--mf-memory", "1GB", "--mf-cache", "cache", *selection,
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(site), "MINIATURES_FOLDER": str(folder)}
+    environment["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     environment.pop("PYTEST_ADDOPTS", None)
     if (folder / "map.npz").exists():
         command[command.index("net.npz")] = "map.npz"

@@ -303,8 +303,8 @@ def test_report_says_when_the_file_cannot_be_written(command, runs):
 
 def test_the_command_imports_no_runtime():
     code = (
-        "import sys; from pytest_modelformats import cli\n"
-        "try: cli.main(['doctor'])\nexcept SystemExit: pass\n"
+        "import sys; from pytest_modelformats.cli import main\n"
+        "try: main.main(['doctor'])\nexcept SystemExit: pass\n"
         "print(sorted({'torch', 'onnx', 'onnxruntime', 'openvino', 'numpy'} & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,8 +14,7 @@ import pytest
 import torch
 from places import ROOT
 
-from pytest_modelformats.compare import effective_precision, floating, rounding
-from pytest_modelformats.compare.reference import word
+from pytest_modelformats.compare import effective_precision, floating, reference, rounding
 from pytest_modelformats.schema import PRECISIONS, Source, TensorSpec
 from pytest_modelformats.systems.onnx import format as onnx_format
 from pytest_modelformats.systems.onnx.reference import evaluate as onnx_reference
@@ -271,11 +270,11 @@ def test_fused_layers_are_opened_for_tf32(kind):
     ],
 )
 def test_a_line_says_its_method_in_one_word(line, word):
-    assert word(line) == word
+    assert reference.word(line) == word
 
 
 def test_every_precision_of_torch_says_its_word():
     """What the record states of a PyTorch source."""
     module, feed = random_network("mlp", 0)
-    said = {p: word(numerics.evaluate(module, [feed], p)[1]) for p in ("fp32", *ROUNDED, "fp16-weights")}
+    said = {p: reference.word(numerics.evaluate(module, [feed], p)[1]) for p in ("fp32", *ROUNDED, "fp16-weights")}
     assert said == {"fp32": "native", "tf32": "rounded", "fp16": "rounded", "bf16": "native", "fp16-weights": "rounded"}

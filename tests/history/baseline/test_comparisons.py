@@ -371,7 +371,8 @@ def test_what_crashed_or_was_not_reached_is_not_passed_over(bench, tmp_path):
         return line if line["kind"] in {"header", "cell"} or line.get("cell") == cell("same") else None
 
     cut = calm(bench.first.folder, tmp_path / "cut.jsonl", cut_off)
-    assert "cut.jsonl is incomplete" in " ".join(bench.compare(bench.first.folder, cut).output.split())
+    # The terminal's width may break a path anywhere.
+    assert "cut.jsonlisincomplete" in "".join(bench.compare(bench.first.folder, cut).output.split())
     found = json.loads(bench.compare(bench.first.folder, cut, "--format", "json").output)
     assert found["incomplete"] == ["after"]
     missing = {c["cell"] for c in found["comparisons"] if "not looked at now" in c["sentence"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pytest_modelformats.compare.truths import Writer
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.systems.openvino.localise import blame_openvino, expose_openvino, plan_openvino
 from pytest_modelformats.systems.torch.localise import exported
@@ -111,7 +112,7 @@ def test_where_the_ir_does_not_hold_a_result_the_sentence_says_so(blamed):
 
 def test_another_layout_is_not_compared(tmp_path):
     """Of a module's results the last may be another one than the first, which is what is known."""
-    writer = exported.onnx_truths.Writer(tmp_path, "fp32")
+    writer = Writer(tmp_path, "fp32")
     truth = np.random.default_rng(1).standard_normal((3, 4))
     writer.add("rnn", "LSTM", truth, truth.astype(np.float32))
     writer.close()
