@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -27,12 +29,14 @@ def kept(tmp_path_factory):
 
 
 @pytest.fixture
-def twice(run, tiny, pytester, kept):
+def twice(run, tiny, pytester, kept, monkeypatch):
     """Runs once, or takes what another test's first run left, does something, runs again with --mf-reuse.
 
     The first run has a process of its own, the second one only where that is asked for.
     """
     folder, first_runs = kept
+    # Whoever imports setuptools has what it carries installed from then on: other tests of this process may have.
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if Path(place).name != "_vendor"])
 
     def runs(between=lambda: None, after=("--mf-reuse",), *, inprocess=True, candidates=()):
         name = "candidates" if candidates else "model"
