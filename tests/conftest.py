@@ -74,6 +74,7 @@ def pytest_collection_modifyitems(items):
 def pytest_configure(config):
     """Start the process that inner runs and workers are forked from: one, also for pytest-xdist's processes."""
     config.addinivalue_line("markers", "genuine: starts each process itself, for what starting one does is looked at")
+    forked.VARIABLES = dict(os.environ)
     if forked.POSSIBLE:
         workers.fork()
         if not hasattr(config, "workerinput"):

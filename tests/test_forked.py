@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import forked
 import pytest
-from forked.mother import ONE_THREAD
+from forked.mother import ONE_THREAD, matter
 from inner_run import PARITY
 
 from pytest_modelformats.errors import OutOfMemory
@@ -20,6 +21,30 @@ from pytest_modelformats.run.workers.pool import Pool
 from pytest_modelformats.schema import Environment
 
 pytestmark = pytest.mark.skipif(not forked.POSSIBLE, reason="processes are forked on Linux alone")
+
+
+def connected():
+    """Connect to the mother as a client does."""
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(os.environ[forked.PLACE])
+    return client
+
+
+def test_a_client_that_is_killed_before_it_has_asked_ends_nothing():
+    connected().close()
+    with closing(connected()) as client:
+        socket.send_fds(client, [(100).to_bytes(4, "big")], [0, 1, 2])
+        client.sendall(b"half of")
+    assert ask("worker", "import forked; print(1)").stdout == "1\n"
+
+
+@pytest.fixture(autouse=True)
+def _variables_of_before(monkeypatch):
+    """What other tests of this process have imported may have left variables behind, and then nothing is forked."""
+    for name in set(matter(dict(os.environ))) - set(forked.VARIABLES):
+        monkeypatch.delenv(name)
+    for name, value in matter(forked.VARIABLES).items():
+        monkeypatch.setenv(name, value)
 
 
 def ask(kind, code, **options):

@@ -22,6 +22,8 @@ HERE = Path(__file__).parent
 PLACE = "MODELFORMATS_TESTS_FORKED"
 # Where it is set, workers are started by themselves: somebody looks at a clock or at memory in them.
 MEASURED = "MODELFORMATS_TESTS_MEASURED"
+# The variables of this process when its tests began.
+VARIABLES = dict(os.environ)
 POSSIBLE = sys.platform == "linux" and hasattr(os, "pidfd_open") and hasattr(socket, "send_fds")
 
 

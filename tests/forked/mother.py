@@ -168,11 +168,17 @@ class Mother:
         """Answer until the standard input ends; returns in a new nursery alone."""
         while all(key.fileobj != 0 for key, _ in self._selector.select()):
             client, _ = self._listening.accept()
-            length, files, _, _ = socket.recv_fds(client, 4, 3)
-            message = b""
-            while len(message) < int.from_bytes(length, "big") and (more := client.recv(1 << 20)):
-                message += more
-            asked = marshal.loads(message)
+            files: list[int] = []
+            try:
+                length, files, _, _ = socket.recv_fds(client, 4, 3)
+                message = b""
+                while len(message) < int.from_bytes(length, "big") and (more := client.recv(1 << 20)):
+                    message += more
+                asked = marshal.loads(message)
+            except (EOFError, OSError, TypeError, ValueError):  # a client that was killed before it had said all
+                client.close()
+                close(files)
+                continue
             kind = asked["kind"]
             if matter(asked["variables"]) == matter(dict(os.environ)) | ({} if kind == "pytest" else ONE_THREAD):
                 if kind not in self._nurseries and (mother := self._fork(kind)):
