@@ -14,6 +14,7 @@ import forked
 import pytest
 from dummy_index import write_index
 from forked import workers
+from forked.mother import matter
 from inner_run import ended, one_sentence, two_layers
 from places import ROOT
 
@@ -85,6 +86,9 @@ def pytest_configure(config):
 def pytest_runtest_protocol(item):
     """Fork no worker for a test that looks at a clock or at memory, and nothing for one that looks at a start."""
     with pytest.MonkeyPatch.context() as patch:
+        # Libraries that tests import here leave variables behind (scikit-learn does): no inner run is to have them.
+        for name in set(matter(dict(os.environ))) - set(forked.VARIABLES):
+            patch.delenv(name)
         if item.get_closest_marker("alone"):
             patch.setenv(forked.MEASURED, "1")
         if item.get_closest_marker("genuine"):
