@@ -53,8 +53,8 @@ test-restless: venv ## run every test while two processes take the cores in rand
 lint: venv ## ruff, who may import whom, and every test file can be imported
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
-	$(BIN)/lint-imports tools/circles.ini
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache tools/circles.ini
 	@$(BIN)/python -m pytest --collect-only --quiet --quiet > $(VENV)/.collected || { cat $(VENV)/.collected; exit 1; }
 
 types: venv ## mypy, strict
