@@ -1,6 +1,6 @@
 """One model's noise by every method: PyTorch's own, the upcast ONNX graph, rounding nodes in it, and perturbing.
 
-With ``-s`` the factors are printed: the tables of ``onnx_reference.py`` and ``floating.py`` rest on them.
+With ``-s`` the factors are printed: the tables of ``evaluate.py`` and ``floating.py`` rest on them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIXTURES = ROOT / "fixtures"
 FAMILIES = ("cnn", "depthwise", "residual", "groupnorm", "mlp", "mlpnorm", "attention", "lstm", "gru")
 SEEDS = range(2)
 ROUNDED = ("tf32", "fp16", "bf16")
-# What was measured with four seeds (onnx_reference.py), with room for other libraries' kernels.
+# What was measured with four seeds (evaluate.py), with room for other libraries' kernels.
 FACTORS = {
     # 2.44 for a network with group norm on an Intel Emerald Rapids, whose kernels in PyTorch round less than numpy's.
     ("upcast", "fp32"): (0.5, 3.0),
