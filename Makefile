@@ -7,7 +7,7 @@ JOBS := 2
 PYTEST = $(BIN)/python -m pytest $(if $(SLOWEST),--durations=$(SLOWEST))
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-restless lint types bench bench-verdict bench-false-alarms bench-speed gpu-check wheel docs constraints clean
+.PHONY: help venv demo test test-restless lint types bench bench-verdict bench-zoo bench-false-alarms bench-speed gpu-check wheel docs constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-19s %s\n", $$1, $$2}'
@@ -68,6 +68,9 @@ gpu-check: ## prove the GPU lanes on this machine: make gpu-check PYTHON=python3
 
 bench-verdict: venv ## put faults into correct models and count which of them the verdict finds
 	$(BIN)/python -m benchmarks.verdict.run
+
+bench-zoo: venv ## judge real models that nobody here wrote, beside a second opinion (installs them into .zoo)
+	$(BIN)/python -m benchmarks.zoo.run $(ARGS)
 
 bench-speed: venv ## compare identical and slowed-down cells and count false alarms and misses
 	$(BIN)/python -m benchmarks.speed.run

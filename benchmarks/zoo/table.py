@@ -1,0 +1,129 @@
+"""What the zoo showed as a Markdown page: on the terminal, in reports/, and with --write in docs/."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import Counter
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.zoo import agreement
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "zoo.md"
+HEAD = """# Real models: does the verdict hold on what others ship?
+
+Made by `make bench-zoo`: {real} models with their weights from {packages} packages of the package index, and {built}
+architectures built from configurations with seeded weights. Each goes through every lane of this machine as
+`pytest --mf-model FILE --mf-input ...` does it ({suites}), and each artifact through a second opinion, a script that
+knows nothing of this package: its outputs in the plain runtime against the source's own, on rows of its own.
+"""
+DEFINITIONS = """## What is counted
+
+- **same**: the artifact's outputs are the source's with at least 60 dB (fp32, default), 30 dB (fp16, fp16-weights) or
+  20 dB (bf16). **destroyed**: below 40, 15 and 10 dB, other shapes, or NaN where the source has numbers.
+  **unclear**: between the two. **none**: there is no artifact, or the plain runtime does not run it.
+- **false pass**: passed, and destroyed. **unchecked**: passed without a parity check. **false alarm**: failed or
+  fallback, and the same; a fallback whose runtime itself states another precision for its products is true.
+  **unjudged**: any other outcome where the second opinion could judge. **open**: the second opinion cannot judge.
+"""
+
+
+def show(found: list[dict[str, Any]], note: str, *, write: bool) -> int:
+    """Print the page, write it beside the JSON into reports/, with ``write`` into docs/; 1 where a target is missed."""
+    page = "\n".join(_page(found, note)) + "\n"
+    print(page)
+    folder = ROOT / "reports"
+    folder.mkdir(exist_ok=True)
+    stem = folder / f"zoo-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
+    stem.with_suffix(".json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+    stem.with_suffix(".md").write_text(page, encoding="utf-8")
+    print(f"written to {stem.relative_to(ROOT)}.json and .md")
+    if write:
+        PAGE.write_text(page, encoding="utf-8")
+        print(f"written to {PAGE.relative_to(ROOT)}")
+    return 0 if all(target.met for target in agreement.targets(list(found))) else 1
+
+
+def _page(found: list[dict[str, Any]], note: str) -> Iterator[str]:
+    from benchmarks.zoo.subject import SUITES
+
+    real = [model for model in found if model["package"]]
+    packages = {model["package"] for model in real}
+    yield HEAD.format(
+        real=len(real), packages=len(packages), built=len(found) - len(real), suites=", ".join(f"`{s}`" for s in SUITES)
+    )
+    yield from _where(found, note)
+    yield "\n## Targets\n"
+    rows = ((t.what, t.found, "yes" if t.met else "**no**") for t in agreement.targets(list(found)))
+    yield from _rows(("target", "found", "met"), rows)
+    every = agreement.lines(found)
+    yield "\n## By lane\n"
+    yield from _lanes(every)
+    yield "\n## By model\n"
+    yield from _models(found, every)
+    yield "\n## Where the two differ\n"
+    differ = [line for line in every if line.word in {"false pass", "unchecked", "false alarm"}]
+    yield from _rows(
+        ("model and lane", "verdict", "second opinion", "word", "why"),
+        (
+            (f"{x.model}: {x.lane}", x.outcome, x.opinion, x.word, x.why[:300].replace("|", "/").replace("\n", " "))
+            for x in differ
+        ),
+    )
+    yield "\n## What was not judged, by cause\n"
+    counted = agreement.causes(list(found)).most_common()
+    yield from _rows(("outcome", "cause", "cells"), ((o, c.replace("|", "/"), n) for (o, c), n in counted))
+    yield "\n" + DEFINITIONS
+
+
+def _where(found: list[dict[str, Any]], note: str) -> Iterator[str]:
+    header = next((model["header"] for model in found if "header" in model), {})
+    machine = header.get("machine", {})
+    versions = {"Python": platform.python_version(), **header.get("versions", {})}
+    minutes = sum(sum(model["seconds"].values()) for model in found) / 60
+    yield f"{datetime.now(timezone.utc):%Y-%m-%d}, {machine.get('cpu', 'unknown processor')}, "
+    yield f"{machine.get('cores', '?')} cores, {machine.get('os', '')}. "
+    yield f"{', '.join(f'{n} {v}' for n, v in versions.items())}. {minutes:.0f} minutes of processes. {note}".rstrip()
+
+
+def _lanes(every: list[agreement.Line]) -> Iterator[str]:
+    lanes: dict[str, Counter[str]] = {}
+    for line in every:
+        lanes.setdefault(line.lane, Counter())[line.word] += 1
+    words = ("agree", "false pass", "unchecked", "false alarm", "unjudged", "open")
+    yield from _rows(
+        ("lane", "cells", *words),
+        ((lane, sum(c.values()), *(c[w] or "" for w in words)) for lane, c in sorted(lanes.items())),
+    )
+
+
+def _models(found: list[dict[str, Any]], every: list[agreement.Line]) -> Iterator[str]:
+    def row(model: Mapping[str, Any]) -> tuple[Any, ...]:
+        own = [line for line in every if line.model == model["name"]]
+        outcomes = Counter(line.outcome for line in own)
+        words = Counter(line.word for line in own)
+        said = ", ".join(f"{n} {o}" for o, n in outcomes.most_common()) or model["ended"][:160].replace(
+            "|", "/"
+        ).replace("\n", " ")
+        other = ", ".join(f"{n} {w}" for w, n in words.most_common() if w != "agree")
+        seconds = model["seconds"]
+        return (
+            model["name"], model["kind"], model["package"] or "–", agreement.half(model["name"]), said, other,
+            model.get("truth", ""), f"{seconds['product']:.0f} + {seconds['opinion']:.0f}",
+        )  # fmt: skip
+
+    head = ("model", "kind", "package", "half", "cells by outcome", "not agreed", "truth", "seconds")
+    yield from _rows(head, (row(model) for model in found))
+
+
+def _rows(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(str(value) for value in row)} |"
