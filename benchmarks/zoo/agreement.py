@@ -16,7 +16,7 @@ JUDGED = ("passed", "failed", "fallback")
 # What stands in a sentence when something of ours broke.
 INTERNAL = re.compile(
     r"\b(?:KeyError|AxisError|IndexError|AttributeError|TypeError|AssertionError|NotImplementedError|UnboundLocalError|"
-    r"ZeroDivisionError|RecursionError|Traceback)\b"
+    r"ZeroDivisionError|RecursionError|Traceback)\b|because (?:\w+\.)*\w*(?:Error|Exception):"
 )
 FULL = {
     "fp32": {"f32", "fp32", ""},

@@ -28,6 +28,9 @@ KINDS = frozenset({FailureKind.NUMERIC, FailureKind.NAN, FailureKind.DEGENERATE,
 _BATCH = re.compile(r"^(?:rows of )?batch (\d+) against")
 # The checks that compare with the source, and so have something to search against.
 SEARCHED = frozenset({"parity", "batch", "fuzz"})
+# How the message of an error begins that no function of ours raised on purpose.
+_UNFORESEEN = re.compile(r"^(?:the runtime raised )?(?:\w+\.)*\w*(?:Error|Exception|NotImplemented|Fail)\b\s*:")
+_OWN_ERROR = "the search ended in an error of its own, which the record holds (localisation.unforeseen)"
 _NO_REFERENCE = {
     "permutation": "the rows of a batch in another order",
     "determinism": "the same input again and in a fresh session",
@@ -81,7 +84,9 @@ def _within(
     except ModelFormatsError as error:
         found = Localised(INTERMEDIATES, reason=str(error))
     except Exception as error:  # noqa: BLE001 - an error of ours here must not become the cell's outcome
-        found = Localised(INTERMEDIATES, reason=f"the search itself failed ({type(error).__name__}: {error})")
+        found = Localised(INTERMEDIATES, reason=f"{type(error).__name__}: {error}")
+    if _UNFORESEEN.match(found.reason):  # a class name tells the reader of a verdict nothing
+        found = replace(found, reason=_OWN_ERROR, unforeseen=found.reason)
     seconds = time.monotonic() - started
     if found.reason and seconds >= settings.localise_budget_s:
         reason = f"{found.reason.rstrip('.')}; allow more than {settings.localise_budget_s:g} s with "

@@ -38,7 +38,8 @@ class Localised:
     """Where a cell goes wrong, or in ``reason`` why that could not be told.
 
     Errors are rms errors over each tensor's own rounding noise; ``None`` where they have no number
-    (another shape, NaN in other places). ``submodel`` is the faulty part as a model of its own,
+    (another shape, NaN in other places). ``unforeseen`` is the error that ended the search, where none of our sentences
+    says what happened. ``submodel`` is the faulty part as a model of its own,
     ``inputs`` and ``expected`` (float64) are ``.npy`` files beside it, ``noise`` is what rounding makes of each
     output (rms, largest); they live as long as the run.
     """
@@ -58,6 +59,7 @@ class Localised:
     how: str = ""
     missing: tuple[str, ...] = ()
     reason: str = ""
+    unforeseen: str = ""
     peak_bytes: int | None = None
     submodel: Path | None = None
     inputs: tuple[tuple[str, Path], ...] = ()

@@ -18,6 +18,7 @@ from places import RECORD_SCHEMA, ROOT, TESTS
 from shared_run import shared_run
 
 from pytest_modelformats.checks.localise import localise
+from pytest_modelformats.errors import ModelFormatsError, RunError
 from pytest_modelformats.schema import Cell, Decision, FailureKind, Outcome, PlannedCell, Verdict
 
 pytestmark = pytest.mark.slow
@@ -346,6 +347,46 @@ def test_what_compares_a_cell_with_itself_says_that_there_is_no_reference(name):
     found = localise.localise(None, settings, planned, verdict, name)
     assert found.sentence.startswith(f"The first wrong operator could not be located because the {name} check compares")
     assert (found.operator, found.data()["reason"].count(".")) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RunError("the runtime raised ValueError: No cast function available"),
+        ModelFormatsError("AxisError: axis 3 is out of bounds"),
+        KeyError("x"),
+    ],
+)
+def test_an_error_of_the_search_itself_is_no_part_of_a_verdict(error, monkeypatch):
+    """A class name says nothing to whom the verdict is for; the record keeps it for who mends the search."""
+
+    def once(_name, _planned, make):
+        return make()
+
+    def raises(*_):
+        raise error
+
+    monkeypatch.setattr("pytest_modelformats.checks.localise.order.failing_input", raises)
+    stages = SimpleNamespace(cells=SimpleNamespace(once=once))
+    planned = PlannedCell(Cell("m", "onnx", "fp32", "onnxruntime", "cpu"), (), "fp32", Decision())
+    verdict = Verdict(Outcome.FAILED, FailureKind.NUMERIC, "It differs.")
+    found = localise.localise(stages, SimpleNamespace(localise_budget_s=60.0), planned, verdict)
+    assert "Error" not in found.sentence
+    assert "an error of its own" in found.sentence
+    assert str(error) in found.data()["unforeseen"]
+
+
+def test_a_sentence_of_ours_stays_in_the_verdict(monkeypatch):
+    def raises(*_):
+        raise RunError("the graph has no operator 'Relu_3': Error codes are not compared")
+
+    monkeypatch.setattr("pytest_modelformats.checks.localise.order.failing_input", raises)
+    stages = SimpleNamespace(cells=SimpleNamespace(once=lambda _name, _planned, make: make()))
+    planned = PlannedCell(Cell("m", "onnx", "fp32", "onnxruntime", "cpu"), (), "fp32", Decision())
+    verdict = Verdict(Outcome.FAILED, FailureKind.NUMERIC, "It differs.")
+    found = localise.localise(stages, SimpleNamespace(localise_budget_s=60.0), planned, verdict)
+    assert "Relu_3" in found.sentence
+    assert found.unforeseen == ""
 
 
 def test_a_worker_that_hangs_ends_with_the_budget_and_the_outcome_stays(place, tmp_path):
