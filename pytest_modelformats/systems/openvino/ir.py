@@ -29,6 +29,9 @@ DTYPES = {
     "u8": "uint8",
     "boolean": "bool",
 }
+# The line before what is said of one operator, and the lines between that only say where.
+_OF_AN_OPERATOR = " with a message:"
+_PLACE = ("[", "While validating")
 _FRAME = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
 
 
@@ -70,9 +73,16 @@ def tensor_of(values: np.ndarray, dtype: str) -> Any:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an OpenVINO error that is about the model, not about OpenVINO's source files."""
+    """The first line of an OpenVINO error that is about the model, not about OpenVINO's source files.
+
+    Where that is the head of a list of operators, it is the first operator and what is said of it.
+    """
     lines = [line.strip().removeprefix("-- ") for line in str(error).splitlines()]
     told = [line for line in lines if line and not line.startswith(_FRAME)]
+    if told and told[0].endswith(_OF_AN_OPERATOR):
+        operator = told[0].removesuffix(_OF_AN_OPERATOR)
+        said = [line for line in told[1:] if not line.startswith(_PLACE) and not line.endswith(_OF_AN_OPERATOR)]
+        return f"{operator}: {said[0]}" if said else operator
     return told[0] if told else next((line for line in lines if line), type(error).__name__)
 
 

@@ -6,6 +6,8 @@ import itertools
 import shutil
 
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from torch import nn
@@ -282,6 +284,37 @@ def test_an_onnx_model_is_converted_with_its_names_and_dynamic_batch(conversion,
     job = conversion(Cnn(), CNN_IN, CNN_OUT, input_path=tmp_path / "m.onnx")
     from_onnx.convert(job)
     assert_runs_like_the_cnn(job)
+
+
+def squeezed(path, kernel=(4, 3, 3, 3)):
+    """A convolution behind a Squeeze without axes: the graph's own dimensions do not say its rank."""
+    weights = np.random.default_rng(0).standard_normal(kernel).astype(np.float32)
+    nodes = [
+        onnx.helper.make_node("Squeeze", ["x"], ["s"]),
+        onnx.helper.make_node("Conv", ["s", "w"], ["y"], name="the_convolution"),
+    ]
+    inputs = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["a", "b", "c", "d", "e"])]
+    outputs = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)]
+    graph = onnx.helper.make_graph(nodes, "g", inputs, outputs, [onnx.numpy_helper.from_array(weights, "w")])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_what_only_the_contracts_shapes_make_clear_is_converted_with_them(conversion, tmp_path):
+    specs = [TensorSpec("x", "float32", (2, 3, 8, 8, 1))]
+    outputs = [TensorSpec("y", "float32", (2, 4, 6, 6))]
+    job = conversion(Cnn(), specs, outputs, input_path=squeezed(tmp_path / "m.onnx"))
+    from_onnx.convert(job)
+    feed = {"x": np.random.default_rng(1).standard_normal((2, 3, 8, 8, 1)).astype(np.float32)}
+    wanted = onnxruntime.InferenceSession(str(tmp_path / "m.onnx")).run(None, feed)[0]
+    np.testing.assert_allclose(open_ir(job.output).run(feed)[0], wanted, atol=1e-5)
+
+
+def test_what_openvino_says_of_an_operator_is_the_reason(conversion, tmp_path):
+    specs = [TensorSpec("x", "float32", ("a", "b", "c", "d", "e"))]
+    job = conversion(Cnn(), specs, [TensorSpec("y", "float32", None)], input_path=squeezed(tmp_path / "m.onnx"))
+    with pytest.raises(ConvertError, match=r"'net': Conv-1\d: .*rank has to be known"):
+        from_onnx.convert(job)
 
 
 def test_compressed_weights_are_half_the_size_and_run_in_fp32(conversion, cnn_ir):
