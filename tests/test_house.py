@@ -40,7 +40,7 @@ NAMED = {
 IN_NONE = (
     *("pytest_modelformats.plugin", "pytest_modelformats.settings", "pytest_modelformats.source"),
     *(f"pytest_modelformats.{name}" for name in ("checks", "cli", "convert", "history", "plan", "record", "session")),
-    *(f"pytest_modelformats.run.{name}" for name in ("cells", "environments", "models", "once", "sides")),
+    *(f"pytest_modelformats.run.{name}" for name in ("cells", "environments", "models", "once", "sides", "sizes")),
     *(f"pytest_modelformats.measure.{name}" for name in ("budget", "machine_state", "two_sides", "uncertainty")),
     *(
         f"pytest_modelformats.compare.{name}"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.checks.subject import Subject
     from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.run.models import Models
-    from pytest_modelformats.schema import OutputParity, Precision
+    from pytest_modelformats.schema import OutputParity
 
     Span = tuple[int, int]
     Floors = Mapping[str, Sequence[Noise]]
@@ -174,11 +174,12 @@ def law(subject: Subject) -> Verdict:
         got = alone[0] if batch == 1 else subject.run(subject.rows(0, batch))
         noise = floors(models, model, source, batch, yardstick)
         against = _against_source(subject, source, batch, got)
-        verdicts[f"batch {batch} against {source.said}"] = _settled(subject, batch, noise, against)
+        around = _around(subject, batch)
+        verdicts[f"batch {batch} against {source.said}"] = settled(subject, around, noise, against)
         if batch > 1 and by_rows and len(alone) >= batch:
             itself = _against_rows(subject, by_rows, alone[:batch], got)
             what = f"rows of batch {batch} against themselves alone"
-            verdicts[what] = _settled(subject, batch, noise, itself)
+            verdicts[what] = settled(subject, around, noise, itself)
     return between_runs.worst(verdicts, _agreed(subject.names, source, rows_compared=bool(by_rows and len(alone) > 1)))
 
 
@@ -226,19 +227,28 @@ def _against_rows(
     return check
 
 
-def _settled(subject: Subject, batch: int, noise: Floors, check: Callable[[Floors], Verdict]) -> Verdict:
-    """The verdict; few elements that are off by a little more than their noise get a second look."""
+def _around(subject: Subject, batch: int) -> Callable[[], Sequence[Noise] | None]:
+    return lambda: near(subject, str(batch), subject.rows(0, batch))
+
+
+def settled(
+    subject: Subject, around: Callable[[], Sequence[Noise] | None], noise: Floors, check: Callable[[Floors], Verdict]
+) -> Verdict:
+    """The verdict; few elements that are off by a little more than their noise get a second look.
+
+    ``around`` measures the noise of each output near the rows, as ``near`` does.
+    """
     verdict = check(noise)
     if not any(_is_doubtful(o) for o in verdict.outputs):
         return verdict
-    near = _near(subject.models, subject.model, batch, subject.precision)
-    if near is None:
+    found = around()
+    if found is None:
         return verdict
     few = {o.name: o.elements for o in verdict.outputs if 0 < o.elements < FEWEST}
     yardstick = subject.precision.yardstick
     settled = [
-        row_noise.larger(known, _scattered(around, few[name])) if name in few else known
-        for name, known, around in zip(subject.names, noise[yardstick], near, strict=True)
+        row_noise.larger(known, _scattered(wide, few[name])) if name in few else known
+        for name, known, wide in zip(subject.names, noise[yardstick], found, strict=True)
     ]
     wider = {**noise, yardstick: settled}
     return check(wider)
@@ -257,13 +267,13 @@ def _is_doubtful(output: OutputParity) -> bool:
     return ratio is not None and output.elements < FEWEST and ratio < HOPELESS
 
 
-def _near(models: Models, model: str, batch: int, precision: Precision) -> Sequence[Noise] | None:
-    """The noise of each output around the first rows, ``None`` where the source cannot be asked."""
-    feed = models.rows(model, 0, batch)
+def near(subject: Subject, name: str, feed: Mapping[str, np.ndarray]) -> Sequence[Noise] | None:
+    """The noise of each output around a feed, which ``name`` stands for; ``None`` where the source cannot be asked."""
+    models, model, precision = subject.models, subject.model, subject.precision
     scales = {name: size(array)[0] for name, array in feed.items()}
     moved = [neighbour(feed, precision.mantissa_bits, scales, seed) for seed in range(MOVES)]
     try:
-        return models.further(model, f"near-{batch}", [feed, *moved], (precision.yardstick,)).noise.get(
+        return models.further(model, f"near-{name}", [feed, *moved], (precision.yardstick,)).noise.get(
             precision.yardstick
         )
     except REFUSED:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.checks import batch as batches
-from pytest_modelformats.checks import training_mode
+from pytest_modelformats.checks import further_sizes, training_mode
 from pytest_modelformats.checks.after_others import history
 from pytest_modelformats.checks.concurrency import concurrency, refuse_one_at_a_time
 from pytest_modelformats.checks.fuzz.search import Fuzzer
@@ -45,6 +45,8 @@ from pytest_modelformats.schema import (
     Verdict,
     registry,
 )
+from pytest_modelformats.schema.sizes import by_name
+from pytest_modelformats.source import sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,6 +84,8 @@ class Stages:
         self.models = Models(settings, sources, data, self._asker, cache)
         self.cells = Cells(settings, self.models, self._asker, cache)
         self.fuzzer = Fuzzer(settings, self.models, cache.folder)
+        # What a cell failed on that is right at the samples' sizes, by its id.
+        self.at_size: dict[str, further_sizes.AtSize] = {}
 
     @property
     def conversions(self) -> dict[str, int]:
@@ -164,6 +168,7 @@ class Stages:
             verdict = effective_precision.finer_is_faithful(planned, self._examined(planned, verdict))
             verdict = self._looked_at(planned, verdict)
             verdict = self._stressed(planned, verdict)
+            verdict = self._at_further_sizes(planned, verdict)
             verdict = replace(verdict, statement=dict(self.cells.session(planned).statement))
             stated = self.cells.execution(planned, self.models.rows(model, 0, 1))
             verdict = stated_execution.examined(verdict, stated, planned, reference.noise)
@@ -230,6 +235,7 @@ class Stages:
         def load() -> Timing:
             from pytest_modelformats.checks.latency import measure
 
+            self._need_sizes(planned)
             artifact = self.cells.artifact(planned)
             feed = self.models.rows(planned.cell.model, 0, 1)
             batch = next(iter(feed.values())).shape[0] if self.models.samples(planned.cell.model).batch_symbol else 1
@@ -254,13 +260,26 @@ class Stages:
                 opened,
                 artifact,
                 batch,
+                self._sizes(planned),
             )
 
         return self.cells.once("timing", planned, load)
 
     def throughput(self, planned: PlannedCell, scenario: Scenario) -> Throughput:
         """What the cell delivers per second in one scenario, in a session of its own."""
-        return measure_throughput(self._subject(planned), scenario, self._settings)
+        self._need_sizes(planned)
+        found = measure_throughput(self._subject(planned), scenario, self._settings)
+        return replace(found, sizes=self._sizes(planned))
+
+    def _sizes(self, planned: PlannedCell) -> dict[str, int]:
+        """The sizes of the free dimensions by name: what stands beside a figure."""
+        return by_name(self.models.sizes(planned.cell.model).dimensions)
+
+    def _need_sizes(self, planned: PlannedCell) -> None:
+        """Somebody states the sizes that a figure is measured at; raises NotMeasured where nobody does."""
+        why_not = sizes.why_no_latency(self.models.sizes(planned.cell.model))
+        if why_not:
+            raise NotMeasured(why_not)
 
     def _repeats(self, planned: PlannedCell) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """The outputs for one row, twice in the first session."""
@@ -347,14 +366,17 @@ class Stages:
         ]
         return judge_stress(verdict, truths, outputs, stressed.noise[precision.yardstick], ordinary, precision)
 
+    def _at_further_sizes(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
+        """A verdict that passed, with other sizes judged too where nothing states which ones count."""
+        precision, tolerated = _as_looked_at(PRECISIONS[planned.cell.precision], verdict), self._tolerances(planned)
+        subject = Subject(planned, self.models, self.cells, precision, tolerated)
+        return further_sizes.judged(subject, verdict, self.at_size)
+
     def _running(self, planned: PlannedCell) -> Precision:
         """The precision that runs: the asked one, or after a fallback the one that was measured."""
         verdict = self.parity(planned)
         if verdict.outcome is not Outcome.FALLBACK:
-            precision = PRECISIONS[planned.cell.precision]
-            # What a second look found to be rounding is so in other batches too.
-            wide = verdict.passed and any(o.systematic_ratio is not None for o in verdict.outputs)
-            return replace(precision, limit=second_look.FURTHEST * precision.limit) if wide else precision
+            return _as_looked_at(PRECISIONS[planned.cell.precision], verdict)
         ran = {o.effective_precision for o in verdict.outputs if o.outcome is Outcome.FALLBACK}
         # None, where it is the device that was another one.
         asked = PRECISIONS[planned.cell.precision]
@@ -369,3 +391,12 @@ class Stages:
 
     def _output_names(self, planned: PlannedCell) -> list[str]:
         return [spec.name for spec in self.models.description(planned.cell.model).outputs]
+
+
+def _as_looked_at(precision: Precision, verdict: Verdict) -> Precision:
+    """The precision with the limit that a verdict was settled by: what a second look found to be rounding is so again.
+
+    It is so in other batches and at other sizes too.
+    """
+    wide = verdict.passed and any(o.systematic_ratio is not None for o in verdict.outputs)
+    return replace(precision, limit=second_look.FURTHEST * precision.limit) if wide else precision

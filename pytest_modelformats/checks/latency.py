@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.measure.sampling import statistics
@@ -16,20 +17,27 @@ if TYPE_CHECKING:
 REPETITIONS = 1
 
 
-def measure(measured: Callable[[], Mapping[str, Any]], opened: Opened, artifact: Artifact, batch: int) -> Timing:
-    """What ``measured`` (the worker's ``op_measure``) says; of a disturbed one and its repetition, the better one."""
-    best = _timing(measured(), opened, artifact, batch)
+def measure(
+    measured: Callable[[], Mapping[str, Any]],
+    opened: Opened,
+    artifact: Artifact,
+    batch: int,
+    sizes: Mapping[str, int] | None = None,
+) -> Timing:
+    """What ``measured`` (the worker's ``op_measure``) says; of a disturbed one and its repetition, the better one.
+
+    ``sizes`` are those of the inputs' free dimensions.
+    """
+    best = replace(_timing(measured(), opened, artifact, batch), sizes=dict(sizes or {}))
     tries = 0
     while best.unusable and tries < REPETITIONS:
         tries += 1
-        again = _timing(measured(), opened, artifact, batch)
+        again = replace(_timing(measured(), opened, artifact, batch), sizes=best.sizes)
         best = min(best, again, key=lambda t: (bool(t.unusable), t.median_uncertainty or 0.0))
     return best if not tries else _with_tries(best, tries)
 
 
 def _with_tries(timing: Timing, tries: int) -> Timing:
-    from dataclasses import replace
-
     again = ", and so it was when measured again" if timing.unusable else ""
     return replace(timing, remeasured=tries, unusable=f"{timing.unusable}{again}")
 

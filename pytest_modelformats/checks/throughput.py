@@ -78,6 +78,8 @@ class Throughput:
 
     verdict: Verdict
     figures: tuple[Figure, ...] = ()
+    # Of the free dimensions of the inputs, by name.
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def measured(self) -> tuple[Figure, ...]:

@@ -19,6 +19,7 @@ from pytest_modelformats.compare.sampled import Sampled, rows_of, take
 from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.schema.plain import plain
+from pytest_modelformats.source import sizes
 from pytest_modelformats.systems.golden import file as golden_file
 from pytest_modelformats.systems.golden.format import feed_key
 
@@ -230,6 +231,7 @@ def _manifest(models: Models, model: str, writer: Writer) -> dict[str, Any]:
         "model": {"name": source.name, "format": source.format, "kind": source.kind, "sha256": source.sha256},
         "description": {**writer.description.to_json(), "data": ""},
         "samples": {"feeds": len(samples.feeds), "rows": samples.rows, "origin": samples.origin},
+        "sizes": [one.to_json() for one in models.sizes(model).dimensions],
         "reference": {"methods": reference.methods, "missing": reference.missing, "noise": writer.noise()},
         # For the reader: who judges by this bundle uses the limits of the tool that judges.
         "limits": {p: {"rms": k.limit, "worst": POINT_LIMIT.get(k.yardstick)} for p, k in PRECISIONS.items()},
@@ -263,6 +265,9 @@ def told(golden: golden_file.GoldenFile) -> Iterator[str]:
         part = f", {len(truth.positions)} of each row's elements kept" if isinstance(truth, Sampled) else ""
         yield f"output: {spec}{part}"
     yield f"samples: {samples.rows} rows, {samples.origin}{', with labels' if samples.labels is not None else ''}"
+    found = form.stored_sizes(source)
+    if found.dimensions:
+        yield f"sizes: {sizes.said(found.dimensions)}"
     for precision, values in reference.noise.items():
         for spec, noise in zip(description.outputs, values, strict=True):
             limit = PRECISIONS[precision].limit

@@ -24,7 +24,7 @@ from pytest_modelformats.errors import ConfigurationError, ModelFormatsError
 from pytest_modelformats.settings.options import OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from pytest_modelformats.cli.doctor import Diagnosis
     from pytest_modelformats.record.read import Run
@@ -64,7 +64,7 @@ def plan(models: tuple[str, ...], **chosen: Any) -> None:
     from pytest_modelformats.plan.build import absent, build_plan
     from pytest_modelformats.settings import load as configuration
     from pytest_modelformats.settings import machine
-    from pytest_modelformats.source.identify import find_candidates, find_sources
+    from pytest_modelformats.source.identify import find_candidates, find_data, find_sources
 
     given = {key: list(value) if isinstance(value, tuple) else value for key, value in chosen.items() if value}
     if models:
@@ -77,7 +77,7 @@ def plan(models: tuple[str, ...], **chosen: Any) -> None:
     candidates = find_candidates(settings)
     unmet.check_candidates(settings, candidates, given)
     planned = build_plan(settings, sources, candidates, machine.machine())
-    click.echo("\n".join(plan_lines(sources, planned, settings)))
+    click.echo("\n".join(plan_lines(sources, planned, settings, find_data(settings))))
     for source_format in sorted({source.format for source in sources}):
         reasons = absent(source_format)
         if reasons:
@@ -85,12 +85,20 @@ def plan(models: tuple[str, ...], **chosen: Any) -> None:
             click.echo("\n".join(f"  {what}: {why}" for what, why in reasons))
 
 
-def plan_lines(sources: Sequence[Source], planned: Plan, settings: Settings) -> Iterator[str]:
-    """The conversion graph, then every cell with its chain and decision, sorted by id."""
+def plan_lines(sources: Sequence[Source], planned: Plan, settings: Settings, data: Mapping[str, str]) -> Iterator[str]:
+    """The models with the sizes of their free dimensions, the conversion graph, then every cell, sorted by id.
+
+    ``data`` says where the samples of each model are.
+    """
     from pytest_modelformats.schema import registry
+    from pytest_modelformats.source import planned_sizes
 
     yield "Models:"
-    yield from (f"  {source.name}: {source.format} ({source.kind}), {source.location}" for source in sources)
+    for source in sources:
+        yield f"  {source.name}: {source.format} ({source.kind}), {source.location}"
+        found = planned_sizes.told(source, data.get(source.name, ""))
+        if found:
+            yield f"    sizes: {''.join(c if c.isprintable() else '?' for c in found)}"
     yield "\nConversions:"
     for converter in registry.converters().values():
         chosen = "" if converter.default else f", only by --mf-formats {converter.target}.{converter.route}"

@@ -20,7 +20,7 @@ from pytest_modelformats.compare.verdict import judge_exact
 from pytest_modelformats.schema import FailureKind, Outcome, OutputParity, Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
@@ -76,13 +76,16 @@ class RowLimits:
     limit: float
 
 
-def make_stress(specs: Sequence[TensorSpec], seed: int) -> Samples | None:
-    """One row of every kind; ``None`` where no input is of floats, or the batch stands in several dimensions."""
+def make_stress(specs: Sequence[TensorSpec], seed: int, dims: Mapping[str, int] | None = None) -> Samples | None:
+    """One row of every kind; ``None`` where no input is of floats, or the batch stands in several dimensions.
+
+    ``dims`` are the sizes of free dimensions, as ``make_samples`` has them.
+    """
     import numpy as np
 
     from pytest_modelformats.source.samples import as_float, make_samples
 
-    ordinary = make_samples(specs, len(KINDS), seed)
+    ordinary = make_samples(specs, len(KINDS), seed, dims)
     several = any(len(axes) > 1 for axes in ordinary.batch_axes.values())
     if several or not any(spec.is_float for spec in specs):
         return None

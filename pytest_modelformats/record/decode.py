@@ -9,6 +9,7 @@ from pytest_modelformats.record.nouns import Check, Latency, Localisation, Noise
 from pytest_modelformats.record.packed_samples import unpack
 from pytest_modelformats.schema import Change, Comparison, FailureKind, Outcome, OutputParity
 from pytest_modelformats.schema.outcome import RUN
+from pytest_modelformats.schema.sizes import Dimension
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,4 +144,6 @@ _READERS: dict[str, Callable[[str, Any], Any]] = {
     "FailureKind | None": _failure_kind,
     "tuple[NoiseFloor, ...]": _each(_noun(NoiseFloor)),
     "tuple[OutputParity, ...]": _each(_noun(OutputParity)),
+    "tuple[Dimension, ...]": _each(_noun(Dimension)),
+    "tuple[Mapping[str, Any], ...]": _each(_typed("an object", dict)),
 }

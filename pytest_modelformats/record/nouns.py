@@ -12,6 +12,8 @@ from pytest_modelformats.schema.outcome import FAILURES, RUN, UNSEEN
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pytest_modelformats.schema.sizes import Dimension
+
 INTERRUPTED = "not run (interrupted)"
 
 # RUN, or the outcome of a cell that the plan does not run.
@@ -69,6 +71,11 @@ class Model:
     noise: tuple[NoiseFloor, ...] = ()
     truth_method: str = ""
     truth_how: str = ""
+    # Of dimensions that the model leaves free; where nobody states them, where else parity was judged, and the
+    # specifications of --mf-input that do.
+    sizes: tuple[Dimension, ...] = ()
+    further_sizes: tuple[Mapping[str, Any], ...] = ()
+    pin: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +140,8 @@ class Latency:
     device_to_host_ns: float | None = None
     energy_j: float | None = None
     energy_source: str = ""
+    # Of dimensions that the model leaves free, by name.
+    sizes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def memory_above_idle_bytes(self) -> float | None:
@@ -155,6 +164,7 @@ class ThroughputFigure:
     disturbed: str = ""
     unusable: str = ""
     why_not: str = ""
+    sizes: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

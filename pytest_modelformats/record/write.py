@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from pytest_modelformats.compare.reference import Reference
     from pytest_modelformats.schema import Description, PlannedCell, Source, Timing, Verdict
     from pytest_modelformats.settings.nouns import Settings
+    from pytest_modelformats.source.sizes import Sizes
 
 TIMED_WHERE_READABLE = (
     *("device_memory_bytes", "device_memory_source", "host_to_device_ns", "compute_ns", "device_to_host_ns"),
-    *("energy_j", "energy_source", "memory_growth_bytes", "first_session"),
+    *("energy_j", "energy_source", "memory_growth_bytes", "first_session", "sizes"),
 )
 
 
@@ -96,9 +97,9 @@ def cell_line(planned: PlannedCell) -> dict[str, Any]:
 
 
 def model_line(
-    source: Source, description: Description, rows: int, origin: str, reference: Reference
+    source: Source, description: Description, rows: int, origin: str, reference: Reference, sizes: Sizes | None = None
 ) -> dict[str, Any]:
-    """A source whose reference was evaluated, with its noise floors."""
+    """A source whose reference was evaluated, with its noise floors and the sizes of what it leaves free."""
     names = [s.name for s in description.outputs]
     noise = [
         {"output": n, "precision": p, "noise_rms": v.rms, "noise_max": v.max, "method": reference.methods.get(p, "")}
@@ -121,7 +122,18 @@ def model_line(
         "truth_how": word(reference.methods.get("float64", "")),
         "noise": noise,
         "noise_missing": [{"precision": p, "reason": why} for p, why in reference.missing.items()],
+        **sizes_data(sizes),
     }
+
+
+def sizes_data(sizes: Sizes | None) -> dict[str, Any]:
+    """What a model line says of sizes; nothing where no dimension is free."""
+    if sizes is None or not sizes.dimensions:
+        return {}
+    found: dict[str, Any] = {"sizes": [one.to_json() for one in sizes.dimensions]}
+    if sizes.tried:
+        found |= {"further_sizes": [sizes.named(one) for one in sizes.further], "pin": list(sizes.pin)}
+    return found
 
 
 def verdict_data(verdict: Verdict) -> dict[str, Any]:
@@ -141,7 +153,7 @@ def timing_data(timing: Timing) -> dict[str, Any]:
     """What a check line carries of a measurement."""
     data = asdict(timing)
     # What could not be read is not there: a record never says null or "" for it.
-    absent = {name for name in TIMED_WHERE_READABLE if data[name] is None or data[name] == ""}
+    absent = {name for name in TIMED_WHERE_READABLE if data[name] is None or data[name] == "" or data[name] == {}}
     data = {name: value for name, value in data.items() if name not in absent}
     return {**data, "samples": len(timing.samples_ns), "samples_ns": pack(timing.samples_ns)}
 

@@ -5,10 +5,30 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.schema.sizes import TRIED, written
+from pytest_modelformats.source.sizes import said
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pytest_modelformats.record.nouns import Header
+    from pytest_modelformats.record.nouns import Header, Model
+
+
+def sizes(model: Model) -> str:
+    """The sizes of the dimensions that a model leaves free, and who states them; "" where none is free.
+
+    Where nobody does: where else parity was judged, and what to add.
+    """
+    if not model.sizes:
+        return ""
+    text = said(model.sizes)
+    if any(one.by == TRIED for one in model.sizes):
+        others = " and at ".join(written(one) for one in model.further_sizes)
+        options = " ".join(f"--mf-input '{spec}'" for spec in model.pin)
+        text += f"; parity was judged at {others} too" if others else "; the source took no other of those tried"
+        text += f"; no latency was measured: say which sizes count with {options}" if options else ""
+    return text
+
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 

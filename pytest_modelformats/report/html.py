@@ -11,11 +11,12 @@ from urllib.parse import quote
 
 from pytest_modelformats.record.nouns import INTERRUPTED, REMARKS
 from pytest_modelformats.report import comparisons
-from pytest_modelformats.report.facts import environments, executed
+from pytest_modelformats.report.facts import environments, executed, sizes
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.schema import PRECISIONS, Outcome, numbers
 from pytest_modelformats.schema.outcome import FAILURES, RUN
+from pytest_modelformats.schema.sizes import written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,6 +115,7 @@ def render(run: Run) -> str:
         throughput_table=throughput_table,
         fact=numbers.fact,
         executed=executed,
+        sizes=sizes,
         environments=environments(run.header),
         plural=numbers.plural,
         compared=comparisons.table(run),
@@ -157,6 +159,8 @@ def measured(latency: Latency) -> dict[str, list[tuple[str, str]]]:
         groups["The machine meanwhile"] = [numbers.fact(name, value) for name, value in latency.machine_state.items()]
     cores = ", ".join(str(core) for core in latency.pinned) or numbers.ABSENT
     groups["How it was measured"].append(("pinned to cores", cores))
+    if latency.sizes:
+        groups["How it was measured"].append(("sizes", written(latency.sizes)))
     return groups
 
 

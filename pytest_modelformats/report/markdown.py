@@ -8,7 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.report import comparisons
-from pytest_modelformats.report.facts import environments, executed
+from pytest_modelformats.report.facts import environments, executed, sizes
 from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.schema import numbers
 
@@ -38,7 +38,7 @@ def render(run: Run) -> str:
     if run.doubts:
         parts += ["> [!CAUTION]"] + [f"> {_text(doubt)}" for doubt in run.doubts] + [""]
     parts += [_text(run.reused), ""] if run.reused else []
-    parts += _table(run) + _changes(run) + _stories("Failures", run.failures)
+    parts += _sizes(run) + _table(run) + _changes(run) + _stories("Failures", run.failures)
     parts += _stories("Undecided, and failing as expected", run.remarks)
     parts += _figures("What was measured", measurements(run.cells)) + _throughput(run)
     parts += _contradictions(run) + _execution(run) + _not_run(run) + _environment(run)
@@ -57,6 +57,12 @@ def _code(text: str) -> str:
     line = " ".join(text.split()).replace("|", "\\|")
     fence = "`" * (max((len(ticks) for ticks in re.findall("`+", line)), default=0) + 1)
     return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
+
+
+def _sizes(run: Run) -> list[str]:
+    """The sizes of what the models leave free: every figure below is one at these."""
+    lines = [f"- Sizes of {_code(model.model)}: {_text(text)}" for model in run.models if (text := sizes(model))]
+    return [*lines, ""] if lines else []
 
 
 def _table(run: Run) -> list[str]:

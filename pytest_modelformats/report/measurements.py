@@ -5,13 +5,14 @@ A column that no cell has anything for (device memory on a machine without one) 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.schema import numbers
+from pytest_modelformats.schema.sizes import written
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from pytest_modelformats.record.nouns import CellRecord, ThroughputFigure
 
@@ -95,7 +96,19 @@ def measurements(cells: Iterable[CellRecord], *, short: bool = False) -> Table:
         )
         for name, latency in found
     )
-    return Table(tuple(column.short if short else column.title for column in columns), rows)
+    table = Table(tuple(column.short if short else column.title for column in columns), rows)
+    return table if short else _with_sizes(table, [latency.sizes for _, latency in found])
+
+
+def _with_sizes(table: Table, sizes: Sequence[Mapping[str, Any]]) -> Table:
+    """The table with a column that says at which sizes each row was measured, where a model leaves some free."""
+    if not any(sizes):
+        return table
+    rows = (
+        replace(row, entries=(*row.entries, Entry(None, written(at) or numbers.ABSENT)))
+        for row, at in zip(table.rows, sizes, strict=True)
+    )
+    return Table((*table.titles, "at"), tuple(rows))
 
 
 def throughput(cells: Iterable[CellRecord]) -> tuple[tuple[str, ThroughputFigure], ...]:
@@ -112,7 +125,9 @@ def throughput_table(cells: Iterable[CellRecord], *, short: bool = False) -> Tab
     for name, figure in figures:
         by_cell.setdefault(name, {})[figure.batch, figure.concurrency, figure.mode] = figure
     rows = tuple(_throughput_row(name, [found.get(s) for s in scenarios]) for name, found in by_cell.items())
-    return Table(tuple(_scenario(*s, short=short) for s in scenarios), rows)
+    table = Table(tuple(_scenario(*s, short=short) for s in scenarios), rows)
+    at = [next((f.sizes for f in found.values() if f.sizes), {}) for found in by_cell.values()]
+    return table if short else _with_sizes(table, at)
 
 
 def _throughput_row(name: str, figures: Sequence[ThroughputFigure | None]) -> Row:

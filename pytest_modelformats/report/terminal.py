@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 
 from pytest_modelformats.record.nouns import INTERRUPTED, REMARKS
 from pytest_modelformats.report import comparisons
+from pytest_modelformats.report.facts import sizes
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.schema import numbers
 from pytest_modelformats.schema.outcome import FAILURES
+from pytest_modelformats.schema.sizes import written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -45,7 +47,8 @@ def render(run: Run, width: int, color: bool) -> str:
     if run.reused:
         _say(console, run.reused, "yellow")
     for name in run.model_names:
-        _model(console, name, [cell for cell in run.cells if cell.model == name])
+        known = next((model for model in run.models if model.model == name), None)
+        _model(console, name, [cell for cell in run.cells if cell.model == name], sizes(known) if known else "")
     compared = comparisons.table(run)
     if compared is not None:
         console.print()
@@ -98,9 +101,12 @@ def _say(console: Console, text: str, style: str = "", indent: int = 0) -> None:
     console.print(Padding(Text(_plain(text), style=style, overflow="fold"), (0, 0, 0, indent)))
 
 
-def _model(console: Console, name: str, cells: Sequence[CellRecord]) -> None:
+def _model(console: Console, name: str, cells: Sequence[CellRecord], said: str) -> None:
     console.print()
     _say(console, f"{name}   (outcome, below it r · p50)", "bold")
+    at = said or "; ".join(dict.fromkeys(written(c.latency.sizes) for c in cells if c.latency and c.latency.sizes))
+    if at:
+        _say(console, f"sizes: {at}")
     table = matrix(cells)
     ran = {cell.column for cell in cells if cell.ran}
     kept = [column for column in table.columns if column in ran]

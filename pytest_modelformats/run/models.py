@@ -17,10 +17,12 @@ from pytest_modelformats.compare.stress import make_stress
 from pytest_modelformats.convert.chain import Origin
 from pytest_modelformats.convert.code_digest import imported_digest
 from pytest_modelformats.errors import ConvertError, ModelFormatsError, RunError, SourceError, Undecidable, Unsupported
+from pytest_modelformats.run import sizes as found_sizes
 from pytest_modelformats.run.once import remember
 from pytest_modelformats.run.workers.asking import RUNTIME, read_arrays, write_feed
 from pytest_modelformats.schema import Description, Source, TensorSpec, registry
 from pytest_modelformats.settings.machine import versions
+from pytest_modelformats.source.free_dimensions import term
 from pytest_modelformats.source.identify import content_hash
 
 if TYPE_CHECKING:
@@ -30,9 +32,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from pytest_modelformats.convert.cache import Cache
+    from pytest_modelformats.run.sizes import AtSizes
     from pytest_modelformats.run.workers.asking import Asker
     from pytest_modelformats.settings.nouns import Settings
     from pytest_modelformats.source.samples import Samples
+    from pytest_modelformats.source.sizes import Sizes
 
 _T = TypeVar("_T")
 # With real samples and small inputs, more rows cost little and make flips and accuracy mean something.
@@ -68,17 +72,60 @@ class Models:
         """What the loaded source says of itself; under ``--mf-static`` with every dimension fixed."""
 
         def load() -> Description:
+            stated = self._stated(model)
+            if not self._settings.static:
+                return stated
+            if self._stored(model, "stored_samples"):
+                location = self.source(model).location
+                raise SourceError(f"{location} has the dimensions it was exported with; leave out --mf-static")
+            return _fixed(stated, self.sizes(model).by_symbol)
+
+        return self._per_model("description", model, load)
+
+    def _stated(self, model: str) -> Description:
+        """What the loaded source says of itself."""
+
+        def load() -> Description:
             source = self.source(model)
             module = registry.formats()[source.format].module
             answer = self._asker.runtime(
                 RUNTIME, f"loading {model}", "describe", module=module, source=source.to_json()
             )
-            description = Description.from_json(answer["description"])
-            if self._settings.static and self._stored(model, "stored_samples"):
-                raise SourceError(f"{source.location} has the dimensions it was exported with; leave out --mf-static")
-            return _fixed(description) if self._settings.static else description
+            return Description.from_json(answer["description"])
 
-        return self._per_model("description", model, load)
+        return self._per_model("stated", model, load)
+
+    def sizes(self, model: str) -> Sizes:
+        """The sizes of the free dimensions, and who states them; raises RunError where the source takes none."""
+
+        def load() -> Sizes:
+            stated = self._stated(model)
+            stored = self._stored(model, "stored_sizes")
+            if stored is not None:
+                return cast("Sizes", stored(self.source(model)))
+            data, seed = self._data.get(model) or stated.data, self._settings.seed
+
+            def samples() -> Samples:
+                # With --mf-static the samples wait for the sizes.
+                return self._load_samples(model, stated) if self._settings.static else self.samples(model)
+
+            return found_sizes.find(model, stated, data, samples, lambda f: self.evaluate(model, f, "fp32"), seed)
+
+        return self._per_model("sizes", model, load)
+
+    def dims(self, model: str) -> dict[str, int]:
+        """The sizes by the symbols of the inputs; with ``--mf-static`` these have none."""
+        return {} if self._settings.static else self.sizes(model).by_symbol
+
+    def further_sizes(self, model: str) -> list[AtSizes]:
+        """A few samples at other sizes than those of the samples, where nothing states which sizes count."""
+
+        def load() -> list[AtSizes]:
+            fixed = self._settings.static
+            found = self.sizes(model)
+            return [] if fixed else found_sizes.further(self.description(model), found, self.seed(model))
+
+        return self._per_model("further-sizes", model, load)
 
     def output_names(self) -> list[str]:
         """The outputs of every model of the run that can be described."""
@@ -90,7 +137,7 @@ class Models:
 
     def samples(self, model: str) -> Samples:
         """The inputs that parity is judged on."""
-        return self._per_model("samples", model, lambda: self._load_samples(model))
+        return self._per_model("samples", model, lambda: self._load_samples(model, self.description(model)))
 
     def _stored(self, model: str, what: str) -> Callable[..., Any] | None:
         """The function of a format that has samples, reference or outputs in its file, ``None`` where it has not."""
@@ -123,7 +170,7 @@ class Models:
             description = self.description(model)
             if self._data.get(model) or description.data:
                 return None
-            return make_stress(description.inputs, self.seed(model))
+            return make_stress(description.inputs, self.seed(model), self.dims(model))
 
         return self._per_model("stress", model, load)
 
@@ -230,12 +277,12 @@ class Models:
 
         return self._per_model("identity", model, load)
 
-    def _load_samples(self, model: str) -> Samples:
+    def _load_samples(self, model: str, description: Description) -> Samples:
         from pytest_modelformats.source.batch_axes import batch
         from pytest_modelformats.source.samples import Samples, make_samples
         from pytest_modelformats.source.users_samples import class_labels
 
-        source, description = self.source(model), self.description(model)
+        source = self.source(model)
         stored = self._stored(model, "stored_samples")
         if stored is not None:
             if self._data.get(model):
@@ -243,7 +290,7 @@ class Models:
             return cast("Samples", stored(source))
         data = self._data.get(model) or description.data
         if not data:
-            return make_samples(description.inputs, self._settings.samples, self._settings.seed)
+            return make_samples(description.inputs, self._settings.samples, self._settings.seed, self.dims(model))
         row = sum(_bytes_per_row(s) for s in description.inputs)
         limit = max(self._settings.samples, REAL_ROWS if row * REAL_ROWS <= REAL_ROWS_BYTES else 0)
         answer = self._asker.runtime(
@@ -344,13 +391,13 @@ def _libraries_of(format_name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(library for backend in runs for library in backend.libraries))
 
 
-def _fixed(description: Description) -> Description:
-    """Every symbolic dimension of the inputs at 1, of the outputs likewise."""
+def _fixed(description: Description, dims: Mapping[str, int]) -> Description:
+    """Every symbolic dimension of the inputs at its size, the batch at 1; of the outputs none is known then."""
     if any(s.shape is None for s in description.inputs):
         raise ConvertError("--mf-static needs inputs whose shapes are known; give them with --mf-input")
 
     def fix(spec: TensorSpec) -> TensorSpec:
-        shape = None if spec.shape is None else tuple(1 if isinstance(d, str) else d for d in spec.shape)
+        shape = tuple(term(d, dims) or 1 if isinstance(d, str) else d for d in spec.shape or ())
         return replace(spec, shape=shape)
 
     return replace(

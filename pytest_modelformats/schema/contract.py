@@ -171,6 +171,9 @@ class FormatModule(Protocol):
     A module may also have ``precision(path)``, with the standard library only: the precision that a source's numbers
     are written down in, ``fp32`` where it is not another one of the format's.
 
+    A module may also have ``stated(path) -> (inputs, metadata)``, with the standard library only: the inputs as the
+    file states them and its metadata as text by key, for the plan, which loads nothing.
+
     A module may also have ``training_nodes(artifact) -> [(operator, name)]``: what of a file runs in training mode.
     The worker that has opened the file is asked, and a reproduction bundle holds the file in which the function
     stands: that imports the standard library alone.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.schema.sizes import Dimension
 from pytest_modelformats.schema.tensor import TensorSpec
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Description:
     that the file's own hash does not cover (the code of its architecture).
     ``data`` names where real samples come from (``module:callable``), "" if nowhere.
     ``invented`` are the outputs that the source does not name: the names of these are the tool's own.
+    ``sizes`` are those that it or ``--mf-input`` states for dimensions that it leaves free.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -67,6 +69,7 @@ class Description:
     data: str = ""
     summary: str = ""
     invented: tuple[str, ...] = ()
+    sizes: tuple[Dimension, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The plain form that crosses the process border."""
@@ -74,6 +77,7 @@ class Description:
         data["inputs"] = [spec.to_json() for spec in self.inputs]
         data["outputs"] = [spec.to_json() for spec in self.outputs]
         data["invented"] = list(self.invented)
+        data["sizes"] = [one.to_json() for one in self.sizes]
         return data
 
     @classmethod
@@ -83,4 +87,5 @@ class Description:
         fields["inputs"] = tuple(TensorSpec.from_json(s) for s in data["inputs"])
         fields["outputs"] = tuple(TensorSpec.from_json(s) for s in data["outputs"])
         fields["invented"] = tuple(data.get("invented", ()))
+        fields["sizes"] = tuple(Dimension.from_json(one) for one in data.get("sizes", ()))
         return cls(**fields)

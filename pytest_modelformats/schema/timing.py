@@ -59,3 +59,5 @@ class Timing:
     # Per inference; what the machine takes when idle is not subtracted.
     energy_j: float | None = None
     energy_source: str = ""
+    # Of the free dimensions of the inputs, by name: a latency is one at these.
+    sizes: Mapping[str, int] = field(default_factory=dict)

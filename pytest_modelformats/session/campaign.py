@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from pytest_modelformats.checks.tolerances import check_globs
-from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable
+from pytest_modelformats.errors import ConfigurationError, EnvironmentUnavailable, ModelFormatsError, SourceError
 from pytest_modelformats.plan import build as plan
 from pytest_modelformats.plan import unmet
 from pytest_modelformats.schema import registry
@@ -158,8 +158,6 @@ class Campaign:
         Raises: SourceError, TrustError. Of several models, one that cannot be loaded fails its own cells only.
         """
         if len(self.sources) == 1 and any(self.cells[cell].decision.runs for cell in cells):
-            from pytest_modelformats.errors import ModelFormatsError, SourceError
-
             try:
                 self.stages.models.description(self.sources[0].name)
                 self.stages.models.samples(self.sources[0].name)
@@ -167,6 +165,18 @@ class Campaign:
                 raise
             except ModelFormatsError:
                 return  # a worker that died, say: its cells tell
+
+    def size_notices(self, cells: Sequence[str]) -> list[str]:
+        """A sentence for each model of these cells for which nothing states the sizes that a run judges it at."""
+        from pytest_modelformats.source import sizes
+
+        models = {self.cells[cell].cell.model for cell in cells if self.cells[cell].decision.runs}
+        found = []
+        for one in self.sources:
+            if one.name in models:
+                with contextlib.suppress(ModelFormatsError):  # what cannot be loaded is its cells' to tell
+                    found.append(sizes.notice(one.name, self.stages.models.sizes(one.name)))
+        return [text for text in found if text]
 
     def check_tolerance_globs(self) -> None:
         """Every cell-glob of a tolerance or budget matches a cell that could be planned; raises ConfigurationError."""
@@ -183,8 +193,6 @@ class Campaign:
 
         Raises: ConfigurationError.
         """
-        from pytest_modelformats.errors import ModelFormatsError
-
         globs = [t.glob for t in self.settings.tolerances if t.outputs]
         for cell in cells:
             planned = self.cells[cell]
@@ -267,8 +275,6 @@ def _root_of(config: pytest.Config) -> Path:
 def campaign_of(config: pytest.Config) -> Campaign:
     """The run's campaign, started by the first test that asks for a cell; a wrong setting is a usage error."""
     if CAMPAIGN not in config.stash:
-        from pytest_modelformats.errors import ModelFormatsError
-
         try:
             campaign = Campaign(config)
             _ = campaign.plan, campaign.expectations, campaign.recorded

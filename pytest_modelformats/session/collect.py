@@ -154,7 +154,18 @@ def before_loop(session: pytest.Session, campaign: Campaign) -> None:
         except ModelFormatsError as error:
             raise pytest.UsageError(str(error)) from None
         selected(session.config, campaign, [f"[{i}]" for i in ids])
+        _say(session.config, campaign.size_notices(ids))
         comparing.before_loop(session, campaign)
+
+
+def _say(config: pytest.Config, notices: Sequence[str]) -> None:
+    """Write sentences before the first test runs; a model file may have written parts of them."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:
+        return
+    for text in notices:
+        reporter.ensure_newline()
+        reporter.write_line("".join(c if c.isprintable() else "?" for c in f"modelformats: {text}"), yellow=True)
 
 
 def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> None:

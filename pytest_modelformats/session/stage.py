@@ -134,7 +134,8 @@ def _take(note: Note, name: str, result: Any) -> Any:
     elif isinstance(result, Throughput):
         result = replace(result, verdict=advised(result.verdict, name))
         note.take(result.verdict)
-        note.data = {"throughput": [figure.data() for figure in result.figures]}
+        at = {"sizes": dict(result.sizes)} if result.sizes else {}
+        note.data = {"throughput": [figure.data() | at for figure in result.figures]}
     return result
 
 
@@ -142,7 +143,12 @@ def _model_line(campaign: Campaign, model: str) -> dict[str, Any]:
     stages = campaign.stages.models
     samples = stages.samples(model)
     return record.model_line(
-        stages.source(model), stages.description(model), samples.rows, samples.origin, stages.reference(model)
+        stages.source(model),
+        stages.description(model),
+        samples.rows,
+        samples.origin,
+        stages.reference(model),
+        stages.sizes(model),
     )
 
 
@@ -212,6 +218,7 @@ def hand_to_benchmark(request: pytest.FixtureRequest, planned: PlannedCell, timi
 
     group = f"{planned.cell.model} batch {timing.batch}"
     extra = {"cell": planned.cell.id, "threads": timing.threads, "size_bytes": timing.size_bytes}
+    extra |= {"sizes": dict(timing.sizes)} if timing.sizes else {}
     hand_over(request, timing.samples_ns, group, extra)
 
 
@@ -223,6 +230,7 @@ def hand_throughput_to_benchmark(request: pytest.FixtureRequest, planned: Planne
         several = f" concurrency {figure.concurrency}" if figure.concurrency > 1 else ""
         group = f"{planned.cell.model} batch {figure.batch}{several}"
         extra = {"cell": planned.cell.id, "mode": figure.mode, "items_per_s": figure.items_per_s}
+        extra |= {"sizes": dict(throughput.sizes)} if throughput.sizes else {}
         hand_over(request, figure.samples_ns, group, extra)
     if throughput.verdict.outcome is Outcome.INCONCLUSIVE:
         pytest.skip(f"inconclusive: {throughput.verdict.sentence}")

@@ -10,6 +10,7 @@ from pytest_modelformats.errors import ConfigurationError, SourceError, Unsuppor
 from pytest_modelformats.schema import DTYPES
 from pytest_modelformats.schema.names import suggest
 from pytest_modelformats.source.batch_axes import ANONYMOUS, batch
+from pytest_modelformats.source.free_dimensions import term
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.schema import TensorSpec
 
 LABELS = "labels"
-# Large enough for a few strides or attention heads to matter, small enough for every model to be quick.
+# Where a caller says no size: a run does (sizes.py).
 DEFAULT_SIZE = 16
 DEFAULT_IMAGE_SIZE = 64
 _IMAGE_SYMBOLS = frozenset({"h", "w", "height", "width"})
@@ -48,7 +49,7 @@ def make_samples(specs: Sequence[TensorSpec], count: int, seed: int, dims: Mappi
     """A pool of ``count`` seeded samples; an input's values depend on the seed and on its name alone.
 
     A larger pool begins with the rows of a smaller one. ``dims`` sets symbols to other sizes
-    than the defaults. With a fixed batch the last feed is filled up, so there may be more
+    than the defaults, and so the terms of them. With a fixed batch the last feed is filled up, so there may be more
     than ``count`` rows.
 
     Raises: SourceError where an input's shape or range of values is not known.
@@ -176,7 +177,8 @@ def _sizes(specs: Sequence[TensorSpec], dims: Mapping[str, int]) -> dict[str, in
             msg = f"'{name}' is not a dimension of the model's inputs{suggest(name, symbols)}"
             raise ConfigurationError(msg)
     usual = {s: DEFAULT_IMAGE_SIZE if s.lower() in _IMAGE_SYMBOLS else DEFAULT_SIZE for s in symbols}
-    return {**usual, **dims}
+    terms = {symbol: size for symbol in symbols - set(dims) if (size := term(symbol, dims)) is not None}
+    return {**usual, **terms, **dims}
 
 
 def _shape(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import SourceError
+from pytest_modelformats.source.batch_axes import ANONYMOUS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 
 
 def symbolic(dims: Sequence[int | str]) -> tuple[int | str, ...]:
-    """The dims with a letter for each ``""``, which has neither size nor name: ``N`` for the first, ``D1`` … else."""
-    return tuple(dim if dim != "" else ("N" if index == 0 else f"D{index}") for index, dim in enumerate(dims))
+    """The dims with a letter for each that has neither size nor name: ``N`` for the first, ``D1`` … else."""
+    letters = ("N" if index == 0 else f"D{index}" for index in range(len(dims)))
+    return tuple(letter if dim in ANONYMOUS else dim for dim, letter in zip(dims, letters, strict=True))
 
 
 def apply(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.checks.bundle.nouns import RunFacts
     from pytest_modelformats.checks.cell import Stages
+    from pytest_modelformats.checks.further_sizes import AtSize
     from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.schema import PlannedCell, Precision
 
@@ -97,9 +98,33 @@ def _with_runs(run: RunFacts, planned: PlannedCell, stage: str, case: Case, ende
         return replace(case, feeds=(models.rows(model, 0, 1),), runs=((0, 0), (0, 0), (0, 1)), groups=tuple(groups))
     if stage == "timing":
         return replace(case, feeds=(models.rows(model, 0, 1),), runs=((0, 0),))
+    at = stages.at_size.get(planned.cell.id) if stage == "parity" else None
+    if at is not None:
+        case, samples = _at_size(planned, case, at), replace(samples, feeds=tuple(map(dict, at.feeds)))
     runs = tuple((feed, 0) for feed in range(len(samples.feeds)))
-    group = {"what": "the samples", "left": [[run, None] for run, _ in runs], "right": None, "wide": (1.0, 1.0)}
+    group = {
+        "what": f"inputs of {at.where}" if at else "the samples",
+        "left": [[run, None] for run, _ in runs],
+        "right": None,
+        "wide": (1.0, 1.0),
+    }
     return replace(case, feeds=samples.feeds, runs=runs, groups=(group,))
+
+
+def _at_size(planned: PlannedCell, case: Case, at: AtSize) -> Case:
+    """The case with the truth and the limits of a cell that is right at the sizes of its samples, and not at these."""
+    precision = PRECISIONS[planned.cell.precision]
+    limits = tuple(
+        {
+            "noise_rms": noise.rms,
+            "noise_max": noise.max,
+            "limit_rms": precision.limit * noise.rms,
+            "limit_max": POINT_LIMIT.get(precision.yardstick, POINT_LIMIT["fp32"]) * noise.max,
+            "allowed_flips": precision.limit * noise.flips,
+        }
+        for noise in at.noise
+    )
+    return replace(case, expected=tuple(at.truths), limits=limits)
 
 
 def _batches(stages: Stages, planned: PlannedCell, case: Case, ended: Verdict | ModelFormatsError) -> Case:
@@ -181,7 +206,8 @@ def _judged(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict) 
     if case.law in laws.LAWS:
         return laws.seen(case, verdict)
     if case.law in _SAMPLES:
-        case = replace(case, observed=tuple(stages.outputs(planned)))
+        at = stages.at_size.get(planned.cell.id) if case.law == "parity" else None
+        case = replace(case, observed=tuple(stages.outputs(planned) if at is None else at.outputs))
         shown = _with_stress(stages, planned, case, verdict)
         if shown is not None:
             return shown

@@ -65,14 +65,22 @@ class Generated:
 
 
 def strategy(
-    specs: Sequence[TensorSpec], samples: Samples, layouts: Sequence[str] = LAYOUTS
+    specs: Sequence[TensorSpec],
+    samples: Samples,
+    layouts: Sequence[str] = LAYOUTS,
+    of_images: Mapping[str, Sequence[int]] | None = None,
 ) -> SearchStrategy[Generated]:
-    """Every kind of input that the specification allows; what the samples hold says what is usual."""
+    """Every kind of input that the specification allows; what the samples hold says what is usual.
+
+    ``of_images`` are the sizes of heights and widths, by symbol: below the ones in use a network has nothing to see.
+    """
     from hypothesis import strategies as st
 
     @st.composite
     def draw_all(draw: Callable[[SearchStrategy[Any]], Any]) -> Generated:
-        sizes: dict[Any, int] = {}
+        sizes: dict[Any, int] = {
+            (name, 0): draw(st.sampled_from(tuple(known))) for name, known in (of_images or {}).items()
+        }
         feed, lies, said = {}, {}, {}
         for spec in specs:
             observed = samples.feeds[0][spec.name]

@@ -24,6 +24,7 @@ from pytest_modelformats.errors import (
 )
 from pytest_modelformats.run.workers.calls import LAYOUTS
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
+from pytest_modelformats.source import sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -148,7 +149,8 @@ class Fuzzer:
         judgement = self._judgement(subject)
         # torch.compile traces anew for other strides: 2 to 4 s on the digits CNN, for whoever asked for inputs.
         layouts = LAYOUTS[:1] if self._settings.fuzz is None else LAYOUTS
-        strategy = generated.strategy(subject.specs, self._models.samples(subject.model), layouts)
+        of_images = sizes.of_images(subject.specs, self._models.sizes(subject.model))
+        strategy = generated.strategy(subject.specs, self._models.samples(subject.model), layouts, of_images)
         home = self._cache / "fuzz"
         return smallest_wrong(
             strategy,

@@ -36,6 +36,9 @@ def failing_input(
     if name == "fuzz":
         shown = stages.fuzzer.shown.get(planned.cell.id)
         return None if shown is None else (shown.drawn.feed, shown.truth)
+    at = stages.at_size.get(planned.cell.id) if name == "parity" else None
+    if at is not None:
+        return at.feeds[0], at.truths[0]
     found = stress_failure.failure(stages, planned, verdict) if name == "parity" else None
     return None if found is None else stress_failure.worst(found)
 

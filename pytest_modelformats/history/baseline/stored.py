@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.history.baseline import changes
 from pytest_modelformats.schema import Change, Comparison
+from pytest_modelformats.schema.sizes import written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,4 +102,6 @@ def _otherwise(then: Latency, now: Latency) -> str:
         old, new = getattr(then, key), getattr(now, key)
         if old is not None and new is not None and old != new:
             return f"they were measured with {key} {old} and {new}"
+    if then.sizes and now.sizes and then.sizes != now.sizes:
+        return f"they were measured at {written(then.sizes)} and at {written(now.sizes)}"
     return ""

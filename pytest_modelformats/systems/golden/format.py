@@ -7,6 +7,7 @@ stored are Unsupported: a check that needs them is skipped and says so.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.schema import Source
     from pytest_modelformats.schema.contract import Feed
     from pytest_modelformats.source.samples import Samples
+    from pytest_modelformats.source.sizes import Sizes
     from pytest_modelformats.systems.golden.file import GoldenFile
 
 _WRONG = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
@@ -183,6 +185,22 @@ def stored_samples(source: Source) -> Samples:
         return Samples(feeds, rows, origin, labels, symbol, axes)
     except _WRONG as error:
         raise _odd(golden, error) from error
+
+
+def stored_sizes(source: Source) -> Sizes:
+    """The sizes of the samples' free dimensions, and which of them were only tried; raises SourceError."""
+    from pytest_modelformats.schema.sizes import BUNDLE, TRIED
+    from pytest_modelformats.source import sizes
+
+    golden = golden_file.read(Path(source.location))
+    specs, feed = description_of(golden).inputs, stored_samples(source).feeds[0]
+    try:
+        only_tried = {text_of(one["symbol"]) for one in golden.manifest.get("sizes", ()) if one["by"] == TRIED}
+    except _WRONG as error:
+        raise _odd(golden, error) from error
+    own = sizes.of_feed(specs, feed, BUNDLE, golden.path.name)
+    found = (replace(d, by=TRIED) if d.symbol in only_tried else d for d in own.dimensions)
+    return sizes.Sizes(tuple(found), (), sizes.pins(specs, own.by_symbol))
 
 
 def stored_seed(source: Source) -> int:

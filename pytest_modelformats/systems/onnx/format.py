@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, SourceError, Unsupported
 from pytest_modelformats.schema import Description, TensorSpec, classifies
-from pytest_modelformats.source import stated_inputs
+from pytest_modelformats.source import metadata_sizes, sizes, stated_inputs
 from pytest_modelformats.systems.onnx import graph as onnx_graph
 from pytest_modelformats.systems.onnx import precision as onnx_precision
+from pytest_modelformats.systems.onnx import stated as onnx_stated
 from pytest_modelformats.systems.onnx import training
 from pytest_modelformats.systems.onnx.reference.evaluate import evaluate_onnx
 from pytest_modelformats.systems.onnx.wire import sniff_onnx
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 training_nodes = training.training_nodes
 relocate = onnx_graph.relocate
+stated = onnx_stated.stated
 precision = onnx_precision.precision
 
 
@@ -52,7 +54,9 @@ def describe(source: Source) -> Description:
     producer = " ".join(p for p in (model.producer_name, model.producer_version) if p)
     summary = f"ONNX IR {model.ir_version}, opset {opsets}, {len(model.graph.node)} nodes"
     by = f"{summary}, by {producer}" if producer else summary
-    return Description(tuple(merged), tuple(outputs), "", classifies(outputs), summary=by)
+    said = metadata_sizes.dimensions(merged, {entry.key: entry.value for entry in model.metadata_props})
+    known = (*sizes.pinned(inputs, merged), *said)
+    return Description(tuple(merged), tuple(outputs), "", classifies(outputs), summary=by, sizes=known)
 
 
 def evaluate(source: Source, feeds: Sequence[Feed], precision: str) -> tuple[list[list[np.ndarray]], str]:

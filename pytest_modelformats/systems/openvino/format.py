@@ -8,7 +8,7 @@ from xml.parsers import expat
 
 from pytest_modelformats.errors import ConvertError, SourceError
 from pytest_modelformats.schema import Description, classifies
-from pytest_modelformats.source import stated_inputs
+from pytest_modelformats.source import metadata_sizes, sizes, stated_inputs
 from pytest_modelformats.systems.openvino import ir as openvino_ir
 from pytest_modelformats.systems.openvino.reference import evaluate_openvino
 
@@ -59,7 +59,8 @@ def describe(source: Source) -> Description:
     inputs, outputs = openvino_ir.specs(model.inputs), openvino_ir.specs(model.outputs)
     merged, following = stated_inputs.apply(path.name, inputs, outputs, source.inputs)
     summary = f"OpenVINO IR, {len(model.get_ops())} operators"
-    return Description(tuple(merged), tuple(following), "", classifies(following), summary=summary)
+    known = (*sizes.pinned(inputs, merged), *metadata_sizes.dimensions(merged, openvino_ir.metadata(model)))
+    return Description(tuple(merged), tuple(following), "", classifies(following), summary=summary, sizes=known)
 
 
 def evaluate(source: Source, feeds: Sequence[Feed], precision: str) -> tuple[list[list[np.ndarray]], str]:

@@ -72,6 +72,14 @@ def tensor_of(values: np.ndarray, dtype: str) -> Any:
     return tensor
 
 
+def metadata(model: Any) -> dict[str, str]:
+    """What exporters write into an IR of what the model takes (``rt_info``, ``model_info``), as text by key."""
+    if not model.has_rt_info("model_info"):
+        return {}
+    held = model.get_rt_info("model_info").value
+    return {str(key): str(getattr(one, "value", one)) for key, one in held.items()} if isinstance(held, dict) else {}
+
+
 def reason(error: BaseException) -> str:
     """The first line of an OpenVINO error that is about the model, not about OpenVINO's source files.
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import ConvertError, SourceError
 from pytest_modelformats.schema import TensorSpec
+from pytest_modelformats.schema.sizes import ARCHITECTURE, Dimension
+from pytest_modelformats.source.free_dimensions import free
 from pytest_modelformats.systems.torch.loading.archive import foreign_globals, is_legacy, is_safetensors, zip_entries
 
 if TYPE_CHECKING:
@@ -44,7 +46,8 @@ def describe(source: Source) -> Description:
 
     loaded = load(source)
     architecture = loaded.architecture
-    inputs = complete_inputs(loaded.module, source.inputs or _known_inputs(loaded), source.name or source.location)
+    known = _known_inputs(loaded)
+    inputs = complete_inputs(loaded.module, source.inputs or known, source.name or source.location)
     state = source.sha256 or state_digest(loaded.module)
     code = code_digest(loaded.module, *((architecture.file, architecture.reference) if architecture else ()))
     return describe_module(
@@ -53,6 +56,24 @@ def describe(source: Source) -> Description:
         hashlib.sha256(f"{state} {code}".encode()).hexdigest(),
         classifier=architecture.classifier if architecture else None,
         data=architecture.data if architecture else "",
+        sizes=_known_sizes(inputs, known, architecture.reference if architecture else ""),
+    )
+
+
+def _known_sizes(inputs: Sequence[TensorSpec], known: Sequence[TensorSpec], where: str) -> tuple[Dimension, ...]:
+    """Return the sizes that the recipe or library states for dimensions that ``--mf-input`` leaves free."""
+    found: dict[str, int] = {}
+    for given, own in zip(inputs, known, strict=False):
+        if len(given.shape or ()) == len(own.shape or ()):
+            found |= {
+                symbol: size
+                for symbol, size in zip(given.shape or (), own.shape or (), strict=True)
+                if isinstance(symbol, str) and isinstance(size, int)
+            }
+    return tuple(
+        Dimension(symbol, *place, found[symbol], ARCHITECTURE, where)
+        for symbol, place in free(inputs).items()
+        if symbol in found
     )
 
 

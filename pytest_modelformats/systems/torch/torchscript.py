@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConvertError, SourceError
 from pytest_modelformats.schema import TensorSpec
-from pytest_modelformats.systems.torch.loading.archive import zip_entries
+from pytest_modelformats.source import metadata_sizes
+from pytest_modelformats.systems.torch.loading.archive import extra_files, zip_entries
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import numpy as np
 
@@ -50,7 +51,9 @@ def describe(source: Source) -> Description:
     if not inputs:
         stated = stated_inputs(module)
         inputs = stated if all(spec.dtype and spec.shape is not None for spec in stated) else ()
-    return describe_module(module, complete_inputs(module, inputs, source.name or source.location), source.sha256)
+    complete = complete_inputs(module, inputs, source.name or source.location)
+    notes = extra_files(Path(source.location), metadata_sizes.LONGEST)
+    return describe_module(module, complete, source.sha256, sizes=metadata_sizes.dimensions(complete, notes))
 
 
 def evaluate(source: Source, feeds: Sequence[Feed], precision: str) -> tuple[list[list[np.ndarray]], str]:

@@ -69,6 +69,17 @@ def zip_entries(path: Path, head: bytes) -> frozenset[str] | None:
     return frozenset(name.partition("/")[2] or name for name in names)
 
 
+def extra_files(path: Path, largest: int) -> dict[str, str]:
+    """Return the texts that whoever saved a TorchScript put beside the model (``_extra_files``), by name."""
+    found = {}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            _, extra, name = info.filename.partition("/extra/")
+            if extra and name and info.file_size <= largest:
+                found[name] = archive.read(info).decode("utf-8", "replace")
+    return found
+
+
 @lru_cache(maxsize=1)
 def _listed(path: Path, _size: int, _mtime_ns: int) -> list[zipfile.ZipInfo]:
     """List a zip's entries; the last answer is kept, because three formats ask for it one after another."""

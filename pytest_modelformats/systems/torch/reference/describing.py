@@ -23,12 +23,20 @@ if TYPE_CHECKING:
 
     import torch
 
+    from pytest_modelformats.schema.sizes import Dimension
+
 # A symbolic dimension is 2, or the first of these at which the model runs: 2 pixels are too few for most CNNs.
 _SIZES = (2, 33, 224)
 
 
 def describe_module(
-    module: Any, inputs: Sequence[TensorSpec], fingerprint: str, *, classifier: bool | None = None, data: str = ""
+    module: Any,
+    inputs: Sequence[TensorSpec],
+    fingerprint: str,
+    *,
+    classifier: bool | None = None,
+    data: str = "",
+    sizes: tuple[Dimension, ...] = (),
 ) -> Description:
     """Return the description of a module whose inputs are known.
 
@@ -39,7 +47,7 @@ def describe_module(
         classifier = classifies(outputs)
     count = sum(p.numel() for p in module.parameters())
     summary = f"{getattr(module, 'original_name', type(module).__name__)}, {count:,} parameters"
-    return Description(tuple(inputs), outputs, fingerprint, classifier, data, summary, invented)
+    return Description(tuple(inputs), outputs, fingerprint, classifier, data, summary, invented, sizes)
 
 
 def complete_inputs(module: Any, inputs: Sequence[TensorSpec], file: str) -> tuple[TensorSpec, ...]:

@@ -1,0 +1,68 @@
+"""Finding the sizes of a model's free dimensions: as they are stated, by its samples, or by running the source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytest_modelformats.errors import ConvertError, RunError, Unsupported, WorkerCrashed
+from pytest_modelformats.schema.sizes import DATA
+from pytest_modelformats.source import sizes
+from pytest_modelformats.source.samples import make_samples
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import numpy as np
+
+    from pytest_modelformats.schema import Description
+    from pytest_modelformats.source.samples import Samples
+    from pytest_modelformats.source.sizes import Sizes
+
+    Feed = Mapping[str, np.ndarray]
+    # Sizes by name, and samples of them.
+    AtSizes = tuple[dict[str, int], tuple[dict[str, np.ndarray], ...]]
+
+# Rows at each further size: they are there to show what depends on the size, not to measure noise.
+ROWS = 2
+# What a source that does not take such inputs ends in. One that takes too long or too much memory is another matter.
+_REFUSED = (Unsupported, ConvertError, RunError, WorkerCrashed)
+
+
+def find(
+    model: str,
+    description: Description,
+    data: str,
+    samples: Callable[[], Samples],
+    evaluate: Callable[[Sequence[Feed]], object],
+    seed: int,
+) -> Sizes:
+    """The sizes of the free dimensions: of the user's samples, where ``data`` names them; as stated; or as tried.
+
+    ``evaluate(feeds)`` runs the source.
+
+    Raises: SourceError where no inputs can be drawn; RunError where the source takes no size that is tried;
+    WorkerTimeout, OutOfMemory.
+    """
+    inputs = description.inputs
+    if data and sizes.unstated(inputs, ()):
+        detail = Path(data.partition(":")[0]).name
+        pinned = sizes.only_pinned(description.sizes)
+        return sizes.of_feed(inputs, samples().feeds[0], DATA, detail, pinned)
+    if not sizes.unstated(inputs, description.sizes):
+        return sizes.Sizes(description.sizes)
+
+    def why_not(dims: Mapping[str, int]) -> str:
+        try:
+            evaluate(make_samples(inputs, 1, seed, dims).feeds[:1])
+        except _REFUSED as error:
+            return str(error)
+        return ""
+
+    return sizes.tried(model, inputs, description.sizes, why_not)
+
+
+def further(description: Description, found: Sizes, seed: int) -> list[AtSizes]:
+    """A few samples at each of the further sizes, with these by name."""
+    drawn = ((one, make_samples(description.inputs, ROWS, seed, one)) for one in found.further)
+    return [(found.named(one), samples.feeds[:ROWS]) for one, samples in drawn]
