@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from free_sizes import pooled
 from places import ROOT
 
 from pytest_modelformats.cli import doctor
@@ -230,6 +231,29 @@ def test_plan_shows_the_chain_of_a_cell(command):
     out = command("plan", "nets:net", "--mf-formats", "onnx", "--mf-precisions", "fp16", "--mf-devices", "cpu")[1]
     (line,) = (line for line in out.splitlines() if "net-onnx-fp16" in line)
     assert line.endswith("pytorch → onnx_from_pytorch (fp32) → onnx_fp16_from_onnx (fp16)")
+
+
+def test_plan_says_the_sizes_of_free_dimensions_and_who_states_them(command, tmp_path):
+    pooled(tmp_path / "stated.onnx", metadata={"imgsz": "[320, 320]"})
+    pooled(tmp_path / "free.onnx")
+    pooled(tmp_path / "fixed.onnx", dims=("N", 1, 8, 8))
+    sizes = {name: said for name in ("stated", "free", "fixed") for said in [planned_sizes(command, f"{name}.onnx")]}
+    assert sizes["stated"] == "height 320, width 320 (by the file's metadata: imgsz [320, 320])"
+    assert "nothing states the size of 'height' and 'width': a run tries height 64, width 64;" in sizes["free"]
+    assert "--mf-input 'x:float32[N,1,64,64]'" in sizes["free"]
+    assert sizes["fixed"] == ""
+    pinned = planned_sizes(command, "stated.onnx", "--mf-input", "x:float32[N,1,24,40]")
+    assert pinned == "height 24, width 40 (by --mf-input)"
+    assert "'S': a run tries S 16" in planned_sizes(command, "nets:net", "--mf-input", "x:float32[N,S]")
+    (tmp_path / "modelformats.toml").write_text("[models.free]\npath = 'free.onnx'\ndata = 'own.npz'\n")
+    assert planned_sizes(command) == "'height' and 'width': those of the samples"
+
+
+def planned_sizes(command, *arguments):
+    """What the plan says of the sizes, "" where it says nothing."""
+    code, out, _ = command("plan", *arguments)
+    assert code == 0
+    return next((line.split("sizes: ")[1] for line in out.splitlines() if "sizes: " in line), "")
 
 
 def test_plan_takes_the_models_of_the_configuration(command, tmp_path):

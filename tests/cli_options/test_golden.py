@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from click.testing import CliRunner
+from free_sizes import grouped, pooled
 from inner_run import ONE_CELL, two_layers
 
 from pytest_modelformats.cli.main import commands
@@ -72,6 +73,27 @@ def test_options_that_would_make_it_another_model_are_refused(run, golden, pytes
     ran = run("--mf-golden", golden, *candidates(pytester.path), *ONE_CELL, "--mf-suites", "parity", *option)
     assert ran.status == pytest.ExitCode.USAGE_ERROR, ran.text
     assert f"leave out {option[0]}" in ran.text
+
+
+def test_sizes_that_were_only_tried_stay_so_in_a_bundle(run, shelf, pytester):
+    """And where a file stated them, a latency is that of the model."""
+    pooled(pytester.path / "stated.onnx", metadata={"imgsz": "[16, 24]"})
+    grouped(pytester.path / "tried.onnx")
+    for name, by in (("stated", "bundle"), ("tried", "tried")):
+        options = ["--mf-cache", str(shelf / "cache"), "-o", f"{name}.golden"]
+        done = CliRunner().invoke(commands, ["golden", "export", f"{name}.onnx", *options])
+        assert done.exit_code == 0, done.output
+        chosen = ("--mf-golden", f"{name}.golden", "--mf-candidate", f"{name}.onnx", "--mf-time-budget", "0.2")
+        ran = run(*chosen, "--mf-suites", "parity,latency", *ONE_CELL)
+        cell = f"{name}~{name}-onnx-fp32-onnxruntime@cpu"
+        assert ran.outcomes[cell, "parity"] == "passed", ran.text
+        assert {d["by"] for d in ran.of("model")[0]["sizes"]} == {by}
+        latency = ran.checks[cell, "latency"]
+        if by == "tried":
+            assert latency["outcome"] == "not-measured"
+            assert "export tried.golden again with --mf-input 'x:float32[N,32]'" in latency["sentence"]
+        else:
+            assert latency["data"]["sizes"] == {"height": 16, "width": 24}
 
 
 def test_a_golden_bundle_of_another_model_fails_the_contract(run, golden, pytester):

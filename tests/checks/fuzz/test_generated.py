@@ -19,6 +19,7 @@ SPECS = [
     TensorSpec("share", "float32", ("N", 2), 0, 1),
 ]
 SAMPLES = make_samples(SPECS, 8, 0)
+IMAGES = make_samples([TensorSpec("x", "float32", ("N", 3, "H", "W"))], 2, 0, {"H": 32, "W": 48})
 STRATEGY = inputs.strategy(SPECS, SAMPLES)
 QUIET = settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
@@ -55,6 +56,13 @@ def test_every_input_obeys_the_specification(one):
     assert ((one.feed["share"] >= 0) & (one.feed["share"] <= 1)).all()
     assert all(np.isfinite(a).all() for a in one.feed.values())
     assert set(one.layouts.values()) <= set(LAYOUTS)
+
+
+@QUIET
+@given(inputs.strategy([TensorSpec("x", "float32", ("N", 3, "H", "W"))], IMAGES, of_images={"H": (32,), "W": (32, 48)}))
+def test_images_have_the_sizes_in_use(one):
+    """Of one pixel they may be what a source takes and nobody means."""
+    assert one.feed["x"].shape[2:] in {(32, 32), (32, 48)}
 
 
 def test_sizes_are_one_two_odd_and_the_largest(many):
