@@ -75,6 +75,7 @@ def test_options_that_would_make_it_another_model_are_refused(run, golden, pytes
     assert f"leave out {option[0]}" in ran.text
 
 
+@pytest.mark.slow
 def test_sizes_that_were_only_tried_stay_so_in_a_bundle(run, shelf, pytester):
     """And where a file stated them, a latency is that of the model."""
     pooled(pytester.path / "stated.onnx", metadata={"imgsz": "[16, 24]"})
