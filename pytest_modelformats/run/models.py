@@ -416,11 +416,11 @@ def origin_of(models: Models, settings: Settings, model: str, example: Mapping[s
 
 def refused(model: str, reason: str, specs: Sequence[TensorSpec], origin: str, *, drawn: bool) -> RunError:
     """The error that says so; ``drawn``: the samples were drawn from the inputs' specifications."""
-    whole = [str(spec) for spec in specs if not spec.is_float and spec.low is not None]
+    whole = [spec.pasted for spec in specs if not spec.is_float and spec.low is not None]
     if not drawn:
         todo = "correct the samples that --mf-data gives"
     elif whole:
-        todo = f"correct the range of --mf-input {' '.join(repr(text) for text in whole)} to what the model takes"
+        todo = f"correct the range of --mf-input {' '.join(whole)} to what the model takes"
     else:
         todo = "correct --mf-input, or give samples that the model takes with --mf-data"
     return RunError(f"the model {model} itself cannot run its samples ({origin}): {reason}. Next: {todo}.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConfigurationError
@@ -12,8 +13,9 @@ from pytest_modelformats.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+# Read from the end, because a name may hold anything: "serving_default_x:0", "h[0]", "a,b".
 _SPEC = re.compile(
-    r"^(?:(?P<name>[^:\[\]{}]+):)?(?P<dtype>[a-z]+\d*)\[(?P<shape>[^\]]*)\](?:\{(?P<low>[^{},.]+(?:\.\d+)?)\.\.(?P<high>[^{}]+)\})?$"
+    r"^(?:(?P<name>.+):)?(?P<dtype>[a-z]+\d*)\[(?P<shape>[^\[\]]*)\](?:\{(?P<low>[^{},.]+(?:\.\d+)?)\.\.(?P<high>[^{}]+)\})?$"
 )
 # A sample of 1 TiB and more, whatever its dtype.
 MOST_ELEMENTS = 2**40
@@ -75,9 +77,23 @@ def _bounds(text: str, low: str, high: str) -> tuple[float, float]:
     return found
 
 
+def _typed(dim: int | str, axis: int) -> int | str:
+    """A dimension as it can be written: a number, or a name."""
+    if isinstance(dim, int) or dim.isidentifier():
+        return dim
+    return f"d{axis}" if axis else "N"
+
+
+def _number(value: float) -> str:
+    """A bound as text that reads back as itself."""
+    return str(int(value)) if float(value).is_integer() else repr(float(value))
+
+
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
     """A named, typed, shaped place for a tensor, written ``ids:int64[N,S]{0..30521}``.
+
+    What stands behind the last colon before the last bracket is the dtype; all before it is the name.
 
     ``shape`` holds an ``int`` for a fixed dimension, a ``str`` for a symbolic one, and is
     ``None`` where the format or runtime does not state it. ``low`` and ``high`` bound the
@@ -93,7 +109,7 @@ class TensorSpec:
     def __str__(self) -> str:
         """Write ``name:dtype[dims]{low..high}``, what :meth:`parse` reads."""
         dims = "?" if self.shape is None else ",".join(str(d) for d in self.shape)
-        bounds = "" if self.low is None or self.high is None else f"{{{self.low:g}..{self.high:g}}}"
+        bounds = "" if self.low is None or self.high is None else f"{{{_number(self.low)}..{_number(self.high)}}}"
         return f"{self.name or '?'}:{self.dtype}[{dims}]{bounds}"
 
     @classmethod
@@ -112,6 +128,15 @@ class TensorSpec:
         dims = _dimensions(text, match["shape"])
         low, high = (None, None) if match["low"] is None else _bounds(text, match["low"], match["high"])
         return cls(match["name"] or "", match["dtype"], dims, low, high)
+
+    @property
+    def pasted(self) -> str:
+        """What is written behind ``--mf-input`` in a shell to say the same, in quotes.
+
+        A dimension whose name cannot be written there (a term, "?") gets a letter.
+        """
+        dims = None if self.shape is None else tuple(_typed(dim, axis) for axis, dim in enumerate(self.shape))
+        return shlex.quote(str(replace(self, shape=dims)))
 
     def to_json(self) -> dict[str, Any]:
         """The plain form that crosses the process border and goes into a record."""

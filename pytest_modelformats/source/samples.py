@@ -122,9 +122,10 @@ def check_specs(specs: Sequence[TensorSpec]) -> None:
             msg = f"the input '{spec.name}' of the model is {kind}; only numbers and booleans can be drawn and compared"
             raise Unsupported(msg)
         if not spec.name or spec.shape is None:
+            proposed = replace(spec, name=spec.name or "input", shape=("N", 3, 224, 224))
             msg = (
                 f"the model does not state the {'shape' if spec.name else 'name'} of an input ({spec}); "
-                f"add --mf-input '{spec.name or 'input'}:{spec.dtype}[N,3,224,224]' with its own dimensions"
+                f"add --mf-input {proposed.pasted} with its own dimensions"
             )
             raise SourceError(msg)
     twice = [name for name, times in Counter(spec.name for spec in specs).items() if times > 1]
@@ -234,16 +235,12 @@ def as_float(array: Any, dtype: str) -> np.ndarray:
 def _integer_range(spec: TensorSpec) -> tuple[int, int]:
     import numpy as np
 
-    # A symbol of the model's own may be a term, or "?": what is proposed has a name.
-    named = (
-        d if isinstance(d, int) or d.isidentifier() else f"d{i}" if i else "N" for i, d in enumerate(spec.shape or ())
-    )
-    dims = ",".join(map(str, named))
     limits = np.iinfo(spec.dtype)
     if spec.low is None or spec.high is None:
+        proposed = replace(spec, low=0, high=min(30521, int(limits.max)))
         msg = (
             f"the input '{spec.name}' is {spec.dtype} and its range of values is not known; "
-            f"add --mf-input '{spec.name}:{spec.dtype}[{dims}]{{0..{min(30521, limits.max)}}}' with its own range"
+            f"add --mf-input {proposed.pasted} with its own range"
         )
         raise SourceError(msg)
     low, high = int(spec.low), int(spec.high)

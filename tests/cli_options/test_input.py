@@ -64,8 +64,19 @@ def test_an_input_of_text_is_unsupported(run, pytester):
     assert "the input 'x' of the model is text; only numbers and booleans" in line["sentence"]
 
 
-def _identity(path, kind, batch="N"):
+def _identity(path, kind, batch="N", name="x"):
     """An ONNX model x[N,4] to y[N,4] of one operator."""
-    x, y = (helper.make_tensor_value_info(name, kind, [batch, 4]) for name in "xy")
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [x], [y])
+    x, y = (helper.make_tensor_value_info(called, kind, [batch, 4]) for called in (name, "y"))
+    graph = helper.make_graph([helper.make_node("Identity", [name], ["y"])], "identity", [x], [y])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), str(path))
+
+
+@pytest.mark.parametrize("name", ["input:0", "h[0]", "a,b"])
+def test_a_name_may_hold_what_the_specification_is_made_of(run, pytester, name):
+    """What the error says to add is accepted as it stands, and the input is the one that is meant."""
+    _identity(pytester.path / "named.onnx", TensorProto.INT64, name=name)
+    proposed = f"{name}:int64[N,4]{{0..30521}}"
+    one_sentence(run("--mf-model", "named.onnx", *PARITY), f"add --mf-input '{proposed}' with its own range")
+    ran = run("--mf-model", "named.onnx", "--mf-input", proposed, *PARITY)
+    assert ran.outcomes["named-onnx-fp32-onnxruntime@cpu", "parity"] == "passed", ran.text
+    assert ran.of("model")[0]["inputs"] == [proposed]
