@@ -10,9 +10,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.checks import batch as batches
-from pytest_modelformats.checks import further_sizes, training_mode
+from pytest_modelformats.checks import further_sizes
 from pytest_modelformats.checks.after_others import history
 from pytest_modelformats.checks.concurrency import concurrency, refuse_one_at_a_time
+from pytest_modelformats.checks.contract import contract
 from pytest_modelformats.checks.fuzz.search import Fuzzer
 from pytest_modelformats.checks.permutation import permutation
 from pytest_modelformats.checks.subject import Subject
@@ -23,7 +24,6 @@ from pytest_modelformats.checks.unmodified import unmodified
 from pytest_modelformats.compare import (
     between_runs,
     effective_precision,
-    interface,
     second_look,
     stated_execution,
     tolerances,
@@ -43,7 +43,6 @@ from pytest_modelformats.schema import (
     Precision,
     Timing,
     Verdict,
-    registry,
 )
 from pytest_modelformats.schema.sizes import by_name
 from pytest_modelformats.source import sizes
@@ -118,28 +117,7 @@ class Stages:
 
     def contract(self, planned: PlannedCell) -> Verdict:
         """Whether names, order, dtypes, ranks and dynamic dimensions survived."""
-        opened = self.cells.session(planned)
-        description = self.models.description(planned.cell.model)
-        form = registry.formats()[planned.cell.format]
-        free = self.invented(planned)
-        found = interface.differences(
-            description.inputs, description.outputs, opened.inputs, opened.outputs, form, planned.cell.precision, free
-        )
-        if found:
-            return Verdict(Outcome.FAILED, FailureKind.CONTRACT, f"The interface changed: {'; '.join(found)}.")
-        artifact, source = self.cells.artifact(planned).path, self.models.source(planned.cell.model)
-        training = training_mode.verdict(self._asker, opened, planned, artifact, source)
-        if training is not None:
-            return training
-        stated = (
-            "The interface is the source's."
-            if opened.inputs or opened.outputs
-            else ("The format states no interface; what comes out is compared in the parity check.")
-        )
-        others = interface.by_position(description.outputs, opened.outputs, free) if form.named_outputs else []
-        if others:
-            stated += f" It does not name the outputs that are called {', '.join(others)} here: they go by position."
-        return Verdict(Outcome.PASSED, None, stated, (), opened.statement)
+        return contract(self.models, self.cells, self._asker, planned, self.invented(planned))
 
     def invented(self, planned: PlannedCell) -> tuple[str, ...]:
         """The names of outputs that are no contract: what is converted here has the tool's, a user's file its own."""

@@ -64,7 +64,18 @@ BACKENDS = {
     "broadcastable_shape": contract("parity", "'logits' has shape [8, 1] where the source gives [8, 7]"),
     "int64_to_int32": contract("contract", "output 'best' is int32 where the source has int64"),
     "int64_to_int32_silently": contract("parity", "'best' has dtype int32 where the source gives int64"),
-    "fixes_batch": contract("contract", "dimension 0 of output 'logits' was dynamic (N) and is now fixed at 2"),
+    "fixes_batch": contract(
+        "contract",
+        "dimension 0 of input 'x' was dynamic (N) and is now fixed at 2",
+        "on the samples it refuses what the source takes (",
+        "RuntimeError: Got invalid dimensions",
+    ),
+    "bakes_batch": contract(
+        "contract",
+        "dimension 0 of output 'logits' was dynamic (N) and is now fixed at 2",
+        "on the samples output 0 comes out as [2, 7] where the source gives [8, 7]",
+    ),
+    "states_a_fixed_batch": PASSED,
     "off_by_one_unit": PASSED,
     "off_by_fifty_units": numeric("parity", "'logits'", "the limit is 4"),
     "nan_in_one_element": End("failed", "nan", "parity", ("1 of 56 elements",)),
@@ -299,6 +310,14 @@ def test_calls_are_not_mixed_where_the_backend_takes_one_at_a_time(everything):
     line = everything.checks(cell_of_backend("takes_one_call_at_a_time"))["concurrency"]
     assert line["outcome"] == "unsupported"
     assert "one session takes one call at a time: the miniature has one buffer" in line["sentence"]
+
+
+def test_what_is_stated_of_shapes_is_a_hint(everything):
+    """A batch that is stated to be fixed and varies is no loss, and it is said on what that was seen."""
+    sentence = everything.checks(cell_of_backend("states_a_fixed_batch"))["contract"]["sentence"]
+    assert "It behaves as the source does on the samples and with N = 2, though it declares otherwise" in sentence
+    assert "dimension 0 of input 'x' was dynamic (N) and is now fixed at 2" in sentence
+    assert "No second size" not in sentence
 
 
 def test_nothing_else_is_planned(everything):

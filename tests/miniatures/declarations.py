@@ -26,6 +26,8 @@ FAULTS = {
     "int64_to_int32": FP32,
     "int64_to_int32_silently": FP32,
     "fixes_batch": FP32,
+    "bakes_batch": FP32,
+    "states_a_fixed_batch": FP32,
     "off_by_one_unit": FP32,
     "off_by_fifty_units": FP32,
     "nan_in_one_element": FP32,

@@ -89,9 +89,29 @@ def int64_to_int32_silently(job):
     return _with(job, lambda results: [*results[:2], results[2].astype(np.int32)])
 
 
+def _at_two(specs):
+    return tuple(replace(s, shape=(2, *s.shape[1:])) for s in specs)
+
+
 def fixes_batch(job):
-    """The batch is fixed at the size of the example."""
-    return _with(job, list, tuple(replace(s, shape=(2, *s.shape[1:])) for s in mini.OUTPUTS))
+    """The batch is fixed at the size of the example: others are refused."""
+
+    def alter(results: list) -> list:
+        if len(results[0]) != 2:
+            raise RuntimeError(f"Got invalid dimensions for input: x, index: 0 Got: {len(results[0])} Expected: 2")
+        return results
+
+    return replace(_with(job, alter, _at_two(mini.OUTPUTS)), inputs=_at_two(mini.INPUTS))
+
+
+def bakes_batch(job):
+    """A reshape has the size of the example: so many rows come out, whatever goes in."""
+    return _with(job, lambda results: [y[:2] for y in results], _at_two(mini.OUTPUTS))
+
+
+def states_a_fixed_batch(job):
+    """The batch is stated to be fixed and is not: what comes out is right."""
+    return replace(_with(job, list, _at_two(mini.OUTPUTS)), inputs=_at_two(mini.INPUTS))
 
 
 # --- the numbers

@@ -16,6 +16,7 @@ from pytest_modelformats.checks.bundle import laws
 from pytest_modelformats.checks.bundle.laws import TWO_RUNS
 from pytest_modelformats.checks.bundle.nouns import Case, Submodel
 from pytest_modelformats.checks.bundle.script import NO_LIMIT
+from pytest_modelformats.checks.contract import LOST
 from pytest_modelformats.compare import stress
 from pytest_modelformats.compare.floating import FAITHFUL_LOW, POINT_LIMIT
 from pytest_modelformats.errors import (
@@ -86,7 +87,7 @@ def _with_runs(run: RunFacts, planned: PlannedCell, stage: str, case: Case, ende
     if stage in laws.LAWS or (stage == laws.FUZZ and planned.cell.id in stages.fuzzer.shown):
         return laws.with_runs(stages, planned, stage, case, ended, run.settings.threads)
     if stage == "contract":
-        return case
+        return replace(case, dimensions=tuple(ended.statement.get(LOST, ()))) if isinstance(ended, Verdict) else case
     samples = models.samples(model)
     if stage == "batch":
         return laws.after_samples(stages, planned, _batches(stages, planned, case, ended), ended)

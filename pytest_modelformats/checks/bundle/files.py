@@ -253,6 +253,7 @@ def _case(case: Case, planned: PlannedCell, run: RunFacts, outputs: list[dict[st
         "threads": case.threads,
         "together": case.together,
         "training_nodes_allowed": case.training_nodes_allowed,
+        "dimensions": case.dimensions,
         "groups": case.groups,
         "outputs": outputs,
         "expected_shapes": [[list(t.shape) for t in truths] for truths in case.expected],

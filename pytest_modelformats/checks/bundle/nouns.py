@@ -26,7 +26,8 @@ class Case:
 
     ``before`` are feeds that are run first, ``layouts`` [feed] say how they lie in memory, ``threads`` [session] are
     their numbers where they differ, ``together`` says with which feeds threads call a session at once, and ``limits``
-    [output] replace the usual ones.
+    [output] replace the usual ones. ``dimensions`` are the inputs and outputs, as sentences have them, whose stated
+    dimensions are what failed.
 
     Shapes: ``feeds`` [feed] name -> array; ``expected`` [feed][output]; ``observed`` [run][output].
     """
@@ -49,6 +50,7 @@ class Case:
     together: Mapping[str, Any] | None = None
     limits: tuple[Mapping[str, float], ...] = ()
     training_nodes_allowed: int = 0
+    dimensions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
