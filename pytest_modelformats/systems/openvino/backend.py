@@ -8,7 +8,7 @@ from pytest_modelformats.errors import RunError, Unsupported
 from pytest_modelformats.systems.openvino import ir as openvino_ir
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
@@ -57,18 +57,40 @@ def open_session(job: SessionJob) -> OpenVinoSession:
         }
         return core.compile_model(core.read_model(str(job.artifact)), "CPU", {**settings, **several})
 
-    return OpenVinoSession(compiled, statement, streams)
+    return OpenVinoSession(compiled, statement, streams, [s.name for s in job.inputs], [s.name for s in job.outputs])
+
+
+def names_of(ports: Sequence[Any], wanted: Sequence[str]) -> list[str]:
+    """Call each port by the one of its names that is wanted at its place, or else elsewhere; "" where it has none.
+
+    Compiling merges tensors, and with them their sets of names. The source of this goes into reproduction bundles.
+    """
+    found = [name if name in port.get_names() else "" for port, name in zip(ports, wanted)]  # noqa: B905 - another number of them is the contract's to say
+    found += [""] * (len(ports) - len(found))
+    for place, port in enumerate(ports):
+        others = [name for name in wanted if name in port.get_names() and name not in found]
+        if not found[place] and port.get_names():
+            found[place] = others[0] if others else port.get_any_name()
+    return found
 
 
 class OpenVinoSession:
     """A compiled model."""
 
     def __init__(
-        self, compiled: Any, statement: Mapping[str, Any], streams: Callable[[int], Any] | None = None
+        self,
+        compiled: Any,
+        statement: Mapping[str, Any],
+        streams: Callable[[int], Any] | None = None,
+        inputs: Sequence[str] = (),
+        outputs: Sequence[str] = (),
     ) -> None:
-        """Take over a compiled model; ``streams(n)`` compiles it again, for n requests at once."""
-        self.inputs = openvino_ir.specs(compiled.inputs)
-        self.outputs = openvino_ir.specs(compiled.outputs)
+        """Take over a compiled model; ``streams(n)`` compiles it again, for n requests at once.
+
+        ``inputs`` and ``outputs`` are the contract's names: what a port is called where it has several.
+        """
+        self.inputs = openvino_ir.specs(compiled.inputs, names_of(compiled.inputs, inputs))
+        self.outputs = openvino_ir.specs(compiled.outputs, names_of(compiled.outputs, outputs))
         self.statement = statement
         self._compiled = compiled
         self._streams = streams
@@ -92,7 +114,8 @@ class OpenVinoSession:
         """The model compiled for throughput, a stream per request, with requests that are started asynchronously."""
         if self._streams is None:
             raise Unsupported("the model was not opened from a file, so it cannot be compiled for several streams")
-        return OpenVinoAsynchronous(OpenVinoSession(self._streams(requests), self.statement), requests)
+        names = [spec.name for spec in self.inputs], [spec.name for spec in self.outputs]
+        return OpenVinoAsynchronous(OpenVinoSession(self._streams(requests), self.statement, None, *names), requests)
 
     def execution(self, feed: Feed) -> dict[str, Any]:
         """What the plugin's execution graph and its properties state; nothing is run for it."""
@@ -201,11 +224,13 @@ def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[
         chosen["INFERENCE_PRECISION_HINT"] = hints[settings["precision"]]
     core = openvino.Core()
     compiled = core.compile_model(core.read_model(settings["artifact"]), "CPU", chosen)
+    inputs = names_of(compiled.inputs, [spec["name"] for spec in settings["inputs"]])
+    outputs = names_of(compiled.outputs, [spec["name"] for spec in settings["outputs"]])
 
     def run(feed: Mapping[str, Any]) -> list[Any]:
         request = compiled.create_infer_request()
         for index, port in enumerate(compiled.inputs):
-            array = np.ascontiguousarray(feed[port.get_any_name()])
+            array = np.asarray(feed[inputs[index]], order="C")
             tensor = openvino.Tensor(array)
             if port.get_element_type() == openvino.Type.bf16:  # numpy has no bfloat16: float32 that it holds exactly
                 tensor = openvino.Tensor(openvino.Type.bf16, list(array.shape))
@@ -219,17 +244,16 @@ def open_alone(settings: Mapping[str, Any]) -> tuple[Any, list[list[Any]], list[
             return tensor.data.copy()
         return (tensor.data.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
 
-    def stated(ports: Any) -> list[list[Any]]:
+    def stated(ports: Any, names: Sequence[str]) -> list[list[Any]]:
         found = []
-        for port in ports:
-            name = port.get_any_name() if port.get_names() else ""
+        for port, name in zip(ports, names, strict=True):
             dims = port.get_partial_shape()
             shape = None if dims.rank.is_dynamic else [None if d.is_dynamic else d.get_length() for d in dims]
             found.append([name, np.dtype(port.get_element_type().to_dtype()).name, shape])
         return found
 
-    return run, stated(compiled.inputs), stated(compiled.outputs)
+    return run, stated(compiled.inputs, inputs), stated(compiled.outputs, outputs)
 
 
 # What reproduction bundles open an artifact with, without this package (CONTRIBUTING.md).
-ALONE = (open_alone,)
+ALONE = (names_of, open_alone)

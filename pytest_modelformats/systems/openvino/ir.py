@@ -9,7 +9,7 @@ from pytest_modelformats.schema import TensorSpec
 from pytest_modelformats.source import stated_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
     from pathlib import Path
 
     import numpy as np
@@ -35,18 +35,21 @@ _PLACE = ("[", "While validating")
 _FRAME = ("Exception from", "Check '", "FrontEnd API failed", "Model wasn't fully converted", "Summary:")
 
 
-def specs(ports: Iterable[Any]) -> tuple[TensorSpec, ...]:
-    """The inputs or outputs of a model as specs: name "" where there is none, letters for dynamic dimensions."""
-    return tuple(_spec(port) for port in ports)
+def specs(ports: Sequence[Any], names: Sequence[str] = ()) -> tuple[TensorSpec, ...]:
+    """The inputs or outputs of a model as specs: name "" where there is none, letters for dynamic dimensions.
+
+    ``names``, one per port, says by which of its names each is called; else by any.
+    """
+    named = names or [port.get_any_name() if port.get_names() else "" for port in ports]
+    return tuple(_spec(port, name) for port, name in zip(ports, named, strict=True))
 
 
-def _spec(port: Any) -> TensorSpec:
+def _spec(port: Any, name: str) -> TensorSpec:
     kind = port.get_element_type().get_type_name()
-    names = port.get_names()
     shape = port.get_partial_shape()
     dims = None if shape.rank.is_dynamic else ["" if d.is_dynamic else d.get_length() for d in shape]
     resolved = None if dims is None else stated_inputs.symbolic(dims)
-    return TensorSpec(port.get_any_name() if names else "", DTYPES.get(kind, kind), resolved)
+    return TensorSpec(name, DTYPES.get(kind, kind), resolved)
 
 
 def array(tensor: Any) -> np.ndarray:
@@ -65,7 +68,7 @@ def tensor_of(values: np.ndarray, dtype: str) -> Any:
     import openvino
 
     if dtype != "bfloat16":
-        return openvino.Tensor(np.ascontiguousarray(values))
+        return openvino.Tensor(np.asarray(values, order="C"))  # ascontiguousarray makes [1] of a scalar
     tensor = openvino.Tensor(openvino.Type.bf16, list(values.shape))
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32) >> np.uint32(16)
     tensor.data.view(np.uint16)[...] = bits.reshape(values.shape)

@@ -114,10 +114,10 @@ def cnn_ir(conversion, converted):
     return job
 
 
-def open_ir(path, precision="fp32", artifact_precision="fp32", threads=1):
+def open_ir(path, precision="fp32", artifact_precision="fp32", threads=1, inputs=(), outputs=()):
     source = source_of(path)
     return ov_backend.open_session(
-        SessionJob(source, path, "openvino", artifact_precision, precision, "cpu", threads, (), ())
+        SessionJob(source, path, "openvino", artifact_precision, precision, "cpu", threads, inputs, outputs)
     )
 
 
@@ -490,6 +490,7 @@ def test_narrow_inputs_and_outputs_cross_with_their_values(tmp_path, dtype):
     session = open_ir(tmp_path / "m.xml")
     assert [s.dtype for s in (*session.inputs, *session.outputs)] == [{"bf16": "bfloat16", "f16": "float16"}[dtype]] * 2
     settings = {"threads": 1, "precision": "fp32", "artifact": str(tmp_path / "m.xml")}
+    settings |= {"inputs": [{"name": "x"}], "outputs": [{"name": "y"}]}
     alone, _, _ = ov_backend.open_alone(settings)
     for (result,) in (session.run({"x": values}), alone({"x": values})):
         assert result.dtype == values.dtype
@@ -549,3 +550,73 @@ def test_where_rounding_nodes_do_not_run_the_noise_is_perturbed(cnn_ir, monkeypa
         assert method == f"estimated: inputs and constants perturbed by one rounding unit of {precision}, run in fp32"
         noise[precision] = rms(outputs[0][0] - truth)
     assert 0 < 1000 * noise["fp32"] < noise["tf32"] < noise["bf16"] / 4
+
+
+class Port:
+    """A port of a compiled model, as far as its names go."""
+
+    def __init__(self, *names):
+        self.names = set(names)
+
+    def get_names(self):
+        return self.names
+
+    def get_any_name(self):
+        return min(self.names)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "said"),
+    [
+        ([("F0::mean", "y"), ("z",)], ["y", "z"], ["y", "z"]),
+        ([("b",), ("a",)], ["a", "b"], ["b", "a"]),
+        ([("a", "b"), ("a", "b")], ["a", "b"], ["a", "b"]),
+        ([("a", "b"), ("c",)], ["b", "a"], ["b", "c"]),
+        ([("n1", "n0"), ()], ["a", "b"], ["n0", ""]),
+        ([("a",), ("n",)], ["a"], ["a", "n"]),
+        ([("a",)], ["b", "a"], ["a"]),
+    ],
+)
+def test_any_name_of_a_port_counts_and_the_order_stays(names, wanted, said):
+    """A name that stands at another place than the source's is called so: the contract sees it."""
+    assert ov_backend.names_of([Port(*own) for own in names], wanted) == said
+
+
+def test_a_port_of_several_names_is_called_by_the_contract(tmp_path):
+    """Compiling merges tensors with their names: the wanted one is stated, fed and handed out."""
+    import openvino
+    from openvino import opset13
+
+    x = opset13.parameter([-1, 4], np.float32, name="x")
+    y = opset13.add(x, np.float32(1))
+    x.output(0).set_names({"x", "a_name_before"})
+    y.output(0).set_names({"y", "another"})
+    path = tmp_path / "model.xml"
+    openvino.save_model(openvino.Model([y], [x]), str(path))
+    specs = [TensorSpec("x", "float32", ("N", 4))], [TensorSpec("y", "float32", ("N", 4))]
+    session = open_ir(path, inputs=specs[0], outputs=specs[1])
+    assert [s.name for s in (*session.inputs, *session.outputs)] == ["x", "y"]
+    assert session.run({"x": np.ones((1, 4), np.float32)})[0].tolist() == [[2.0] * 4]
+    settings = {"artifact": str(path), "threads": 1, "precision": "fp32"}
+    settings |= {"inputs": [specs[0][0].to_json()], "outputs": [specs[1][0].to_json()]}
+    run, inputs, outputs = ov_backend.open_alone(settings)
+    assert (inputs[0][0], outputs[0][0]) == ("x", "y")
+    assert run({"x": np.ones((1, 4), np.float32)})[0].tolist() == [[2.0] * 4]
+
+
+def test_a_scalar_input_stays_a_scalar(tmp_path):
+    """An input without dimensions, such as a sampling rate, is fed as one."""
+    import openvino
+    from openvino import opset13
+
+    x, rate = opset13.parameter([-1, 4], np.float32, name="x"), opset13.parameter([], np.int64, name="rate")
+    y = opset13.multiply(x, opset13.convert(rate, "f32"))
+    for node, name in ((x, "x"), (rate, "rate"), (y, "y")):
+        node.output(0).set_names({name})
+    path = tmp_path / "model.xml"
+    openvino.save_model(openvino.Model([y], [x, rate]), str(path))
+    feed = {"x": np.ones((1, 4), np.float32), "rate": np.asarray(3)}
+    assert open_ir(path).run(feed)[0].tolist() == [[3.0] * 4]
+    inputs = [{"name": "x"}, {"name": "rate"}]
+    settings = {"artifact": str(path), "threads": 1, "precision": "fp32", "inputs": inputs, "outputs": [{"name": "y"}]}
+    assert ov_backend.open_alone(settings)[0](feed)[0].tolist() == [[3.0] * 4]
