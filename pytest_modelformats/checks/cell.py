@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.checks import batch as batches
-from pytest_modelformats.checks import further_sizes
+from pytest_modelformats.checks import further_sizes, near_ties
 from pytest_modelformats.checks.after_others import history
 from pytest_modelformats.checks.concurrency import concurrency, refuse_one_at_a_time
 from pytest_modelformats.checks.contract import contract
@@ -143,6 +143,8 @@ class Stages:
                 classifier=description.classifier,
                 tolerances=self._tolerances(planned),
             )
+            feeds = self.models.samples(model).feeds
+            verdict = near_ties.examined(self.models, model, verdict, feeds, self.outputs(planned), precision)
             verdict = effective_precision.finer_is_faithful(planned, self._examined(planned, verdict))
             verdict = self._looked_at(planned, verdict)
             verdict = self._stressed(planned, verdict)
@@ -342,7 +344,12 @@ class Stages:
             (0.0 if verdict.outputs[index].name in fixed else own.rms, truth_rms([t[index] for t in known]))
             for index, own in enumerate(reference.noise[precision.yardstick])
         ]
-        return judge_stress(verdict, truths, outputs, stressed.noise[precision.yardstick], ordinary, precision)
+        noise = stressed.noise[precision.yardstick]
+        judged = judge_stress(verdict, truths, outputs, noise, ordinary, precision)
+        if judged.passed:
+            return judged
+        outputs = near_ties.broken(self.models, model, samples.feeds, (truths, outputs), noise, precision)
+        return judge_stress(verdict, truths, outputs, noise, ordinary, precision)
 
     def _at_further_sizes(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
         """A verdict that passed, with other sizes judged too where nothing states which ones count."""

@@ -68,7 +68,11 @@ def judge(
             fixed = _judge_output(name, truth, got, floors, precision, dtypes[index], classifier, wide)
             one = fixed if fixed.outcome is Outcome.PASSED else one
         judged.append(one)
-    judged = _without_exact_ones(judged, noise, precision)
+    return of_outputs(_without_exact_ones(judged, noise, precision))
+
+
+def of_outputs(judged: Sequence[OutputParity]) -> Verdict:
+    """The verdict over outputs that are judged: the worst one's."""
     worst = max(judged, key=_severity)
     return Verdict(worst.outcome, worst.failure_kind, worst.sentence, tuple(judged))
 
@@ -180,6 +184,14 @@ def _flips_of(own: float, limit: float) -> float:
     return 1.0 - math.pow(1.0 - own, limit)
 
 
+def allowed_flips(own: float, precision: Precision, size: int) -> int:
+    """How many of ``size`` integers may differ where rounding at the precision changes the share ``own`` of them.
+
+    Where the source itself flips, one element more is no evidence in a small batch.
+    """
+    return math.ceil(_flips_of(own, precision.limit) * size)
+
+
 def judge_exact(
     name: str, truth: list[np.ndarray], got: list[np.ndarray], noise: Mapping[str, Noise], precision: Precision
 ) -> OutputParity:
@@ -188,8 +200,7 @@ def judge_exact(
     changed = sum(int((t != y).sum()) for t, y in zip(truth, got, strict=True))
     flips = changed / size if size else 0.0
     floor = noise.get(precision.yardstick)
-    # Where the source itself flips, one element more is no evidence in a small batch.
-    allowed = math.ceil(_flips_of(floor.flips, precision.limit) * size) if floor else 0
+    allowed = allowed_flips(floor.flips, precision, size) if floor else 0
     if floor and floor.flips >= NOTHING_LEFT:
         sentence = (
             f"Output '{name}' ({got[0].dtype.name}) cannot be judged: the source itself gives other values in "
