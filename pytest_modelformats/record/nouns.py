@@ -76,6 +76,7 @@ class Model:
     sizes: tuple[Dimension, ...] = ()
     further_sizes: tuple[Mapping[str, Any], ...] = ()
     pin: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,7 @@ def model_line(
         "noise": noise,
         "noise_missing": [{"precision": p, "reason": why} for p, why in reference.missing.items()],
         **sizes_data(sizes),
+        **({"notes": list(description.notes)} if description.notes else {}),
     }
 
 

@@ -60,6 +60,7 @@ class Description:
     ``data`` names where real samples come from (``module:callable``), "" if nowhere.
     ``invented`` are the outputs that the source does not name: the names of these are the tool's own.
     ``sizes`` are those that it or ``--mf-input`` states for dimensions that it leaves free.
+    ``notes`` are sentences on what was taken of the file where it was not the only choice.
     """
 
     inputs: tuple[TensorSpec, ...]
@@ -70,6 +71,7 @@ class Description:
     summary: str = ""
     invented: tuple[str, ...] = ()
     sizes: tuple[Dimension, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The plain form that crosses the process border."""
@@ -78,6 +80,7 @@ class Description:
         data["outputs"] = [spec.to_json() for spec in self.outputs]
         data["invented"] = list(self.invented)
         data["sizes"] = [one.to_json() for one in self.sizes]
+        data["notes"] = list(self.notes)
         return data
 
     @classmethod
@@ -88,4 +91,5 @@ class Description:
         fields["outputs"] = tuple(TensorSpec.from_json(s) for s in data["outputs"])
         fields["invented"] = tuple(data.get("invented", ()))
         fields["sizes"] = tuple(Dimension.from_json(one) for one in data.get("sizes", ()))
+        fields["notes"] = tuple(data.get("notes", ()))
         return cls(**fields)

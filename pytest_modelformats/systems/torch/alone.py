@@ -95,9 +95,19 @@ def module_alone(settings: Mapping[str, Any]) -> Any:
             state = load_file(source["location"])
         else:
             state = torch.load(source["location"], map_location="cpu", weights_only=not source["trust"])
-        wrappers = ("state_dict", "model", "model_state_dict")
-        state = next((state[key] for key in wrappers if isinstance(state.get(key), dict)), state)
-        module.load_state_dict({key.removeprefix("module."): value for key, value in state.items()})
+        own = module.state_dict()
+
+        def fitting(content: Any) -> Any:
+            content = content.state_dict() if isinstance(content, torch.nn.Module) else content
+            if not isinstance(content, dict):
+                return
+            plain = {str(key).removeprefix("module."): value for key, value in content.items()}
+            if plain.keys() == own.keys() and all(plain[key].shape == own[key].shape for key in own):
+                yield plain
+            for value in content.values():
+                yield from fitting(value)
+
+        module.load_state_dict(next(fitting(state), state))
     dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(settings["precision"], torch.float32)
     module = module.eval().to(settings["device"])
     return module if dtype is torch.float32 else module.to(dtype)

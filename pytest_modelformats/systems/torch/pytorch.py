@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.errors import ConvertError, SourceError
@@ -50,7 +51,7 @@ def describe(source: Source) -> Description:
     inputs = complete_inputs(loaded.module, source.inputs or known, source.name or source.location)
     state = source.sha256 or state_digest(loaded.module)
     code = code_digest(loaded.module, *((architecture.file, architecture.reference) if architecture else ()))
-    return describe_module(
+    described = describe_module(
         loaded.module,
         inputs,
         hashlib.sha256(f"{state} {code}".encode()).hexdigest(),
@@ -74,6 +75,9 @@ def _known_sizes(inputs: Sequence[TensorSpec], known: Sequence[TensorSpec], wher
         Dimension(symbol, *place, found[symbol], ARCHITECTURE, where)
         for symbol, place in free(inputs).items()
         if symbol in found
+    )
+    return replace(
+        described, notes=(f"Its weights are the entry '{loaded.entry}' of the file.",) if loaded.entry else ()
     )
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import warnings
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from pytest_modelformats.errors import ConvertError, NoDevice, SourceError, Trus
 from pytest_modelformats.schema import Source, TensorSpec, registry
 from pytest_modelformats.schema.contract import ConversionJob, SessionJob
 from pytest_modelformats.source.shipped import fixture_models
-from pytest_modelformats.systems.torch import pt2, pytorch, torchscript
+from pytest_modelformats.systems.torch import alone, pt2, pytorch, torchscript
 from pytest_modelformats.systems.torch.loading import architecture
 from pytest_modelformats.systems.torch.loading import load as torch_loading
 from pytest_modelformats.systems.torch.loading.archive import foreign_globals
@@ -517,6 +518,70 @@ def test_weights_find_the_architecture_they_are_given(wrapped, tmp_path):
     assert torch.equal(module.state_dict()["body.0.weight"], state["body.0.weight"])
     assert not module.training
     assert not any(p.requires_grad for p in module.parameters())
+
+
+NESTED = {
+    "model_state": lambda state: {"model_state": state, "epoch": 3},
+    "net": lambda state: {"net": state, "optimizer": {"state": {0: {"exp_avg": state["body.0.weight"]}}, "lr": [0.1]}},
+    "checkpoint.model.state_dict": lambda state: {"checkpoint": {"model": {"state_dict": state}}},
+    "ema": lambda state: {"model": {f"old.{k}": v for k, v in state.items()}, "ema": state},
+    "generator": lambda state: {
+        "generator": {f"module.{k}": v for k, v in state.items()},
+        "discriminator": {"w": torch.ones(1)},
+    },
+    "first": lambda state: {"first": state, "again": {k: v.clone() for k, v in state.items()}},
+}
+
+
+@pytest.mark.parametrize("entry", NESTED)
+def test_weights_are_found_in_whatever_entry_of_a_checkpoint_they_lie(entry, tmp_path):
+    """The one that fits is taken, and it is said which; a bundle's script takes the same."""
+    state, path = cnn().state_dict(), tmp_path / "cnn.pth"
+    state = {key: torch.rand_like(value) if value.is_floating_point() else value for key, value in state.items()}
+    torch.save(NESTED[entry](state), path)
+    source = file_source(path, arch=f"{HERE}:cnn")
+    assert torch.equal(torch_loading.load_module(source).state_dict()["body.0.weight"], state["body.0.weight"])
+    assert pytorch.describe(replace(source, inputs=source_of("cnn").inputs)).notes == (
+        f"Its weights are the entry '{entry}' of the file.",
+    )
+    own = replace(source, arch=f"{__name__}:cnn").to_json()
+    settings = {"source": own, "device": "cpu", "precision": "fp32"}
+    assert torch.equal(alone.module_alone(settings).state_dict()["body.0.weight"], state["body.0.weight"])
+
+
+def test_weights_that_are_all_of_a_file_need_no_note(tmp_path):
+    path = tmp_path / "cnn.pth"
+    torch.save(cnn().state_dict(), path)
+    assert pytorch.describe(replace(file_source(path, arch=f"{HERE}:cnn"), inputs=source_of("cnn").inputs)).notes == ()
+
+
+def test_several_weights_that_fit_and_differ_are_named(tmp_path, monkeypatch):
+    """Nobody is told that the averaged ones were judged where the others are shipped."""
+    state, path = cnn().state_dict(), tmp_path / "cnn.pth"
+    torch.save({"state_dict": state, "ema": {k: v * 2 for k, v in state.items()}, "epoch": 1}, path)
+    said = r"'cnn\.pth' holds 2 different state_dicts that fit the model \('state_dict', 'ema'\); save the one"
+    with pytest.raises(SourceError, match=said):
+        torch_loading.load(file_source(path, arch=f"{HERE}:cnn"))
+    monkeypatch.setattr(architecture, "fixture_models", lambda: {"cnn": f"{HERE}:cnn"})
+    with pytest.raises(SourceError, match=said):
+        torch_loading.load(file_source(path))
+
+
+def test_a_checkpoint_none_of_whose_entries_fits_says_what_the_nearest_one_lacks(tmp_path):
+    state, path = cnn().state_dict(), tmp_path / "cnn.pth"
+    del state["body.0.bias"]
+    torch.save({"other": {"w": torch.ones(1)}, "model": state}, path)
+    with pytest.raises(SourceError, match=r"do not fit .*: in its entry 'model' the file lacks body\.0\.bias$"):
+        torch_loading.load(file_source(path, arch=f"{HERE}:cnn"))
+    state["body.0.bias"] = torch.ones(3)
+    torch.save({"model": state}, path)
+    with pytest.raises(
+        SourceError, match=r"in its entry 'model' body\.0\.bias is \[3\] in the file and \[\d+\] in the"
+    ):
+        torch_loading.load(file_source(path, arch=f"{HERE}:cnn"))
+    torch.save({"epoch": 3, "args": {"lr": 0.1}}, path)
+    with pytest.raises(SourceError, match=r"holds a dict and no state_dict or module; save model\.state_dict\(\)"):
+        torch_loading.load(file_source(path, arch=f"{HERE}:cnn"))
 
 
 def test_weights_find_a_recipe_by_the_files_name(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import SourceError, TrustError
+from pytest_modelformats.systems.torch.loading import checkpoint
 from pytest_modelformats.systems.torch.loading.architecture import (
     Architecture,
     by_reference,
@@ -25,21 +26,24 @@ from pytest_modelformats.systems.torch.loading.archive import foreign_globals, i
 from pytest_modelformats.systems.torch.loading.programs import first_line, load_exported, load_scripted
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Sequence
 
     import torch
 
     from pytest_modelformats.schema import Source
-
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
+    from pytest_modelformats.systems.torch.loading.checkpoint import State
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Loaded:
-    """A module and, where one is known, the architecture that built it."""
+    """A module and, where one is known, the architecture that built it.
+
+    ``entry`` is where in a checkpoint its weights lay, "" where the file holds nothing else.
+    """
 
     module: torch.nn.Module
     architecture: Architecture | None = None
+    entry: str = ""
 
 
 def load_module(source: Source) -> torch.nn.Module:
@@ -80,7 +84,7 @@ def _load(source: Source) -> Loaded:
 
     if isinstance(content, torch.nn.Module):
         return Loaded(content)
-    return _with_weights(source, _state_dict(source, content))
+    return _with_weights(source, _states(source, content))
 
 
 def _build(architecture: Architecture, source: Source) -> torch.nn.Module:
@@ -141,45 +145,35 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise SourceError(msg) from error
 
 
-def _state_dict(source: Source, content: Any) -> dict[str, torch.Tensor]:
-    """Take a state_dict out of the wrappings that training scripts put around it."""
-    import torch
-
-    name = Path(source.location).name
-    for key in _WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(key), (dict, torch.nn.Module)):
-            content = content[key]
-            break
-    if isinstance(content, torch.nn.Module):
-        content = content.state_dict()
-    if not isinstance(content, dict) or not content or not any(isinstance(v, torch.Tensor) for v in content.values()):
+def _states(source: Source, content: Any) -> list[tuple[str, State]]:
+    """Every state_dict of the file, with the entry that it lies in; raises SourceError where there is none."""
+    found = list(checkpoint.states(content))
+    if not found:
         msg = (
-            f"'{name}' holds a {type(content).__name__} and no state_dict or module; save model.state_dict(), "
-            f"bare or under one of the keys {', '.join(_WRAPPERS)}"
+            f"'{Path(source.location).name}' holds a {type(content).__name__} and no state_dict or module; save "
+            "model.state_dict(), bare or as an entry of a dict"
         )
         raise SourceError(msg)
-    if all(key.startswith("module.") for key in content):  # written by DataParallel
-        return {key.removeprefix("module."): value for key, value in content.items()}
-    return dict(content)
+    return found
 
 
-def _with_weights(source: Source, state: Mapping[str, torch.Tensor]) -> Loaded:
+def _with_weights(source: Source, states: Sequence[tuple[str, State]]) -> Loaded:
     """Build the architecture and fill it; every key and shape must match."""
     name = Path(source.location).name
     if source.arch:
         architecture = by_reference(source.arch, source.search_path)
         module = _build(architecture, source)
-        refusal = _fill(module, state)
+        entry, refusal = _fill(module, states, name)
         if refusal:
             msg = f"the weights of '{name}' do not fit --mf-arch '{source.arch}': {refusal}"
             raise SourceError(msg)
-        return Loaded(module, architecture)
+        return Loaded(module, architecture, entry)
     tried: list[str] = []
     for architecture in by_stem(Path(source.location).stem):
         module = _build(architecture, source)
-        refusal = _fill(module, state)
+        entry, refusal = _fill(module, states, name)
         if not refusal:
-            return Loaded(module, architecture)
+            return Loaded(module, architecture, entry)
         tried.append(f"{architecture.reference}: {refusal}")
     names = " or ".join(names_of(Path(source.location).stem))
     found = "; ".join(tried) if tried else f"no fixture, torchvision or timm model is called {names}"
@@ -190,18 +184,27 @@ def _with_weights(source: Source, state: Mapping[str, torch.Tensor]) -> Loaded:
     raise SourceError(msg)
 
 
-def _fill(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> str:
-    """Load the weights strictly; return "" or, in a few words, what does not fit."""
+def _fill(module: torch.nn.Module, states: Sequence[tuple[str, State]], name: str) -> tuple[str, str]:
+    """Load the one state_dict that fits strictly; its entry, and "" or, in a few words, what does not fit.
+
+    Raises: SourceError where several fit that are not equal.
+    """
     own = module.state_dict()
-    for words, keys in (("lacks", own.keys() - state.keys()), ("does not know", state.keys() - own.keys())):
-        if keys:
-            return f"{'the file' if words == 'lacks' else 'the model'} {words} {_few(sorted(keys))}"
+    fitting = [(entry, state) for entry, state in states if not checkpoint.mismatch(own, state)]
+    if len(fitting) > 1 and not checkpoint.same(fitting):
+        entries = ", ".join(f"'{entry}'" if entry else "the file itself" for entry, _ in fitting)
+        msg = (
+            f"'{name}' holds {len(fitting)} different state_dicts that fit the model ({entries}); save the one that is "
+            "meant in a file of its own"
+        )
+        raise SourceError(msg)
+    if not fitting:
+        entry, state = max(states, key=lambda found: len(own.keys() & found[1].keys()))
+        said = checkpoint.mismatch(own, state)
+        return entry, f"in its entry '{entry}' {said}" if entry else said
+    entry, state = fitting[0]
     try:
         module.load_state_dict(dict(state), strict=True)
     except RuntimeError as error:
-        return " ".join(str(error).split("\n")[1:2]).strip() or first_line(error)
-    return ""
-
-
-def _few(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if keys[3:] else "")
+        return entry, " ".join(str(error).split("\n")[1:2]).strip() or first_line(error)
+    return entry, ""
