@@ -45,7 +45,16 @@ IN_NONE = (
     *(
         f"pytest_modelformats.compare.{name}"
         for name in (
-            *("between_runs", "effective_precision", "floating", "interface", "next_step", "row_noise", "second_look"),
+            *(
+                "between_runs",
+                "effective_precision",
+                "floating",
+                "interface",
+                "near_ties",
+                "next_step",
+                "row_noise",
+                "second_look",
+            ),
             *("rounding", "rounding_steps", "single_input", "stated_execution", "stress", "tolerances", "truths"),
             "verdict",
         )
