@@ -59,6 +59,9 @@ def describe(source: Source) -> Description:
         data=architecture.data if architecture else "",
         sizes=_known_sizes(inputs, known, architecture.reference if architecture else ""),
     )
+    return replace(
+        described, notes=(f"Its weights are the entry '{loaded.entry}' of the file.",) if loaded.entry else ()
+    )
 
 
 def _known_sizes(inputs: Sequence[TensorSpec], known: Sequence[TensorSpec], where: str) -> tuple[Dimension, ...]:
@@ -75,9 +78,6 @@ def _known_sizes(inputs: Sequence[TensorSpec], known: Sequence[TensorSpec], wher
         Dimension(symbol, *place, found[symbol], ARCHITECTURE, where)
         for symbol, place in free(inputs).items()
         if symbol in found
-    )
-    return replace(
-        described, notes=(f"Its weights are the entry '{loaded.entry}' of the file.",) if loaded.entry else ()
     )
 
 
