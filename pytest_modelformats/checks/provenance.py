@@ -16,6 +16,8 @@ from pytest_modelformats.schema import package, registry
 from pytest_modelformats.source.identify import content_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytest_modelformats.checks.cell import Stages
     from pytest_modelformats.convert.chain import Artifact
     from pytest_modelformats.schema import PlannedCell
@@ -35,12 +37,15 @@ def artifact_facts(stages: Stages, planned: PlannedCell, artifact: Artifact) -> 
 
     ``where``: ``cache`` (``path`` is relative to the cache folder), ``file`` (a file of the user's, ``path`` relative
     to the project's root where it lies in there) or ``code`` (a callable builds it). ``sha256`` covers its content,
-    ``fingerprint`` the code of its architecture.
+    ``fingerprint`` the code of its architecture. ``conversion``, of what was converted, says by what, and what was
+    changed beside the format.
     """
     fingerprint = stages.models.description(planned.cell.model).fingerprint
     if planned.chain:
         path = artifact.path.absolute().relative_to(stages.cache.folder.absolute())
-        return {"where": "cache", "path": path.as_posix(), "key": artifact.path.parent.name, "sha256": artifact.content}
+        place = {"where": "cache", "path": path.as_posix(), "key": artifact.path.parent.name}
+        made = _conversion(artifact.facts)
+        return {**place, "sha256": artifact.content, **({"conversion": made} if made else {})}
     source = stages.models.source(planned.cell.model)
     if planned.candidate_path:
         source = replace(
@@ -53,6 +58,16 @@ def artifact_facts(stages: Stages, planned: PlannedCell, artifact: Artifact) -> 
         "format": source.format,
         "sha256": content,
         "fingerprint": fingerprint,
+    }
+
+
+def _conversion(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Of what a converter states of its work, what a record has a place for."""
+    exporter, repaired, truncated = (facts.get(name) for name in ("exporter", "repaired", "truncated_values"))
+    return {
+        **({"exporter": exporter} if isinstance(exporter, str) and exporter else {}),
+        **({"repaired": [str(what) for what in repaired]} if isinstance(repaired, list) and repaired else {}),
+        **({"truncated_values": truncated} if isinstance(truncated, int) and truncated else {}),
     }
 
 

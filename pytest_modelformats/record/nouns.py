@@ -269,6 +269,13 @@ class CellRecord:
         return next((place for place in found if isinstance(place, str) and place), "")
 
     @property
+    def conversion(self) -> Mapping[str, Any]:
+        """By what its artifact was converted, and what was changed beside the format; empty where nothing is said."""
+        stated = (check.data.get("artifact") for check in self.checks)
+        found = (said.get("conversion") for said in stated if isinstance(said, dict))
+        return next((made for made in found if isinstance(made, dict)), {})
+
+    @property
     def localisation(self) -> Localisation | None:
         """The first wrong operator that a check of it has led to."""
         found = [c.localisation for c in self.checks if c.localisation]

@@ -1,10 +1,11 @@
-"""What a runtime states that it executed, and the environments of a run, each in one line."""
+"""What a runtime states that it executed, what a converter changed, and the environments of a run, each in one line."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.schema import numbers
 from pytest_modelformats.schema.sizes import TRIED, written
 from pytest_modelformats.source.sizes import said
 
@@ -49,6 +50,21 @@ def executed(execution: Mapping[str, Any]) -> str:
 def _counts(execution: Mapping[str, Any], key: str) -> dict[str, Any]:
     found = execution.get(key)
     return found if isinstance(found, dict) else {}
+
+
+def changed(conversion: Mapping[str, Any]) -> str:
+    """What a conversion changed beside the format, in one or two sentences; "" where it changed nothing."""
+    repaired, truncated = conversion.get("repaired"), conversion.get("truncated_values")
+    told = []
+    if isinstance(repaired, list) and repaired:
+        by = conversion.get("exporter") or "the converter"
+        told.append(f"What {by} made did not hold together and was mended: {', '.join(map(str, repaired))}.")
+    if isinstance(truncated, int) and truncated:
+        told.append(
+            f"{numbers.plural(truncated, 'constant')} beyond what the precision holds "
+            f"{'was' if truncated == 1 else 'were'} set to the nearest that it holds."
+        )
+    return " ".join(told)
 
 
 def environments(header: Header) -> dict[str, str]:

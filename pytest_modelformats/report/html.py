@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 from pytest_modelformats.record.nouns import INTERRUPTED, REMARKS
 from pytest_modelformats.report import comparisons
-from pytest_modelformats.report.facts import environments, executed, sizes
+from pytest_modelformats.report.facts import changed, environments, executed, sizes
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.schema import PRECISIONS, Outcome, numbers
@@ -116,6 +116,7 @@ def render(run: Run) -> str:
         fact=numbers.fact,
         executed=executed,
         sizes=sizes,
+        changed_by=changed,
         environments=environments(run.header),
         plural=numbers.plural,
         compared=comparisons.table(run),

@@ -8,6 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.report import comparisons
+from pytest_modelformats.report.facts import changed as changed_by_conversion
 from pytest_modelformats.report.facts import environments, executed, sizes
 from pytest_modelformats.report.measurements import measurements, throughput_table
 from pytest_modelformats.schema import numbers
@@ -41,7 +42,7 @@ def render(run: Run) -> str:
     parts += _sizes(run) + _table(run) + _changes(run) + _stories("Failures", run.failures)
     parts += _stories("Undecided, and failing as expected", run.remarks)
     parts += _figures("What was measured", measurements(run.cells)) + _throughput(run)
-    parts += _contradictions(run) + _execution(run) + _not_run(run) + _environment(run)
+    parts += _contradictions(run) + _conversions(run) + _execution(run) + _not_run(run) + _environment(run)
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -146,6 +147,13 @@ def _stories(title: str, cells: Iterable[CellRecord]) -> list[str]:
 def _contradictions(run: Run) -> list[str]:
     lines = [f"- {_code(c.cell)}: {_text(c.parity.contradiction)}" for c in run.contradictions if c.parity]
     return ["### Stated by the runtime, ruled out by the error", "", *lines, ""] if lines else []
+
+
+def _conversions(run: Run) -> list[str]:
+    """What converters changed beside the format, for every cell whose artifact differs for it."""
+    told = ((cell, changed_by_conversion(cell.conversion)) for cell in run.cells[:_ROWS])
+    lines = [f"- {_code(cell.cell)}: {_text(what)}" for cell, what in told if what]
+    return ["### Changed by the conversion", "", *lines, ""] if lines else []
 
 
 def _execution(run: Run) -> list[str]:

@@ -292,6 +292,27 @@ def test_the_schema_requires_what_the_reader_requires(write):
             read(write(lines))
 
 
+def test_what_a_conversion_changed_stands_in_the_record_and_the_report(write):
+    """By what it was made and what had to be mended; of a conversion that changed nothing, by what alone."""
+    schema = json.loads(resources.files("pytest_modelformats.record").joinpath("record.schema.json").read_text("utf-8"))
+    place = {"where": "cache", "path": "ab/cd/model.onnx", "key": "ab", "sha256": "ab"}
+    mended = {"exporter": "the converter", "repaired": ["casts inserted (2)", HOSTILE], "truncated_values": 3}
+    for made, told in ((mended, True), ({"exporter": "the converter"}, False)):
+        line = check(CELL, "parity", "passed", data={"artifact": {**place, "conversion": made}})
+        jsonschema.Draft202012Validator(schema).validate(line)
+        run = read(write(small(line, chain=["onnx_fp16_from_onnx:fp16"])))
+        shown = rendered(run)
+        assert "</code>, with the converter. " in shown["html"]
+        for text in (shown["html"], shown["markdown"]):
+            assert (
+                "What the converter made did not hold together and was mended: casts inserted (2), " in text
+            ) == told
+            assert (
+                "3 constants beyond what the precision holds were set to the nearest that it holds." in text
+            ) == told
+            assert "<script>alert" not in text
+
+
 # -- reading ---------------------------------------------------------------------------------------
 
 
