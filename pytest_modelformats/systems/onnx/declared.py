@@ -73,7 +73,7 @@ FP16_FROM_ONNX = Converter(
     route="fp16",
     requires=("onnx", "onnxconverter_common"),
     install="pip install 'pytest-modelformats[onnx]'",
-    libraries=("onnx", "onnxconverter-common"),
+    libraries=("onnx", "onnxconverter-common", "onnxruntime"),
 )
 
 FORMATS = (ONNX,)
