@@ -109,7 +109,7 @@ class Models:
                 # With --mf-static the samples wait for the sizes.
                 return self._load_samples(model, stated) if self._settings.static else self.samples(model)
 
-            return found_sizes.find(model, stated, data, samples, lambda f: self.evaluate(model, f, "fp32"), seed)
+            return found_sizes.find(model, stated, data, samples, lambda f: self.evaluate(model, f, "float64"), seed)
 
         return self._per_model("sizes", model, load)
 

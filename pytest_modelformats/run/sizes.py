@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.errors import ConvertError, RunError, Unsupported, WorkerCrashed
+from pytest_modelformats.errors import RunError, WorkerCrashed
 from pytest_modelformats.schema.sizes import DATA
 from pytest_modelformats.source import sizes
 from pytest_modelformats.source.samples import make_samples
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # Rows at each further size: they are there to show what depends on the size, not to measure noise.
 ROWS = 2
-# What a source that does not take such inputs ends in. One that takes too long or too much memory is another matter.
-_REFUSED = (Unsupported, ConvertError, RunError, WorkerCrashed)
+# What a source that does not take such inputs ends in; time, memory and operators that are missing are other matters.
+_REFUSED = (RunError, WorkerCrashed)
 
 
 def find(
@@ -34,15 +34,15 @@ def find(
     description: Description,
     data: str,
     samples: Callable[[], Samples],
-    evaluate: Callable[[Sequence[Feed]], object],
+    evaluate: Callable[[Sequence[Feed]], Sequence[Sequence[np.ndarray]]],
     seed: int,
 ) -> Sizes:
     """The sizes of the free dimensions: of the user's samples, where ``data`` names them; as stated; or as tried.
 
-    ``evaluate(feeds)`` runs the source.
+    ``evaluate(feeds)`` runs the source and returns [feed][output].
 
     Raises: SourceError where no inputs can be drawn; RunError where the source takes no size that is tried;
-    WorkerTimeout, OutOfMemory.
+    Unsupported, WorkerTimeout, OutOfMemory.
     """
     inputs = description.inputs
     if data and sizes.unstated(inputs, ()):
@@ -54,12 +54,26 @@ def find(
 
     def why_not(dims: Mapping[str, int]) -> str:
         try:
-            evaluate(make_samples(inputs, 1, seed, dims).feeds[:1])
+            (outputs,) = evaluate(make_samples(inputs, 1, seed, dims).feeds[:1])
         except _REFUSED as error:
             return str(error)
-        return ""
+        return _empty_handed([spec.name for spec in description.outputs], outputs)
 
     return sizes.tried(model, inputs, description.sizes, why_not)
+
+
+def _empty_handed(names: Sequence[str], outputs: Sequence[np.ndarray]) -> str:
+    """Where a source returns, but nothing that could be compared: it has not taken such a size either; else "".
+
+    A mean over a dimension that its strides have used up is NaN and raises nothing.
+    """
+    import numpy as np
+
+    for name, array in zip(names, outputs, strict=False):
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).any():
+            what = "is NaN or Inf in every element" if array.size else "is empty"
+            return f"the output '{name}' of the model itself {what} there"
+    return ""
 
 
 def further(description: Description, found: Sizes, seed: int) -> list[AtSizes]:
