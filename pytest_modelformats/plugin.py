@@ -95,7 +95,7 @@ def pytest_xdist_node_collection_finished(node: Any, ids: list[str]) -> None:
     if KEEPER in config.stash or any("[" in i and "@" in i for i in ids[:1000]):
         from pytest_modelformats.session import collect
 
-        collect.selected(config, campaign_of(config), ids)
+        collect.selected_elsewhere(config, campaign_of(config), ids)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -88,3 +88,27 @@ def save(path, nodes, types, initialisers=()):
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, str(path))
     return path
+
+
+# onnx.reference computes this operator in float32, so what holds one has no float64 truth.
+NO_FLOAT64 = [
+    ("Unsqueeze", ["x", "axes"], ["image"], {}),
+    ("GridSample", ["image", "grid"], ["sampled"], {}),
+    ("ReduceSum", ["sampled"], ["total"], {"keepdims": 0}),
+    ("Mul", ["x", "total"], ["scaled"], {}),
+]
+GRID = {
+    "axes": np.array([0, 1]),
+    "grid": np.random.default_rng(0).uniform(-1, 1, (1, 4, 4, 2)).astype(np.float32),
+}
+
+
+def write_without_estimate(path):
+    """Write a model whose every estimate is NaN in places: the root of the difference of two equal products."""
+    weight = np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32)
+    nodes = [
+        *NO_FLOAT64, ("MatMul", ["x", "w"], ["p"], {}), ("MatMul", ["x", "v"], ["q"], {}),
+        ("Sub", ["p", "q"], ["d"], {}), ("Sqrt", ["d"], ["r"], {}), ("Add", ["r", "scaled"], ["y"], {}),
+    ]  # fmt: skip
+    tensors = [numpy_helper.from_array(v, n) for n, v in {**GRID, "w": weight, "v": weight}.items()]
+    return save(path, nodes, {"y": (FLOAT, ["N", 4])}, tensors)

@@ -35,7 +35,7 @@ def test_demo_executes_five_formats_at_three_precisions(demo):
     checks = [line for line in lines if line["kind"] == "check"]
     disturbed = {c["cell"] for c in checks if c["check"] == "latency" and c["outcome"] == "inconclusive"}
     for cell in disturbed:
-        others = [c["outcome"] for c in checks if c["cell"] == cell and c["check"] != "latency"]
+        others = [(c["check"], c["outcome"]) for c in checks if c["cell"] == cell and c["check"] != "latency"]
         outcomes[cell] = cell_outcome("run", others).value
     executed = [c for c in cells if outcomes[c["cell"]] in {"passed", "fallback"}]
     assert len(executed) >= 12

@@ -91,7 +91,7 @@ def _write(path: Path, cells: int, samples: int, which: str) -> Path:
                 "duration_s": 1.0,
                 "data": data,
             }
-            handle.write(record.dumps(record.cell_line(planned)) + "\n" + record.dumps(line) + "\n")
+            handle.write(record.dumps(record.cell_line(planned, parity_asked=False)) + "\n" + record.dumps(line) + "\n")
     return path
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.schema import PRECISIONS, Comparison, FailureKind, Outcome, OutputParity
-from pytest_modelformats.schema.outcome import FAILURES, RUN, UNSEEN
+from pytest_modelformats.schema.outcome import FAILURES, PARITY, RUN, SKIPPED_OUTCOMES, UNSEEN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +21,8 @@ Decision = str
 
 # What a record stores packed (record/packed_samples.py).
 SamplesNs = tuple[float, ...]
+
+UNCHECKED = "parity could not be checked"
 
 REMARKS = (Outcome.INCONCLUSIVE, Outcome.EXPECTED_FAILURE)
 
@@ -241,6 +243,8 @@ class CellRecord:
     decision: Decision = RUN
     reason: str = ""
     install: str = ""
+    # Whether the run was to check its parity: without it the other checks make no pass.
+    parity_asked: bool = False
     checks: tuple[Check, ...] = ()
     outcome: Outcome = Outcome.NOT_MEASURED
     interrupted: bool = False
@@ -296,7 +300,18 @@ class CellRecord:
     def ran(self) -> bool:
         """Whether anything was executed for it."""
         unseen = (*UNSEEN, Outcome.NOT_MEASURED)
-        return self.decision == RUN and not self.interrupted and self.outcome not in unseen
+        return self.decision == RUN and not self.interrupted and any(c.outcome not in unseen for c in self.checks)
+
+    @property
+    def unchecked(self) -> str:
+        """Why parity, which was asked for, could not be checked while other checks ran; "" where that is not so."""
+        if not self.ran or self.outcome not in SKIPPED_OUTCOMES:
+            return ""
+        found = [c for c in self.checks if c.check == PARITY]
+        if not found:
+            return "the run ended before its turn" if self.parity_asked else ""
+        told = (c.sentence for c in found if c.outcome is self.outcome)
+        return next(((why or "no reason was recorded") for why in told), "")
 
     @property
     def row(self) -> tuple[str, str]:
@@ -328,8 +343,11 @@ class CellRecord:
         """(word, names of the checks, sentence) of what did not pass; equal sentences once."""
         told: dict[tuple[str, str], list[str]] = defaultdict(list)
         for check in self.checks:
-            if check.outcome in FAILURES or check.outcome in REMARKS:
+            missing = check.check == PARITY and check.outcome in SKIPPED_OUTCOMES and bool(self.unchecked)
+            if check.outcome in FAILURES or check.outcome in REMARKS or missing:
                 told[check.word, check.sentence].append(check.check)
+        if self.unchecked and not any(PARITY in names for names in told.values()):
+            told[self.word, f"{UNCHECKED}: {self.unchecked}"].append(PARITY)
         return [(word, ", ".join(dict.fromkeys(names)), sentence) for (word, sentence), names in told.items()]
 
 

@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.record.decode import MalformedLineError, decode, decode_check
-from pytest_modelformats.record.nouns import INTERRUPTED, REMARKS, CellRecord, Check, Footer, Header, Model, NotRun
+from pytest_modelformats.record.nouns import (
+    INTERRUPTED,
+    REMARKS,
+    UNCHECKED,
+    CellRecord,
+    Check,
+    Footer,
+    Header,
+    Model,
+    NotRun,
+)
 from pytest_modelformats.schema import SCHEMA_VERSION, Outcome
 from pytest_modelformats.schema.numbers import plural, seconds
 from pytest_modelformats.schema.outcome import FAILURES, RUN, UNSEEN, cell_outcome
@@ -25,6 +35,9 @@ _READING_ORDER = [
     *(o.value for o in (Outcome.PASSED, Outcome.FAILED, *FAILURES, *REMARKS, *UNSEEN, Outcome.NOT_MEASURED)),
     INTERRUPTED,
 ]
+
+# So many reasons why parity could not be checked are told before the rest is counted: a screen holds them.
+_REASONS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +125,18 @@ class Run:
     @property
     def remarks(self) -> tuple[CellRecord, ...]:
         """The cells that could not be decided, or failed as was expected."""
-        return tuple(c for c in self.cells if c.outcome in REMARKS)
+        return tuple(c for c in self.cells if c.outcome in REMARKS or c.unchecked)
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """Why cells whose other checks ran are no passes, one sentence per outcome and reason, the most frequent first.
+
+        The further reasons, beyond the first few, are counted.
+        """
+        groups = Counter((cell.word, cell.unchecked) for cell in self.cells if cell.unchecked)
+        said = [f"{number:,} {word}: {UNCHECKED}: {why}" for (word, why), number in groups.most_common(_REASONS)]
+        left = sum(groups.values()) - sum(number for _, number in groups.most_common(_REASONS))
+        return (*said, *([f"{left:,} more: {UNCHECKED}, each for a reason of its own"] if left else []))
 
     @property
     def contradictions(self) -> tuple[CellRecord, ...]:
@@ -236,6 +260,6 @@ def _concluded(cell: CellRecord, checks: tuple[Check, ...], complete: bool) -> C
     return replace(
         cell,
         checks=checks,
-        outcome=cell_outcome(cell.decision, (check.outcome for check in checks)),
+        outcome=cell_outcome(cell.decision, ((c.check, c.outcome) for c in checks), parity_asked=cell.parity_asked),
         interrupted=not complete and not checks and cell.decision == RUN,
     )

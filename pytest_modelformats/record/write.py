@@ -18,7 +18,7 @@ from pytest_modelformats import __version__
 from pytest_modelformats.compare.reference import word
 from pytest_modelformats.record.packed_samples import pack
 from pytest_modelformats.schema import SCHEMA_VERSION, Outcome
-from pytest_modelformats.schema.outcome import cell_outcome
+from pytest_modelformats.schema.outcome import FAILURES, awaits_parity, cell_outcome
 from pytest_modelformats.schema.plain import plain
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ def header_line(
     }
 
 
-def cell_line(planned: PlannedCell) -> dict[str, Any]:
-    """A planned cell and its decision."""
+def cell_line(planned: PlannedCell, *, parity_asked: bool) -> dict[str, Any]:
+    """A planned cell, its decision, and whether the parity check is among the tests that were selected for it."""
     cell = planned.cell
     return {
         "kind": "cell",
@@ -93,6 +93,7 @@ def cell_line(planned: PlannedCell) -> dict[str, Any]:
         "decision": "run" if planned.decision.outcome is None else planned.decision.outcome.value,
         "reason": planned.decision.reason,
         "install": planned.decision.install,
+        "parity_asked": parity_asked,
     }
 
 
@@ -172,7 +173,8 @@ class Recorder:
         self._handle = self.path.open("w", encoding="utf-8")
         self._started = started
         self._planned: dict[str, str] = {}
-        self._outcomes: dict[str, list[Outcome]] = {}
+        self._asked: set[str] = set()
+        self._heard: dict[str, list[tuple[str, Outcome]]] = {}
         self._models: set[str] = set()
         self.conversions: Counter[str] = Counter()
         self.expectations_met: Counter[str] = Counter()
@@ -184,9 +186,11 @@ class Recorder:
         kind = line["kind"]
         if kind == "cell":
             self._planned[line["cell"]] = line["decision"]
+            if line.get("parity_asked"):
+                self._asked.add(line["cell"])
         elif kind == "check":
             outcome = Outcome(line["outcome"])
-            self._outcomes.setdefault(line["cell"], []).append(outcome)
+            self._heard.setdefault(line["cell"], []).append((line["check"], outcome))
             self.conversions.update(line.get("conversions") or {})
             if line.get("expectation"):
                 self.expectations_met[line["expectation"]] += 1
@@ -202,14 +206,21 @@ class Recorder:
         """Every planned cell's one outcome; ``None`` where the cell was to run and nothing was heard of it."""
         found: dict[str, Outcome | None] = {}
         for cell, decision in self._planned.items():
-            heard = self._outcomes.get(cell, [])
-            found[cell] = None if decision == "run" and not heard else cell_outcome(decision, heard)
+            heard = self._heard.get(cell, [])
+            unheard = decision == "run" and not heard
+            found[cell] = None if unheard else cell_outcome(decision, heard, parity_asked=cell in self._asked)
         return found
+
+    def _cut_short(self, cell: str, outcome: Outcome | None) -> bool:
+        """Whether the run ended before a cell, or the parity check that decides it, had its turn."""
+        if outcome is None:
+            return True
+        return outcome not in FAILURES and awaits_parity(self._heard.get(cell, []), asked=cell in self._asked)
 
     def close(self, *, interrupted: bool, exitstatus: int, duration_s: float) -> bool:
         """Write the footer; returns whether every planned cell has an outcome."""
         outcomes = self.outcomes()
-        complete = not interrupted and all(o is not None for o in outcomes.values())
+        complete = not interrupted and not any(self._cut_short(cell, o) for cell, o in outcomes.items())
         known = {cell: o for cell, o in outcomes.items() if o is not None}
         self.write(
             {

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from pytest_modelformats.record.nouns import INTERRUPTED, REMARKS
+from pytest_modelformats.record.nouns import INTERRUPTED, REMARKS, UNCHECKED
 from pytest_modelformats.report import comparisons
 from pytest_modelformats.report.facts import changed, environments, executed, sizes
 from pytest_modelformats.report.matrix import matrix
@@ -37,7 +37,7 @@ MEANINGS = {
     "unsupported": "The format or runtime does not have this operator, precision or feature.",
     "missing-dependency": "A library is not installed.",
     "no-device": "This machine does not have the device.",
-    "not-measured": "Nothing was checked, so nothing is claimed.",
+    "not-measured": "Nothing was checked, or parity was not, so nothing is claimed.",
     INTERRUPTED: "The run ended before its turn, so nothing is claimed.",
 }
 
@@ -111,6 +111,7 @@ def render(run: Run) -> str:
         command=shlex.join(run.header.command),
         histogram=histogram,
         measured=measured,
+        unchecked=UNCHECKED,
         measurements=measurements,
         throughput_table=throughput_table,
         fact=numbers.fact,

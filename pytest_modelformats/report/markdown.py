@@ -7,6 +7,7 @@ import re
 import shlex
 from typing import TYPE_CHECKING
 
+from pytest_modelformats.record.nouns import UNCHECKED
 from pytest_modelformats.report import comparisons
 from pytest_modelformats.report.facts import changed as changed_by_conversion
 from pytest_modelformats.report.facts import environments, executed, sizes
@@ -36,6 +37,7 @@ def render(run: Run) -> str:
     """The run as GitHub-flavoured Markdown."""
     title = ", ".join(run.model_names) or "no model"
     parts = [f"## {_text(title)}", "", _text(run.summary) + ".", ""]
+    parts += [f"- {_text(why)}" for why in run.unchecked] + ([""] if run.unchecked else [])
     if run.doubts:
         parts += ["> [!CAUTION]"] + [f"> {_text(doubt)}" for doubt in run.doubts] + [""]
     parts += [_text(run.reused), ""] if run.reused else []
@@ -85,11 +87,17 @@ def _table(run: Run) -> list[str]:
     ]
 
 
+def _outcome(cell: CellRecord) -> str:
+    if cell.unchecked:
+        return f"**{cell.word}**: {UNCHECKED}: {_text(cell.unchecked)}"
+    return cell.word if cell.word == "passed" else f"**{cell.word}**" if cell.ran else f"_{cell.word}_"
+
+
 def _row(cell: CellRecord) -> str:
     parity, latency = cell.parity, cell.latency
     values = (
         _code(cell.cell),
-        cell.word if cell.word == "passed" else f"**{cell.word}**" if cell.ran else f"_{cell.word}_",
+        _outcome(cell),
         numbers.ratio(parity.noise_ratio if parity else None),
         numbers.share(parity.flips if parity else None),
         numbers.duration(latency.latency_p50_ns if latency else None),

@@ -42,6 +42,8 @@ def render(run: Run, width: int, color: bool) -> str:
     """The report, no line of it wider than ``width`` characters; escape sequences only with ``color``."""
     console = _console(width, color)
     _say(console, run.summary, "" if run.complete else "bold red")
+    for why in run.unchecked:
+        _say(console, why, "yellow")
     for doubt in run.doubts:
         _say(console, doubt, "bold red")
     if run.reused:
@@ -147,8 +149,12 @@ def _entry(cell: CellRecord | None) -> str:
         return ""
     if not cell.ran or (cell.outcome in FAILURES and not cell.parity and not cell.latency):
         return cell.word
-    r = numbers.ratio(cell.parity.noise_ratio if cell.parity else None)
+    r = "no parity" if cell.unchecked else numbers.ratio(cell.parity.noise_ratio if cell.parity else None)
     return f"{cell.word}\n{r} · {numbers.duration(cell.latency.latency_p50_ns if cell.latency else None)}"
+
+
+def _style(cell: CellRecord) -> str:
+    return "yellow" if cell.unchecked else _STYLES.get(cell.word, "dim")
 
 
 def _table(part: Matrix) -> Table:
@@ -160,7 +166,7 @@ def _table(part: Matrix) -> Table:
     for title in ("format", "precision", *part.columns):
         table.add_column(Text(_plain(title)), overflow="fold")
     for row in part.rows:
-        entries = [Text(_entry(cell), style=_STYLES.get(cell.word, "dim") if cell else "") for cell in row.cells]
+        entries = [Text(_entry(cell), style=_style(cell) if cell else "") for cell in row.cells]
         table.add_row(Text(_plain(row.variant)), row.precision, *entries)
     return table
 
@@ -195,7 +201,7 @@ def _stories(console: Console, title: str, cells: Iterable[CellRecord], folder: 
         if number == 0:
             console.print()
             _say(console, title, "bold")
-        _say(console, cell.cell, _STYLES.get(cell.word, ""), 2)
+        _say(console, cell.cell, _style(cell), 2)
         for word, names, sentence in cell.sentences() or [(cell.word, "", cell.reason)]:
             about = f" in {names}" if names else ""
             _say(console, f"{word}{about}: {sentence or 'no sentence was recorded'}", indent=4)

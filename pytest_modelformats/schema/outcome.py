@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 RUN = "run"
+# The check without which nothing says that a converted model still is the model.
+PARITY = "parity"
 
 
 class Outcome(str, Enum):
@@ -59,8 +61,8 @@ class FailureKind(str, Enum):
     REGRESSION = "regression"
 
 
-def cell_outcome(decision: str, outcomes: Iterable[Outcome | str]) -> Outcome:
-    """The one outcome of a cell, from the plan's decision and the outcomes of its checks.
+def worst(decision: str, outcomes: Iterable[Outcome | str]) -> Outcome:
+    """The one outcome of several, from the plan's decision and the outcomes of the checks.
 
     The worst decides. What a check could not look at (unsupported, not measured) does not
     take a pass away from what the others saw. A decision other than "run" counts as one
@@ -72,3 +74,27 @@ def cell_outcome(decision: str, outcomes: Iterable[Outcome | str]) -> Outcome:
     unseen = () if Outcome.PASSED in seen else UNSEEN
     order = (*FAILURES, Outcome.INCONCLUSIVE, *unseen, Outcome.EXPECTED_FAILURE, Outcome.PASSED)
     return next((outcome for outcome in order if outcome in seen), Outcome.NOT_MEASURED)
+
+
+def awaits_parity(checks: Iterable[tuple[str, Outcome | str]], *, asked: bool) -> bool:
+    """Whether checks of a cell were heard of and parity, which was asked for, is not among them: the run ended."""
+    names = {name for name, _ in checks}
+    return asked and bool(names) and PARITY not in names
+
+
+def cell_outcome(decision: str, checks: Iterable[tuple[str, Outcome | str]], *, parity_asked: bool = False) -> Outcome:
+    """The one outcome of a cell, from the plan's decision and its checks, each a name and an outcome.
+
+    The worst decides, and without parity nothing says that the converted model still is the model: where that check
+    was asked for and could not be made, its outcome is the cell's, whatever passed beside it. A cell of which nobody
+    asked parity is judged by what was asked.
+    """
+    heard = [(name, Outcome(outcome)) for name, outcome in checks]
+    found = worst(decision, (outcome for _, outcome in heard))
+    if decision != RUN or found in FAILURES:
+        return found
+    if awaits_parity(heard, asked=parity_asked):
+        return found if found in SKIPPED_OUTCOMES else Outcome.NOT_MEASURED
+    parity = [outcome for name, outcome in heard if name == PARITY]
+    of_parity = worst(RUN, parity)
+    return of_parity if parity and of_parity in SKIPPED_OUTCOMES else found

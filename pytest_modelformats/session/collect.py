@@ -10,6 +10,7 @@ import pytest
 
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.schema.names import suggest
+from pytest_modelformats.schema.outcome import PARITY
 from pytest_modelformats.session import comparing
 from pytest_modelformats.session.campaign import campaign_of
 from pytest_modelformats.session.completeness import partial_because
@@ -142,8 +143,9 @@ def order(campaign: Campaign, items: list[pytest.Item]) -> None:
 
 def before_loop(session: pytest.Session, campaign: Campaign) -> None:
     """Open the record (not in an xdist worker) and start the processes that the run will need."""
-    found = (getattr(getattr(item, "callspec", None), "params", {}).get("mf_cell") for item in session.items)
-    ids = [planned.cell.id for planned in found if planned is not None]
+    cells = ((i, getattr(getattr(i, "callspec", None), "params", {}).get("mf_cell")) for i in session.items)
+    found = [(item.nodeid, planned.cell.id) for item, planned in cells if planned is not None]
+    ids = [cell for _, cell in found]
     if not ids or session.testsfailed:
         return
     if not hasattr(session.config, "workerinput"):
@@ -153,7 +155,7 @@ def before_loop(session: pytest.Session, campaign: Campaign) -> None:
             campaign.check_tolerances(ids)
         except ModelFormatsError as error:
             raise pytest.UsageError(str(error)) from None
-        selected(session.config, campaign, [f"[{i}]" for i in ids])
+        selected(session.config, campaign, found)
         _say(session.config, campaign.size_notices(ids))
         comparing.before_loop(session, campaign)
 
@@ -168,10 +170,17 @@ def _say(config: pytest.Config, notices: Sequence[str]) -> None:
         reporter.write_line("".join(c if c.isprintable() else "?" for c in f"modelformats: {text}"), yellow=True)
 
 
-def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> None:
-    """Record which cells were selected; what was deselected is no part of this run."""
-    of_items = [c for c in (cell_of(i, campaign) for i in ids) if c is not None]
+def selected_elsewhere(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> None:
+    """Record which cells a process of pytest-xdist has selected, by the ids of its items."""
+    found = ((i, cell_of(i, campaign)) for i in ids)
+    selected(config, campaign, [(i, cell) for i, cell in found if cell is not None])
+
+
+def selected(config: pytest.Config, campaign: Campaign, found: Sequence[tuple[str, str]]) -> None:
+    """Record which cells were selected, by the ids of their items; what was deselected is no part of this run."""
+    of_items = [cell for _, cell in found]
     cells = list(dict.fromkeys(of_items))
+    parity = {cell for item, cell in found if item.startswith(f"{PREFIX}::{PARITY}::")}
     if not cells:
         return
     if KEEPER not in config.stash:
@@ -184,5 +193,6 @@ def selected(config: pytest.Config, campaign: Campaign, ids: Sequence[str]) -> N
                 f"the report folder {folder} cannot be written ({error.strerror}); choose another with --mf-report-dir"
             ) from None
         config.pluginmanager.register(config.stash[KEEPER], "modelformats-keeper")
-    config.stash[KEEPER].plan(cells, partial=partial_because(config, campaign.settings, cells, len(campaign.plan)))
+    partial = partial_because(config, campaign.settings, cells, len(campaign.plan))
+    config.stash[KEEPER].plan(cells, parity, partial=partial)
     config.stash[KEEPER].watch.items = max(len(of_items), config.stash[KEEPER].watch.items)

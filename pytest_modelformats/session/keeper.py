@@ -15,7 +15,7 @@ from pytest_modelformats.session.expectations.watch import Watch
 from pytest_modelformats.settings import machine
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     import pytest
 
@@ -43,13 +43,16 @@ class Keeper:
         self.watch = Watch()
         self._cells: set[str] = set()
 
-    def plan(self, cells: Sequence[str], *, partial: str) -> None:
-        """Write the planned cells that were selected; ``partial`` says why they are not all."""
+    def plan(self, cells: Sequence[str], parity: Collection[str], *, partial: str) -> None:
+        """Write the planned cells that were selected, ``parity`` those whose parity check was.
+
+        ``partial`` says why they are not all.
+        """
         self.partial = self.partial or partial
         for cell in cells:
             if cell not in self._cells:
                 self._cells.add(cell)
-                self.recorder.write(record.cell_line(self.campaign.cells[cell]))
+                self.recorder.write(record.cell_line(self.campaign.cells[cell], parity_asked=cell in parity))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Write the lines that a report carries."""

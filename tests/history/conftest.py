@@ -116,9 +116,8 @@ def record_of(folder, number=0, body=None, *, footer=True, machine=None, version
         "options": {"threads": 1, "seed": 0}, **header,
     }  # fmt: skip
     planned = {line["cell"]: line["decision"] for line in body if line["kind"] == "cell"}
-    of = {
-        cell: [line["outcome"] for line in body if line["kind"] == "check" and line["cell"] == cell] for cell in planned
-    }
+    heard = [line for line in body if line["kind"] == "check"]
+    of = {cell: [(line["check"], line["outcome"]) for line in heard if line["cell"] == cell] for cell in planned}
     cells = {cell: cell_outcome(planned[cell], of[cell]).value for cell in planned}
     end = {
         "kind": "footer", "finished": started, "duration_s": 60.0, "complete": True,

@@ -16,7 +16,7 @@ from pytest_modelformats.record.read import read
 from pytest_modelformats.report import html, markdown, terminal
 from pytest_modelformats.report.matrix import matrix
 from pytest_modelformats.schema import PRECISIONS, Cell, Outcome, numbers
-from pytest_modelformats.schema.outcome import cell_outcome
+from pytest_modelformats.schema.outcome import cell_outcome, worst
 
 HOSTILE = "<script>alert('x')</script> | `tick` **bold** [l](javascript:x) \x1b[31mred & \"quoted\""
 MODELS = ("resnet50", "encoder")
@@ -336,7 +336,33 @@ def test_what_a_conversion_changed_stands_in_the_record_and_the_report(write):
     ],
 )
 def test_the_worst_check_decides_a_cell(decision, outcomes, expected):
-    assert cell_outcome(decision, outcomes) is Outcome(expected)
+    assert worst(decision, outcomes) is Outcome(expected)
+    checks = [(f"check-{number}", outcome) for number, outcome in enumerate(outcomes)]
+    assert cell_outcome(decision, checks) is Outcome(expected)
+
+
+@pytest.mark.parametrize(
+    ("checks", "asked", "expected"),
+    [
+        ({"contract": "passed", "parity": "unsupported", "latency": "passed"}, True, "unsupported"),
+        ({"contract": "passed", "parity": "not-measured"}, True, "not-measured"),
+        ({"contract": "passed", "parity": "inconclusive", "batch": "not-measured"}, True, "inconclusive"),
+        ({"contract": "failed", "parity": "unsupported"}, True, "failed"),
+        ({"contract": "passed", "parity": "expected-failure"}, True, "expected-failure"),
+        ({"contract": "passed", "parity": "passed", "batch": "unsupported"}, True, "passed"),
+        ({"batch": "expected-failure", "parity": "not-measured"}, True, "not-measured"),
+        # The run ended before its turn, or nobody asked for it.
+        ({"contract": "passed"}, True, "not-measured"),
+        ({"contract": "failed"}, True, "failed"),
+        ({"contract": "unsupported"}, True, "unsupported"),
+        ({"contract": "passed", "latency": "passed"}, False, "passed"),
+        ({"test_of_the_user": "passed"}, False, "passed"),
+        # An older record does not say what was asked for; its own line of the check does.
+        ({"contract": "passed", "parity": "unsupported"}, False, "unsupported"),
+    ],
+)
+def test_no_check_makes_a_pass_of_a_cell_whose_parity_was_not_checked(checks, asked, expected):
+    assert cell_outcome("run", checks.items(), parity_asked=asked) is Outcome(expected)
 
 
 def test_every_cell_ends_in_the_outcome_it_was_given(run):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats import __version__
 from pytest_modelformats.record import write as record
 from pytest_modelformats.schema import SCHEMA_VERSION
-from pytest_modelformats.schema.outcome import cell_outcome
+from pytest_modelformats.schema.outcome import FAILURES, awaits_parity, cell_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -158,11 +158,14 @@ def footer_of(parts: Sequence[Part], cells: Mapping[str, Line], checks: Mapping[
     outcomes: dict[str, str] = {}
     whole = all(part.footer is not None and part.footer["complete"] for part in parts)
     for name, line in cells.items():
-        heard = [check["outcome"] for check in checks.get(name, ())]
+        heard = [(check["check"], check["outcome"]) for check in checks.get(name, ())]
         if line["decision"] == "run" and not heard:
             whole = False
             continue
-        outcomes[name] = cell_outcome(line["decision"], heard).value
+        asked = bool(line.get("parity_asked"))
+        outcome = cell_outcome(line["decision"], heard, parity_asked=asked)
+        whole = whole and (outcome in FAILURES or not awaits_parity(heard, asked=asked))
+        outcomes[name] = outcome.value
     footers = [part.footer for part in parts if part.footer is not None]
     made = Counter[str]()
     for footer in footers:

@@ -178,6 +178,8 @@ def _take(joined: _Joined, part: Part, name: str, line: Line) -> None:
             return  # it ran elsewhere: what was lacking here does not matter
         if before["decision"] != RUN:
             joined.checks.pop(name, None)
+        if before.get("parity_asked"):  # a shard that has other checks of the cell does not take that back
+            line["parity_asked"] = True
     joined.cells[name] = line
     _unite(joined, name, [_moved(joined, part, {**check, "cell": name}) for check in part.checks.get(own, ())])
 

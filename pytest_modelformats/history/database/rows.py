@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import ConfigurationError
 from pytest_modelformats.schema import registry
-from pytest_modelformats.schema.outcome import cell_outcome
+from pytest_modelformats.schema.outcome import RUN, worst
 from pytest_modelformats.settings import machine
 
 if TYPE_CHECKING:
@@ -151,8 +151,8 @@ def _of_cell(cell: CellRecord, versions: str) -> Iterator[Measurement]:
     for check in cell.checks:
         by_check.setdefault(check.check, []).append(check)
     for name, checks in by_check.items():
-        worst = cell_outcome("run", (check.outcome for check in checks)).value
-        yield Measurement(cell.cell, name, OUTCOME, "", worst, versions)
+        of_check = worst(RUN, (check.outcome for check in checks)).value
+        yield Measurement(cell.cell, name, OUTCOME, "", of_check, versions)
         for check in checks:
             if not check.reused:  # shown again from an earlier run, which the history has
                 yield from _of_check(check, versions)

@@ -197,6 +197,22 @@ def test_an_interrupted_part_makes_the_whole_incomplete(tmp_path, merge):
     assert any("run-0001/results.jsonl was interrupted" in d and "last line was cut off" in d for d in run.doubts)
 
 
+def test_a_shard_that_has_other_checks_makes_no_pass_of_a_parity_that_was_not_checked(tmp_path, merge):
+    asked = cell_line(parity_asked=True)
+    a = record_of(tmp_path, 0, [asked, parity_line(outcome="unsupported")])
+    b = record_of(tmp_path, 1, [cell_line(parity_asked=False), latency_line()])
+    for number, order in enumerate(((a, b), (b, a))):
+        run = merge(*order, output=f"unsupported-{number}")
+        assert words(run) == {CELL: "unsupported"}
+        assert run.unchecked == ("1 unsupported: parity could not be checked: parity unsupported.",)
+    stopped = record_of(tmp_path, 2, [asked, check_line("contract")])
+    for number, order in enumerate(((stopped, b), (b, stopped))):
+        run = merge(*order, output=f"stopped-{number}")
+        assert words(run) == {CELL: "not-measured"}
+        assert not run.complete
+    assert words(merge(b, record_of(tmp_path, 3, [asked, parity_line()]))) == {CELL: "passed"}
+
+
 def test_a_cell_that_nobody_ran_makes_the_whole_incomplete(tmp_path, merge):
     a = record_of(tmp_path, 0, [cell_line(), cell_line(OTHER), parity_line()])
     assert not merge(a).complete
