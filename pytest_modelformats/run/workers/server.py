@@ -121,14 +121,20 @@ class Server:
     ) -> dict[str, Any]:
         """Run the source in its own framework at a precision; outputs as files, per feed.
 
-        ``again`` is an input that is run twice after the others; ``random`` says which output differs then.
+        ``again`` is an input that is run twice before the others; ``random`` says which output differs then. It is
+        evaluated on its own: how the others are evaluated is the same at every precision, and must not hang on it.
         """
         from pytest_modelformats.run.workers import repeating
 
-        arrays = [read_feed(feed) for feed in [*feeds, *([again] * 2 if again else [])]]
-        outputs, method = importlib.import_module(module).evaluate(Source.from_json(source), arrays, precision)
-        paths = [write_arrays(list(items), f"{folder}/{index}") for index, items in enumerate(outputs[: len(feeds)])]
-        return {"outputs": paths, "method": method, "random": repeating.differing(*outputs[-2:]) if again else ""}
+        evaluate = importlib.import_module(module).evaluate
+        known = Source.from_json(source)
+        random = ""
+        if again:
+            twice, _ = evaluate(known, [read_feed(again)] * 2, precision)
+            random = repeating.differing(*twice)
+        outputs, method = evaluate(known, [read_feed(feed) for feed in feeds], precision)
+        paths = [write_arrays(list(items), f"{folder}/{index}") for index, items in enumerate(outputs)]
+        return {"outputs": paths, "method": method, "random": random}
 
     def op_convert(self, entry: str, job: dict[str, Any]) -> dict[str, Any]:
         """Convert, then run the format's own checker on what was written."""
