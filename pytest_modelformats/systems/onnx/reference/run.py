@@ -42,12 +42,20 @@ def run_reference(model: onnx.ModelProto, feeds: Sequence[Feed], precision: str 
 
 @cache
 def _evaluator() -> Any:
-    """A ReferenceEvaluator whose Erf keeps float64, also inside the functions that Gelu and others stand for."""
+    """A ReferenceEvaluator whose Erf keeps float64, also inside the functions that Gelu and others stand for.
+
+    Its BatchNormalization is that of inference at every opset: onnx's own, for graphs of opset 9 to 13, takes the
+    statistics of the batch into account wherever the momentum of training is written in the node.
+    """
     import math
 
     import numpy as np
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
+    from onnx.reference.ops.op_batch_normalization import BatchNormalization_14
+
+    class BatchNormalization(BatchNormalization_14):  # type: ignore[misc]
+        op_domain = ""
 
     class Erf(OpRun):  # type: ignore[misc]
         op_domain = ""
@@ -57,7 +65,7 @@ def _evaluator() -> Any:
 
     class Evaluator(ReferenceEvaluator):  # type: ignore[misc]
         def __init__(self, proto: Any, **keywords: Any) -> None:
-            keywords["new_ops"] = keywords.get("new_ops") or [Erf]
+            keywords["new_ops"] = keywords.get("new_ops") or [BatchNormalization, Erf]
             super().__init__(proto, **keywords)
 
     return Evaluator
