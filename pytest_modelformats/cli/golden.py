@@ -16,6 +16,7 @@ from pytest_modelformats.compare import between_runs, effective_precision
 from pytest_modelformats.compare.floating import CLASSIFIED, POINT_LIMIT
 from pytest_modelformats.compare.noise import measure_noise
 from pytest_modelformats.compare.sampled import Sampled, rows_of, take
+from pytest_modelformats.compare.weights_noise import ARITHMETIC, draws, weights_noise
 from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.schema.plain import plain
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.run.models import Models
 
 # Above this number of elements over all samples, an output is sampled: 2 MB of float64. 256 rows of a classifier
@@ -124,14 +126,29 @@ class Writer:
         found = {p: [asdict(n) for n in values] for p, values in self.reference.noise.items()}
         if not any(self.sampled):
             return found
-        feeds = self.models.samples(self.model).feeds
         for precision, values in found.items():
-            rounded = [self.models.evaluated(self.model, f"all-{i}", f, precision) for i, f in enumerate(feeds)]
             for output in (i for i, large in enumerate(self.sampled) if large):
-                truths = [_values(self.kept(output, t[output])) for t in self.reference.truths]
-                others = [_values(self.kept(output, r[output])) for r in rounded]
-                values[output] = asdict(measure_noise(truths, others, PRECISIONS[precision].result_bits))
+                values[output] = asdict(self._sampled_noise(output, precision))
         return found
+
+    def _sampled_noise(self, output: int, precision: str) -> Noise:
+        """The noise of an output of which a part is kept, over that part."""
+        truths = [_values(self.kept(output, t[output])) for t in self.reference.truths]
+        others = self._part(output, precision)
+        if not PRECISIONS[precision].weights_only:
+            return measure_noise(truths, others, PRECISIONS[precision].result_bits)
+        roundings = [others]
+        for draw in draws(precision):
+            with suppress(Unsupported, ConvertError, RunError):
+                roundings.append(self._part(output, draw))
+        arithmetic = self._part(output, ARITHMETIC) if ARITHMETIC in self.reference.noise else None
+        return weights_noise(truths, roundings, arithmetic, precision)
+
+    def _part(self, output: int, precision: str) -> list[np.ndarray]:
+        """What is kept of the source's own output at a precision, one array per feed."""
+        feeds = self.models.samples(self.model).feeds
+        evaluated = [self.models.evaluated(self.model, f"all-{i}", feed, precision) for i, feed in enumerate(feeds)]
+        return [_values(self.kept(output, outputs[output])) for outputs in evaluated]
 
 
 def _values(kept: np.ndarray | Sampled) -> np.ndarray:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats.compare import noise_profile
 from pytest_modelformats.compare.noise import Noise, measure_noise
 from pytest_modelformats.compare.sampled import matched
+from pytest_modelformats.compare.weights_noise import ARITHMETIC, draws, weights_noise
 from pytest_modelformats.convert.cache import key_of
 from pytest_modelformats.convert.code_digest import EVALUATE, modules_digest
-from pytest_modelformats.errors import ConvertError, Unsupported
+from pytest_modelformats.errors import ConvertError, RunError, Unsupported
 from pytest_modelformats.schema import PRECISIONS
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def _floors(
 ) -> tuple[dict[str, str], dict[str, str], dict[str, list[Noise]]]:
     """By precision: how it was evaluated, or why it was not, and the noise of every output."""
     methods, missing, noise = {}, {}, {}
+    held: list[list[np.ndarray]] = []
     for precision in precisions:
         try:
             outputs, method = evaluate(precision)
@@ -121,11 +123,33 @@ def _floors(
         known, rounded = [t for t, _ in pairs], [o for _, o in pairs]
         lost = _overflown(known, rounded)
         if lost is not None:
-            missing[precision] = f"the source itself gives NaN or Inf in every element of output {lost} there"
+            whose = "an estimate of it" if word(method) == "perturbed" else "the source itself"
+            missing[precision] = f"{whose} gives NaN or Inf in every element of output {lost} there"
             continue
         methods[precision] = method
+        if precision == ARITHMETIC and any(PRECISIONS[p].weights_only for p in precisions):
+            held = rounded
+        if PRECISIONS[precision].weights_only:
+            held = held or _evaluated(truths, evaluate, ARITHMETIC)
+            others = [found for draw in draws(precision) if (found := _evaluated(truths, evaluate, draw))]
+            noise[precision] = _weights_noise(known, [rounded, *others], held, precision)
+            methods[precision] += f"; with {len(others)} more roundings on shifted grids" if others else ""
+            continue
         noise[precision] = _noise(known, rounded, PRECISIONS[precision].result_bits)
     return methods, missing, noise
+
+
+def _evaluated(
+    truths: Sequence[Sequence[np.ndarray]],
+    evaluate: Callable[[str], tuple[list[list[np.ndarray]], str]],
+    precision: str,
+) -> list[list[np.ndarray]]:
+    """The outputs at a precision that nobody judges by here; empty where they cannot be had."""
+    try:
+        outputs, _ = evaluate(precision)
+    except (Unsupported, ConvertError, RunError):
+        return []
+    return [matched(t, o)[1] for t, o in zip(truths, outputs, strict=True)]
 
 
 def _noise(
@@ -133,6 +157,23 @@ def _noise(
 ) -> list[Noise]:
     return [
         measure_noise([t[i] for t in truths], [r[i] for r in rounded], mantissa_bits) for i in range(len(truths[0]))
+    ]
+
+
+def _weights_noise(
+    truths: Sequence[Sequence[np.ndarray]],
+    roundings: Sequence[Sequence[Sequence[np.ndarray]]],
+    arithmetic: Sequence[Sequence[np.ndarray]],
+    precision: str,
+) -> list[Noise]:
+    def of(outputs: Sequence[Sequence[np.ndarray]], index: int) -> list[np.ndarray]:
+        return [arrays[index] for arrays in outputs]
+
+    return [
+        weights_noise(
+            of(truths, i), [of(r, i) for r in roundings], of(arithmetic, i) if arithmetic else None, precision
+        )
+        for i in range(len(truths[0]))
     ]
 
 

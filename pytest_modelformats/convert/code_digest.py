@@ -21,6 +21,7 @@ EVALUATE = (
     "pytest_modelformats.compare.noise_profile",
     "pytest_modelformats.compare.reference",
     "pytest_modelformats.compare.sampled",
+    "pytest_modelformats.compare.weights_noise",
 )
 # What opens, calls and times a session, beside the module of its backend.
 MEASURE = (

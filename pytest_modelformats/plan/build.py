@@ -168,7 +168,10 @@ def _lanes(
 
 def _too_fine(precision: str, held: str) -> Decision | None:
     """The decision on a cell whose results are finer than what the source's file is written in."""
-    if held == "fp32" or PRECISIONS[precision].result_bits <= PRECISIONS[held].mantissa_bits:
+    asked = PRECISIONS[precision]
+    # Where weights alone are narrow they are what the file has to hold; the results were never in it.
+    bits = asked.mantissa_bits if asked.weights_only else asked.result_bits
+    if held == "fp32" or bits <= PRECISIONS[held].mantissa_bits:
         return None
     reason = (
         f"the file holds {held}, so nothing that is made of it can be {precision}; its cell at {held} runs it as it is"

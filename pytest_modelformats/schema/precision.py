@@ -25,8 +25,8 @@ class Precision:
 
     @property
     def result_bits(self) -> int:
-        """The mantissa bits that an output of this precision is written down with."""
-        return 23 if self.operands_only else self.mantissa_bits
+        """The mantissa bits that an output of this precision is written down with: fp32's where fp32 is computed in."""
+        return 23 if self.operands_only or self.weights_only else self.mantissa_bits
 
     @property
     def yardstick(self) -> str:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from pytest_modelformats.compare import rounding
 from pytest_modelformats.errors import ConvertError, RunError, SourceError, Unsupported
 from pytest_modelformats.schema import Source, TensorSpec
 from pytest_modelformats.schema.contract import ConversionJob, SessionJob
@@ -326,6 +327,43 @@ def test_compressed_weights_are_half_the_size_and_run_in_fp32(conversion, cnn_ir
     rounded, _ = ov_format.evaluate(source_of(cnn_ir.output), [{"image": images(4)}], "fp16-weights")
     ran = open_ir(job.output, "fp16-weights", "fp16-weights").run({"image": images(4)})
     np.testing.assert_allclose(ran[0], rounded[0][0], atol=2e-6)
+
+
+def test_compressing_leaves_of_every_constant_what_the_noise_takes_for_it(tmp_path):
+    """Single numbers and tensors of which too much would be lost stay in fp32; all others are rounded, or cut off."""
+    import openvino
+    from openvino import opset13
+
+    small, third = 1e-5, np.float32(1 / 3)
+    values = [
+        [third], [third, third], [2.0], [-1e9], [1e6, *[third] * 7], [*[1e6] * 5, *[third] * 3],
+        [*[1e6] * 6, third, third], [*[small] * 5, *[third] * 3], [*[small] * 6, third, third],
+        [*[5e-5] * 7, third], [*[65505.0] * 3, third], [*[65505.0] * 2, third, third], [*[1e6] * 3, *[small] * 3, 1, 1],
+        [1e-9, third, third, third], [-np.inf, third, third], [0.0, 0.0, third], images(1).ravel(),
+    ]  # fmt: skip
+    constants = [np.array(v, np.float32) for v in values]
+    x = opset13.parameter([-1, 1], np.float32, name="x")
+    sums = [opset13.add(x, opset13.constant(c)) for c in constants]
+    openvino.save_model(openvino.Model(sums, [x], "m"), str(tmp_path / "m.xml"), compress_to_fp16=True)
+    kept = openvino.Core().read_model(str(tmp_path / "m.xml"))
+    for output, constant in zip(kept.outputs, constants, strict=True):
+        node = output.get_node().input_value(0).get_node().input_value(1).get_node()
+        node = node if node.get_type_name() == "Constant" else node.input_value(0).get_node()
+        assert np.array_equal(node.get_data(dtype=np.float32).ravel(), rounding.compressed(constant)), constant
+
+
+def test_a_square_is_no_reason_for_nan_in_an_estimate(tmp_path):
+    """An exponent that is moved by a rounding unit has no power of a negative number."""
+    import openvino
+    from openvino import opset13
+
+    x = opset13.parameter([-1, 3], np.float32, name="x")
+    square = opset13.power(x, opset13.constant(np.float32(2)))
+    openvino.save_model(openvino.Model([square], [x], "m"), str(tmp_path / "m.xml"), compress_to_fp16=False)
+    feeds = [{"x": np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)}]
+    source = source_of(tmp_path / "m.xml")
+    truth, noise = (ov_format.evaluate(source, feeds, p)[0][0][0] for p in ("float64", "fp32"))
+    assert 0 < rms(noise - truth) < 1e-6
 
 
 class Shared(nn.Module):

@@ -35,7 +35,7 @@ from pytest_modelformats.systems.onnx.reference import rounding as onnx_rounding
 from pytest_modelformats.systems.onnx.reference import run as onnx_run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     import numpy as np
     import onnx
@@ -78,13 +78,13 @@ def evaluate_onnx(source: Source, feeds: Sequence[Feed], precision: str) -> tupl
         if truth.trouble:
             return truth.fp32, f"estimated: fp32 run taken as truth ({truth.trouble})"
         return truth.float64, "float64: upcast graph, onnx.reference.ReferenceEvaluator"
-    if precision == "fp16-weights":
+    change = rounding.weight_rounding(precision)
+    if change is not None:
         model = _single(path)
-        for tensor in _float_tensors(model, constants=False):
-            _replace(tensor, lambda weight: rounding.saturated(weight, "fp16"))
-        return onnx_run.run_ort(model, path, feeds), "fp16-weights: initialisers rounded to fp16, ONNX Runtime in fp32"
+        _round_constants(model, change, precision)
+        return onnx_run.run_ort(model, path, feeds), f"{precision}: constants rounded to fp16, ONNX Runtime in fp32"
     if truth.trouble:
-        return _estimated(path, feeds, precision)
+        return _estimated(path, feeds, precision, truth)
     if precision in ("fp32", "default"):
         return truth.fp32, "fp32: native, ONNX Runtime, graph optimisation disabled, 1 thread"
     return _run_rounded(
@@ -99,8 +99,11 @@ def _rounded_what(precision: str) -> str:
     return f"{precision}: every weight and operator result rounded to it"
 
 
-def _estimated(path: Path, feeds: Sequence[Feed], precision: str) -> tuple[Outputs, str]:
-    """Without onnx.reference: rounded inside ONNX Runtime's graph, or perturbed where that cannot run."""
+def _estimated(path: Path, feeds: Sequence[Feed], precision: str, truth: Truth) -> tuple[Outputs, str]:
+    """Without onnx.reference: rounded inside ONNX Runtime's graph, or perturbed where that cannot run.
+
+    Raises: Unsupported where what is perturbed has no numbers in places where the source has them.
+    """
     import onnx
 
     if precision in ("tf32", "fp16", "bf16"):
@@ -108,8 +111,15 @@ def _estimated(path: Path, feeds: Sequence[Feed], precision: str) -> tuple[Outpu
             return _rounded_graph(path, feeds, precision), f"{_rounded_what(precision)} by nodes added to the graph"
         except (RunError, Unsupported, ValueError, onnx.shape_inference.InferenceError):
             pass
-    method = f"estimated: inputs and weights perturbed by one rounding unit of {precision}, run by ONNX Runtime"
-    return _perturbed(path, feeds, precision), method
+    for what, products in (("inputs and weights", False), ("inputs and the weights of products", True)):
+        outputs = _perturbed(path, feeds, precision, products=products)
+        if rounding.keeps_numbers(truth.fp32, outputs):
+            return outputs, f"estimated: {what} perturbed by one rounding unit of {precision}, run by ONNX Runtime"
+    msg = (
+        f"there is no float64 evaluation ({truth.trouble}), and the estimate in its place failed: "
+        f"{rounding.NO_ESTIMATE.format(precision=precision)}"
+    )
+    raise Unsupported(msg)
 
 
 def _rounded_graph(path: Path, feeds: Sequence[Feed], precision: str) -> Outputs:
@@ -203,37 +213,55 @@ def _round_weights(model: onnx.ModelProto, feeds: Sequence[Feed], precision: str
     raised = [onnx_run.raised(feed) for feed in feeds]
     if PRECISIONS[precision].operands_only:
         return raised
-    for tensor in _float_tensors(model, constants=True):
+    for _, tensor in _float_tensors(model):
         _replace(tensor, lambda weight: rounding.saturated(weight, precision))
     return [{k: onnx_run.round_if_floating(v, precision) for k, v in feed.items()} for feed in raised]
 
 
-def _perturbed(path: Path, feeds: Sequence[Feed], precision: str) -> Outputs:
+def _perturbed(path: Path, feeds: Sequence[Feed], precision: str, *, products: bool = False) -> Outputs:
+    """The outputs with inputs and weights moved; ``products``: of the weights only those that are multiplied there."""
     import numpy as np
 
     generator = np.random.default_rng(SEED)
     model = _single(path)
-    operands = onnx_rounding.weight_operands(model) if PRECISIONS[precision].operands_only else None
-    for tensor in _float_tensors(model, constants=True):
-        if operands is None or tensor.name in operands:
+    operands_only = PRECISIONS[precision].operands_only
+    operands = onnx_rounding.weight_operands(model) if operands_only or products else None
+    exponents = {node.input[1] for node in onnx_graph.nodes(model) if node.op_type == "Pow"}
+    for name, tensor in _float_tensors(model, without=exponents):
+        if operands is None or name in operands:
             _replace(tensor, lambda weight: rounding.perturbed(weight, precision, generator))
     inputs = [onnx_run.raised(feed) for feed in feeds]
-    if operands is None:
+    if not operands_only:
         inputs = [rounding.perturbed_feed(feed, precision, generator) for feed in inputs]
     return onnx_run.run_ort(model, path, inputs)
 
 
-def _float_tensors(model: onnx.ModelProto, *, constants: bool) -> list[onnx.TensorProto]:
-    """The float32 initialisers (and Constant nodes) that are values, not sizes."""
+def _round_constants(model: onnx.ModelProto, change: Callable[[np.ndarray], np.ndarray], precision: str) -> None:
+    """Round the weights in place; at a draw those that a converter may fold something into, and the others plainly.
+
+    Raises: Unsupported at a draw of a model that has nothing to fold: there is one rounding of its weights.
+    """
+    folded = onnx_rounding.folded_weights(model) if "~" in precision else set()
+    if "~" in precision and not folded:
+        msg = "no weight of it meets a constant that a converter could fold into it"
+        raise Unsupported(msg)
+    for name, tensor in _float_tensors(model):
+        _replace(tensor, change if name in folded or "~" not in precision else rounding.compressed)
+
+
+def _float_tensors(model: onnx.ModelProto, without: Collection[str] = ()) -> list[tuple[str, onnx.TensorProto]]:
+    """The float32 initialisers and Constant nodes that are values, not sizes, by the name that nodes know them by.
+
+    Those named in ``without`` are left out.
+    """
     from onnx import TensorProto
 
-    sizes = _sizes(model)
-    found = [t for graph in onnx_graph.graphs(model) for t in graph.initializer if t.name not in sizes]
-    if constants:
-        for node in onnx_graph.nodes(model):
-            if node.op_type == "Constant" and not sizes & set(node.output):
-                found.extend(a.t for a in node.attribute if a.name == "value")
-    return [tensor for tensor in found if tensor.data_type == TensorProto.FLOAT]
+    found = [(t.name, t) for graph in onnx_graph.graphs(model) for t in graph.initializer]
+    for node in onnx_graph.nodes(model):
+        if node.op_type == "Constant":
+            found.extend((node.output[0], a.t) for a in node.attribute if a.name == "value")
+    left = _sizes(model).union(without)
+    return [(name, tensor) for name, tensor in found if name not in left and tensor.data_type == TensorProto.FLOAT]
 
 
 def _sizes(model: onnx.ModelProto) -> set[str]:

@@ -43,12 +43,56 @@ def insert_rounding(model: onnx.ModelProto, precision: str, sizes: frozenset[str
 def weight_operands(model: onnx.ModelProto) -> set[str]:
     """The names of what goes into products directly, or through a Transpose, Reshape or Cast."""
     found: set[str] = set()
+    for node in onnx_graph.nodes(model):
+        operands = _RECURRENT_OPERANDS if node.op_type in RECURRENT else PRODUCTS.get(node.op_type, 0)
+        found.update(node.input[:operands])
+    return _sources(model, found)
+
+
+def folded_weights(model: onnx.ModelProto) -> set[str]:
+    """The names of the weights of products that a normalisation or a constant factor follows or precedes.
+
+    Converters multiply such a weight by the factor, and round what comes of it.
+    """
+    constants = {tensor.name for graph in onnx_graph.graphs(model) for tensor in graph.initializer}
+    nodes = list(onnx_graph.nodes(model))
+    constants.update(name for node in nodes if node.op_type in ("Constant", "Identity") for name in node.output)
+    takers: dict[str, list[onnx.NodeProto]] = {}
+    for node in nodes:
+        for name in node.input:
+            takers.setdefault(name, []).append(node)
+    makers = {name: node for node in nodes for name in node.output}
+
+    def scales(node: onnx.NodeProto | None) -> bool:
+        if node is None:
+            return False
+        return node.op_type == "BatchNormalization" or (
+            node.op_type in ("Mul", "Div") and any(name in constants for name in node.input)
+        )
+
+    def only(name: str) -> onnx.NodeProto | None:
+        """The node that takes a result, where it is one alone: what others take too cannot be folded away."""
+        return takers[name][0] if len(takers.get(name, ())) == 1 else None
+
+    def scaled(name: str) -> bool:
+        """Whether a factor follows, at once or behind the addition of a constant."""
+        taker = only(name)
+        added = taker is not None and taker.op_type in ("Add", "Sub") and any(n in constants for n in taker.input)
+        return scales(taker) or (added and taker is not None and scales(only(taker.output[0])))
+
+    found: set[str] = set()
+    for node in nodes:
+        operands = list(node.input)[: PRODUCTS.get(node.op_type, 0)]
+        if operands and (scaled(node.output[0]) or any(only(name) and scales(makers.get(name)) for name in operands)):
+            found.update(node.input)
+    return _sources(model, found)
+
+
+def _sources(model: onnx.ModelProto, names: set[str]) -> set[str]:
+    """The names, and what they are made of by a Transpose, Reshape or Cast."""
+    found = set(names)
     for graph in onnx_graph.graphs(model):
         for node in reversed(graph.node):
-            operands = _RECURRENT_OPERANDS if node.op_type in RECURRENT else PRODUCTS.get(node.op_type, 0)
-            found.update(node.input[:operands])
-            if node.op_type == "Constant" and found & set(node.output):
-                found.update(a.t.name for a in node.attribute if a.name == "value")
             if node.op_type in ("Transpose", "Reshape", "Cast", "Identity") and found & set(node.output):
                 found.add(node.input[0])
     return found

@@ -66,6 +66,8 @@ class Steps:
             more["context"] = {name: self._value(name, given) for name in self._free[index]}
         with np.errstate(all="ignore"):
             results = operator.run(*inputs, **more)
+        if self._weights_only and node.op_type == "Constant":
+            results = [self._cast(value, rounds=True) for value in results]
         return {name: value for name, value in zip(node.output, results, strict=False) if name}
 
     def _value(self, name: str, given: Mapping[str, Any]) -> Any:
@@ -85,7 +87,7 @@ class Steps:
         single = array.astype(np.float32)
         if not self._precision or not rounds or PRECISIONS[self._precision].operands_only:
             return single
-        return rounding.saturated(single, self._precision)
+        return rounding.compressed(single) if self._weights_only else rounding.saturated(single, self._precision)
 
 
 def captured(node: onnx.NodeProto) -> list[str]:

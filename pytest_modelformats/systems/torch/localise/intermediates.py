@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.compare.rounding import compressed
 from pytest_modelformats.compare.truths import Truths, Writer
 from pytest_modelformats.errors import Unsupported
 from pytest_modelformats.systems.torch.reference import numerics as torch_numerics
@@ -123,8 +124,10 @@ def numerics(module: torch.nn.Module, precision: str) -> Iterator[tuple[torch.nn
         ready, dtype = copy_of(module).double(), torch.float64
     else:
         ready, dtype = torch_numerics._single(module), torch.float32  # noqa: SLF001 - the same copy as for the noise
-        if precision in ("fp16", "bf16", "fp16-weights"):
-            ready = ready.to(getattr(torch, TORCH_DTYPES[precision.removesuffix("-weights")])).float()
+        if precision in ("fp16", "bf16"):
+            ready = ready.to(getattr(torch, TORCH_DTYPES[precision])).float()
+        elif precision == "fp16-weights":
+            torch_numerics.round_weights(ready, compressed)
     with mode(precision):
         yield ready, dtype
 

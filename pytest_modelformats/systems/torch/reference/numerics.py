@@ -10,9 +10,10 @@ LSTM, which keeps a wider state inside; it is native wherever bf16 runs natively
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pytest_modelformats.compare.rounding import DROPPED_BITS, perturbed_feed
+from pytest_modelformats.compare.rounding import DROPPED_BITS, perturbed_feed, weight_rounding
 from pytest_modelformats.errors import RunError, Unsupported
 from pytest_modelformats.systems.torch.loading.programs import first_line
 from pytest_modelformats.systems.torch.reference.calling import (
@@ -49,6 +50,8 @@ DEFINITIONS = {
     "glu": "GLU with low sigmoids as 1 - 1 / (1 + exp(x))",
     "softplus": "softplus as log(1 + exp(x))",
 }
+# The buffer of a batch normalisation, which exporters fold into the weight before it.
+_NORMALISED = "running_var"
 # A place where rounding decides between a number and NaN is seen in 255 of 256 cases.
 MOVES = 8
 
@@ -67,10 +70,12 @@ def evaluate(module: torch.nn.Module, feeds: Feeds, precision: str) -> tuple[Out
         "tf32": _tf32,
         "fp16": _fp16,
         "bf16": _bf16,
-        "fp16-weights": _fp16_weights,
     }
+    change = weight_rounding(precision)
+    if change is not None:
+        methods[precision] = partial(_weights, precision=precision, change=change)
     if precision not in methods:
-        msg = f"PyTorch cannot evaluate a model at '{precision}'; it can at {', '.join(methods)}"
+        msg = f"PyTorch cannot evaluate a model at '{precision}'; it can at {', '.join(methods)}, fp16-weights"
         raise Unsupported(msg)
     import torch
 
@@ -284,17 +289,24 @@ def _round_array(array: np.ndarray, dtype: torch.dtype) -> np.ndarray:
     return to_numpy(tensor.to(dtype).float()) if tensor.is_floating_point() else array
 
 
-def _fp16_weights(module: Any, feeds: Feeds) -> tuple[Outputs, str]:
+def round_weights(module: Any, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Round the parameters and buffers of a module in place."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            tensor.data.copy_(to_tensor(change(to_numpy(tensor.data))))
+
+
+def _weights(
+    module: Any, feeds: Feeds, precision: str, change: Callable[[np.ndarray], np.ndarray]
+) -> tuple[Outputs, str]:
     import torch
 
     copied = _single(module)
-    for tensor in (*copied.parameters(), *copied.buffers()):
-        if tensor.is_floating_point():
-            rounded = tensor.data.to(torch.float16).to(tensor.dtype)
-            # Compression leaves out what fp16 cannot hold, such as a mask's -1e9.
-            if torch.equal(rounded.isfinite(), tensor.data.isfinite()):
-                tensor.data.copy_(rounded)
+    if "~" in precision and not any(name.endswith(_NORMALISED) for name, _ in copied.named_buffers()):
+        msg = "no normalisation of it could be folded into a weight, so there is one rounding of them"
+        raise Unsupported(msg)
+    round_weights(copied, change)
     # What is computed is computed as in fp32.
     met = _defined(copied, feeds[:1], None)
     results = _call(copied, feeds, None, *_lift_narrow(module), *([by_definition()] if met else []))
-    return _arrays(results, torch.float32), "fp16-weights: weights rounded to fp16, computed in fp32"
+    return _arrays(results, torch.float32), f"{precision}: weights rounded to fp16, computed in fp32"
