@@ -102,6 +102,34 @@ def test_a_length_that_the_source_refuses_is_never_used(run, pytester):
     assert model["further_sizes"] == [{"length": 64}, {"length": 128}]
 
 
+STRIDED = """
+import torch
+
+
+class Strided(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.out = torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Linear(4, 5)
+
+    def forward(self, x):
+        small = torch.nn.functional.max_pool2d(x, 32)
+        large = torch.nn.functional.interpolate(small, scale_factor=32.0)  # of a side of 33 it is 32
+        return self.out(torch.tanh(self.conv(x + large)).mean((2, 3)))
+"""
+
+
+def test_a_torch_model_of_whole_strides_is_described_and_judged_at_sizes_that_it_takes(run, pytester):
+    (pytester.path / "strided.py").write_text(STRIDED)
+    chosen = ("--mf-formats", "pytorch", "--mf-precisions", "fp32", "--mf-backends", "torch", "--mf-devices", "cpu")
+    given = ("--mf-input", "x:float32[N,3,H,W]", "--mf-suites", "parity,latency")
+    ran = run("--mf-model", "strided.py:Strided", *given, *chosen)
+    (model,) = ran.of("model")
+    assert model["outputs"] == ["output:float32[N,5]"], ran.text
+    assert [d["size"] for d in model["sizes"]] == [64, 64]
+    assert set(ran.outcomes.values()) == {"passed", "not-measured"}
+
+
 def test_a_source_that_takes_no_size_that_is_tried_says_what_to_add(run, pytester):
     grouped(pytester.path / "net.onnx", group=7)
     ran = run("--mf-model", "net.onnx", "--mf-suites", "parity", *ONE_CELL)

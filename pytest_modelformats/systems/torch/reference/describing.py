@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.errors import SourceError
 from pytest_modelformats.schema import Description, TensorSpec, classifies
+from pytest_modelformats.source.free_dimensions import candidates
 from pytest_modelformats.systems.torch.loading.programs import first_line
 from pytest_modelformats.systems.torch.reference.calling import (
     arguments,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # A symbolic dimension is 2, or the first of these at which the model runs: 2 pixels are too few for most CNNs.
 _SIZES = (2, 33, 224)
+# Of most networks of images; what takes multiples of it alone takes the size after the next one too.
+_STRIDE = 32
 
 
 def describe_module(
@@ -86,13 +89,12 @@ def output_specs(module: Any, inputs: Sequence[TensorSpec]) -> tuple[tuple[Tenso
     another way gets a symbol of its own.
     """
     symbols = list(dict.fromkeys(d for spec in inputs for d in spec.shape or () if isinstance(d, str)))
-    size, base = _smallest(module, inputs, symbols)
+    sizes, base = _smallest(module, inputs, symbols)
     outputs = [(name, str(t.dtype).removeprefix("torch."), tuple(t.shape)) for name, t, _ in base]
     shapes: list[list[int | str]] = [list(shape) for _, _, shape in outputs]
     for offset, symbol in enumerate(symbols):
-        # A size of its own for every symbol, so that a dimension that equals it can only be its.
-        other = size + 1 + offset
-        again = _run_ones(module, inputs, {s: other if s == symbol else size for s in symbols})
+        size = sizes[symbol]
+        other, again = _at_another(module, inputs, sizes, symbol, offset)
         if [t.dim() for _, t, _ in again] != [len(shape) for shape in shapes]:
             msg = f"the model returns other outputs when {symbol} is {other} than when it is {size}; fix {symbol}"
             raise SourceError(msg)
@@ -107,12 +109,27 @@ def output_specs(module: Any, inputs: Sequence[TensorSpec]) -> tuple[tuple[Tenso
 
 def _smallest(
     module: Any, inputs: Sequence[TensorSpec], symbols: Sequence[str]
-) -> tuple[int, list[tuple[str, torch.Tensor, bool]]]:
-    *tried, last = _SIZES if symbols else _SIZES[:1]
-    for size in tried:
+) -> tuple[dict[str, int], list[tuple[str, torch.Tensor, bool]]]:
+    *tried, last = (dict.fromkeys(symbols, size) for size in (_SIZES if symbols else _SIZES[:1]))
+    # What takes whole strides alone takes neither 2 nor 33; the batch stays small.
+    tried += [{**dict.fromkeys(symbols, _SIZES[0]), **sizes} for sizes in candidates(inputs, {})]
+    for sizes in tried:
         with suppress(SourceError):
-            return size, _run_ones(module, inputs, dict.fromkeys(symbols, size))
-    return last, _run_ones(module, inputs, dict.fromkeys(symbols, last))
+            return sizes, _run_ones(module, inputs, sizes)
+    return last, _run_ones(module, inputs, last)
+
+
+def _at_another(
+    module: Any, inputs: Sequence[TensorSpec], sizes: Mapping[str, int], symbol: str, offset: int
+) -> tuple[int, list[tuple[str, torch.Tensor, bool]]]:
+    """Another size of one symbol, its own alone so that a dimension that equals it can only be its, and the outputs."""
+    near, far = sizes[symbol] + 1 + offset, sizes[symbol] + _STRIDE * (1 + offset)
+    try:
+        return near, _run_ones(module, inputs, {**sizes, symbol: near})
+    except SourceError:
+        with suppress(SourceError):
+            return far, _run_ones(module, inputs, {**sizes, symbol: far})
+        raise
 
 
 def _run_ones(
