@@ -52,14 +52,30 @@ def find(
     if not sizes.unstated(inputs, description.sizes):
         return sizes.Sizes(description.sizes)
 
-    def why_not(dims: Mapping[str, int]) -> str:
+    names = [spec.name for spec in description.outputs]
+    found: dict[tuple[int, ...], tuple[str, str]] = {}
+
+    def look(dims: Mapping[str, int]) -> tuple[str, str]:
+        """Why the source does not run at such sizes, and why what it returns there is nothing."""
         try:
             (outputs,) = evaluate(make_samples(inputs, 1, seed, dims).feeds[:1])
         except _REFUSED as error:
-            return str(error)
-        return _empty_handed([spec.name for spec in description.outputs], outputs)
+            return str(error), ""
+        return "", _empty_handed(names, outputs)
 
-    return sizes.tried(model, inputs, description.sizes, why_not)
+    def seen(dims: Mapping[str, int]) -> tuple[str, str]:
+        key = tuple(dims.values())
+        if key not in found:
+            found[key] = look(dims)
+        return found[key]
+
+    try:
+        return sizes.tried(model, inputs, description.sizes, lambda dims: "; ".join(filter(None, seen(dims))))
+    except RunError:
+        if all(refused for refused, _ in found.values()):
+            raise
+        # What returns nothing at any size does so for the values: no size is to blame.
+        return sizes.tried(model, inputs, description.sizes, lambda dims: seen(dims)[0])
 
 
 def _empty_handed(names: Sequence[str], outputs: Sequence[np.ndarray]) -> str:
