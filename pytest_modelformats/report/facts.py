@@ -26,7 +26,9 @@ def sizes(model: Model) -> str:
     if any(one.by == TRIED for one in model.sizes):
         others = " and at ".join(written(one) for one in model.further_sizes)
         options = " ".join(f"--mf-input '{spec}'" for spec in model.pin)
-        text += f"; what passes there was judged at {others} too" if others else "; the source took no other of those tried"
+        text += (
+            f"; what passes there was judged at {others} too" if others else "; the source took no other of those tried"
+        )
         text += f"; no latency was measured: say which sizes count with {options}" if options else ""
     return text
 

@@ -383,7 +383,7 @@ def test_a_failure_that_is_in_no_outputs_numbers_is_told_by_its_bits():
         stress=lambda _: None,
     )
     outputs = [[np.ones((2, 3), np.float32)]]
-    stages = SimpleNamespace(models=models, outputs=lambda _: outputs, _tolerances=lambda _: {})
+    stages = SimpleNamespace(models=models, outputs=lambda _: outputs, _tolerances=lambda _: {}, at_size={})
     campaign = SimpleNamespace(stages=stages)
     planned = PlannedCell(Cell("m", "onnx", "fp32", "onnxruntime", "cpu"), (), "fp32", Decision())
     right = OutputParity("y", Outcome.PASSED, None, "", error_rms=1e-7, error_max=1e-7)
