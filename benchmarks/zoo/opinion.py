@@ -56,7 +56,7 @@ def feed_of(specs: list[str]) -> dict[str, np.ndarray]:
             values = drawn.uniform(float(low), float(high), shape).astype(found["dtype"])
         else:
             values = drawn.standard_normal(shape).astype(found["dtype"])
-        feed[found["name"]] = np.ascontiguousarray(values)
+        feed[found["name"]] = np.array(values, order="C")  # a scalar stays one
     return feed
 
 

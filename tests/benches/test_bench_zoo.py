@@ -97,7 +97,7 @@ def test_rows_are_made_from_what_the_user_pins():
     feed = opinion.feed_of(["x:0:float32[N,6]{-1..1}", "sr:int64[]{16000..16000}", "a::b:bool[2]"])
     assert feed["x:0"].shape == (opinion.ROWS, 6)
     assert np.abs(feed["x:0"]).max() <= 1
-    assert feed["sr"] == 16000
+    assert (feed["sr"].shape, feed["sr"]) == ((), 16000)
     assert feed["a::b"].dtype == bool
 
 
