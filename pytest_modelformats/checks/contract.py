@@ -137,7 +137,7 @@ def _others(models: Models, model: str, symbols: Sequence[str]) -> Iterator[tupl
 
 
 def _sized(models: Models, model: str, symbol: str) -> Iterator[tuple[int, Feed]]:
-    """Feeds in which a symbol has another size than in the samples, with that size."""
+    """Feeds in which a symbol has another size than in the samples, with that size; the others have theirs."""
     samples, specs = models.samples(model), models.description(model).inputs
     places = [(s.name, axis) for s in specs for axis, dim in enumerate(s.shape or ()) if dim == symbol]
     along = [place for place in places if place[1] in samples.batch_axes.get(place[0], ())]
@@ -151,6 +151,7 @@ def _sized(models: Models, model: str, symbol: str) -> Iterator[tuple[int, Feed]
         if size < 1:
             continue
         try:
-            yield size, make_samples(specs, SECOND, models.seed(model), {symbol: size}).feeds[0]
+            dims = {**models.dims(model), symbol: size}
+            yield size, make_samples(specs, SECOND, models.seed(model), dims).feeds[0]
         except ModelFormatsError:  # with samples of the user's own, ranges of values need not be known
             return

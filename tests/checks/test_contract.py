@@ -115,3 +115,29 @@ def test_a_batch_that_is_only_declared_to_be_fixed_is_none(candidates):
     line = candidates.checks["rows~hinted-onnx-fp32-onnxruntime@cpu", "contract"]
     assert line["outcome"] == "passed", line["sentence"]
     assert "it declares otherwise: dimension 0 of output 'y' was dynamic (N) and is now fixed at 2" in line["sentence"]
+
+
+def test_the_second_size_is_tried_beside_the_sizes_that_the_source_takes(tmp_path):
+    """The source takes 24 columns and no others: with the usual 16 no second number of rows could be run."""
+    shapes = {"x": ["N", "S", "T"], "y": ["N", "S", 2, 12]}
+    split = {"to": np.array([0, 0, 2, 12])}
+    fold = [("Reshape", ["x", "to"], ["f"])]
+    cut = [("Slice", ["f", "from", "until", "along"], ["g"])]
+    twice = ("Add", ["f", "f"], ["y"]), ("Add", ["g", "g"], ["y"])
+
+    def save(name, nodes, out, **constants):
+        stated = [
+            [helper.make_tensor_value_info(port, TensorProto.FLOAT, dims)]
+            for port, dims in (("x", shapes["x"]), ("y", out))
+        ]
+        kept = [numpy_helper.from_array(np.asarray(v), k) for k, v in {**split, **constants}.items()]
+        made = helper.make_graph([helper.make_node(*node) for node in nodes], "g", *stated, kept)
+        onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / name)
+
+    save("source.onnx", [*fold, twice[0]], shapes["y"])
+    save("baked.onnx", [*fold, *cut, twice[1]], ["N", 16, 2, 12], **{"from": [0], "until": [16], "along": [1]})
+    given = ("--mf-model", "source.onnx", "--mf-candidate", "baked.onnx", "--mf-formats", "onnx")
+    ran = shared_run(tmp_path, *given, "--mf-backends", "onnxruntime", *HERE)
+    line = ran.checks["source~baked-onnx-fp32-onnxruntime@cpu", "contract"]
+    assert (line["outcome"], line["failure_kind"]) == ("failed", "contract"), line["sentence"]
+    assert "comes out as [2, 16, 2, 12] where the source gives [2, 32, 2, 12]" in line["sentence"]

@@ -115,17 +115,18 @@ def _with_runs(run: RunFacts, planned: PlannedCell, stage: str, case: Case, ende
 def _at_size(planned: PlannedCell, case: Case, at: AtSize) -> Case:
     """The case with the truth and the limits of a cell that is right at the sizes of its samples, and not at these."""
     precision = PRECISIONS[planned.cell.precision]
-    limits = tuple(
-        {
-            "noise_rms": noise.rms,
-            "noise_max": noise.max,
-            "limit_rms": precision.limit * noise.rms,
-            "limit_max": POINT_LIMIT.get(precision.yardstick, POINT_LIMIT["fp32"]) * noise.max,
-            "allowed_flips": precision.limit * noise.flips,
-        }
-        for noise in at.noise
-    )
-    return replace(case, expected=tuple(at.truths), limits=limits)
+    return replace(case, expected=tuple(at.truths), limits=tuple(_limits(noise, precision) for noise in at.noise))
+
+
+def _limits(noise: Noise, precision: Precision, widened: float = 1.0) -> dict[str, float]:
+    """What an output may be off by; ``widened`` is how much wider than usual the limit of the worst element is."""
+    return {
+        "noise_rms": noise.rms,
+        "noise_max": noise.max,
+        "limit_rms": precision.limit * noise.rms,
+        "limit_max": POINT_LIMIT.get(precision.yardstick, POINT_LIMIT["fp32"]) * widened * noise.max,
+        "allowed_flips": precision.limit * noise.flips,
+    }
 
 
 def _batches(stages: Stages, planned: PlannedCell, case: Case, ended: Verdict | ModelFormatsError) -> Case:
@@ -193,12 +194,8 @@ def _judged(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict) 
         output = {
             "name": spec.name,
             "dtypes": [spec.dtype, *own, *(["float32"] if spec.dtype == "bfloat16" else [])],
-            "noise_rms": noise.rms,
-            "noise_max": noise.max,
-            "limit_rms": precision.limit * noise.rms,
-            "limit_max": POINT_LIMIT.get(precision.yardstick, POINT_LIMIT["fp32"]) * widened * noise.max,
+            **_limits(noise, precision, widened),
             "low_rms": FAITHFUL_LOW * noise.rms if finer else 0.0,
-            "allowed_flips": precision.limit * noise.flips,
             "error_rms_when_made": error,
             "tolerance": None if tolerance is None else {"rtol": tolerance.rtol, "atol": tolerance.atol},
         }
