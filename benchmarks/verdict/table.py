@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.page import ROOT, markdown_table, of_targets, publish
 from benchmarks.verdict import tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator
 
     Line = dict[str, Any]
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "verdict-benchmark.md"
 MOST = 40  # lines of a list
 
@@ -48,24 +45,14 @@ DEFINITIONS = """## What is counted
 def show(found: Line, *, write: bool) -> int:
     """Print the page, write it beside the JSON into reports/, with ``write`` into docs/; 1 where a target is missed."""
     page = "\n".join(_page(found))
-    print(page)
-    folder = ROOT / "reports"
-    folder.mkdir(exist_ok=True)
-    stem = folder / f"verdict-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
-    stem.with_suffix(".json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    stem.with_suffix(".md").write_text(page, encoding="utf-8")
-    print(f"written to {stem.relative_to(ROOT)}.json and .md")
-    if write:
-        PAGE.write_text(page, encoding="utf-8")
-        print(f"written to {PAGE.relative_to(ROOT)}")
-    return 0 if all(target.met for target in tally.targets(found)) else 1
+    return publish(page, found, "verdict", PAGE if write else None, tally.targets(found))
 
 
 def _page(found: Line) -> Iterator[str]:
     yield HEAD.format(classes=len(tally.by_class(found)), architectures=len(found["architectures"]))
     yield from _where(found)
     yield "\n## Targets\n"
-    yield from _rows(("target", "found", "met"), ((t.what, t.found, "yes" if t.met else "**no**") for t in _t(found)))
+    yield from of_targets(tally.targets(found))
     if found["cases"]:
         yield from _faults(found)
     yield from _alarms(found)
@@ -73,12 +60,8 @@ def _page(found: Line) -> Iterator[str]:
     yield "## Architectures\n"
     cases = [line["architecture"] for line in found["cases"]]
     rows = ((name, kind, cases.count(name)) for name, kind in found["architectures"].items())
-    yield from _rows(("name", "kind", "cases"), rows)
+    yield from markdown_table(("name", "kind", "cases"), rows)
     yield ""
-
-
-def _t(found: Line) -> list[tally.Target]:
-    return tally.targets(found)
 
 
 def _where(found: Line) -> Iterator[str]:
@@ -94,7 +77,7 @@ def _where(found: Line) -> Iterator[str]:
 def _faults(found: Line) -> Iterator[str]:
     yield "\n## Rule by rule\n"
     head = ("rule", "caught, beyond rounding", "caught, effective in float64", "false alarms, fp32", "all precisions")
-    yield from _rows(
+    yield from markdown_table(
         head, ((rule, *("–" if s is None else s for s in shares)) for rule, shares in tally.by_rule(found).items())
     )
     yield "\n## By the size of the change\n"
@@ -103,14 +86,14 @@ def _faults(found: Line) -> Iterator[str]:
     classes, graded = tally.by_size(tally.effective(found)), tally.graded(found)
     columns = (classes, tally.by_size(graded), tally.by_size(graded, "dynamo's ratio, k = 2"))
     rows = ((f"{low:g} to {high:g}", *(column[low, high] for column in columns)) for low, high in classes)
-    yield from _rows(("size, × rounding", "caught, the classes", "graded", "graded, dynamo's ratio"), rows)
+    yield from markdown_table(("size, × rounding", "caught, the classes", "graded", "graded, dynamo's ratio"), rows)
     yield "\n## Class by class\n"
     head = ("fault", "architectures", "cases", "ONNX: caught of effective", "TorchScript", "smallest size caught")
     rows = (
         (name, r["architectures"], r["cases"], r["onnx"], r["torchscript"], _number(r["smallest"]))
         for name, r in tally.by_class(found).items()
     )
-    yield from _rows(head, rows)
+    yield from markdown_table(head, rows)
     yield from _missed(found)
     yield from _places(found)
 
@@ -121,7 +104,7 @@ def _missed(found: Line) -> Iterator[str]:
     if lines:
         head = ("case", "fault", "size", "largest change / scale", "noise ratio", "point ratio")
         keys = ("size", "relative", "noise_ratio", "point_ratio")
-        yield from _rows(head, ((e["stem"], e["fault"], *[_number(e[k]) for k in keys]) for e in lines[:MOST]))
+        yield from markdown_table(head, ((e["stem"], e["fault"], *[_number(e[k]) for k in keys]) for e in lines[:MOST]))
     odd = tally.accused_without_effect(found)
     yield f"\nAccused without an effect on the benchmark's own inputs: {len(odd)}."
     yield from (f"- {line['stem']}: {line['sentence']}" for line in odd[:MOST])
@@ -147,7 +130,7 @@ def _alarms(found: Line) -> Iterator[str]:
     cells = tally.faithful(found)
     names = list(dict.fromkeys(line["precision"] for line in cells))
     rows = [(name, tally.share((c for c in cells if c["precision"] == name), lambda c: c["caught"])) for name in names]
-    yield from _rows(("precision", "accused"), rows)
+    yield from markdown_table(("precision", "accused"), rows)
     fallen = tally.fallbacks(found)
     yield f"\nTrue fallbacks (fp16 or the default asked of OpenVINO, bf16 ran): {len(fallen)}."
     unjudged = [line for line in found["faithful"] if not line["judged"]]
@@ -158,10 +141,3 @@ def _alarms(found: Line) -> Iterator[str]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
-
-
-def _rows(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(str(cell) for cell in row)} |"

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.page import Target
 from benchmarks.verdict.graded import PREFIX
 from benchmarks.verdict.rules import RULES
 
@@ -18,15 +19,6 @@ OURS = "pytest-modelformats"
 RATIO, SHIPPED = "dynamo's ratio, k = 2", "dynamo same(), as shipped"
 SIZES = ((0.0, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0), (8.0, 16.0), (16.0, 256.0), (256.0, math.inf))
 CAUGHT, ACCUSED, CELLS, FIRST = 0.99, 0.001, 1000, 0.90
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One target of the benchmark: what was found, whether it is met."""
-
-    what: str
-    found: str
-    met: bool
 
 
 @dataclass(frozen=True, slots=True)

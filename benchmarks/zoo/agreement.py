@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.page import Target
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -69,15 +71,6 @@ def _word(outcome: str, opinion: Mapping[str, Any], precision: str, parity: str)
     if (outcome == "passed") == (opinion["word"] == "same") or stated:
         return "agree"
     return "false pass" if outcome == "passed" else "false alarm"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A goal, what was found, and whether it is met."""
-
-    what: str
-    found: str
-    met: bool
 
 
 def targets(found: list[Mapping[str, Any]]) -> list[Target]:

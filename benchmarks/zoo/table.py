@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections import Counter
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.page import ROOT, markdown_table, of_targets, publish
 from benchmarks.zoo import agreement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "zoo.md"
 HEAD = """# Real models: does the verdict hold on what others ship?
 
@@ -37,17 +35,7 @@ DEFINITIONS = """## What is counted
 def show(found: list[dict[str, Any]], note: str, *, write: bool) -> int:
     """Print the page, write it beside the JSON into reports/, with ``write`` into docs/; 1 where a target is missed."""
     page = "\n".join(_page(found, note)) + "\n"
-    print(page)
-    folder = ROOT / "reports"
-    folder.mkdir(exist_ok=True)
-    stem = folder / f"zoo-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
-    stem.with_suffix(".json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-    stem.with_suffix(".md").write_text(page, encoding="utf-8")
-    print(f"written to {stem.relative_to(ROOT)}.json and .md")
-    if write:
-        PAGE.write_text(page, encoding="utf-8")
-        print(f"written to {PAGE.relative_to(ROOT)}")
-    return 0 if all(target.met for target in agreement.targets(list(found))) else 1
+    return publish(page, found, "zoo", PAGE if write else None, agreement.targets(list(found)))
 
 
 def _page(found: list[dict[str, Any]], note: str) -> Iterator[str]:
@@ -60,8 +48,7 @@ def _page(found: list[dict[str, Any]], note: str) -> Iterator[str]:
     )
     yield from _where(found, note)
     yield "\n## Targets\n"
-    rows = ((t.what, t.found, "yes" if t.met else "**no**") for t in agreement.targets(list(found)))
-    yield from _rows(("target", "found", "met"), rows)
+    yield from of_targets(agreement.targets(list(found)))
     every = agreement.lines(found)
     yield "\n## By lane\n"
     yield from _lanes(every)
@@ -69,7 +56,7 @@ def _page(found: list[dict[str, Any]], note: str) -> Iterator[str]:
     yield from _models(found, every)
     yield "\n## Where the two differ\n"
     differ = [line for line in every if line.word in {"false pass", "unchecked", "false alarm"}]
-    yield from _rows(
+    yield from markdown_table(
         ("model and lane", "verdict", "second opinion", "word", "why"),
         (
             (f"{x.model}: {x.lane}", x.outcome, x.opinion, x.word, x.why[:300].replace("|", "/").replace("\n", " "))
@@ -78,7 +65,7 @@ def _page(found: list[dict[str, Any]], note: str) -> Iterator[str]:
     )
     yield "\n## What was not judged, by cause\n"
     counted = agreement.causes(list(found)).most_common()
-    yield from _rows(("outcome", "cause", "cells"), ((o, c.replace("|", "/"), n) for (o, c), n in counted))
+    yield from markdown_table(("outcome", "cause", "cells"), ((o, c.replace("|", "/"), n) for (o, c), n in counted))
     yield "\n" + DEFINITIONS
 
 
@@ -97,7 +84,7 @@ def _lanes(every: list[agreement.Line]) -> Iterator[str]:
     for line in every:
         lanes.setdefault(line.lane, Counter())[line.word] += 1
     words = ("agree", "false pass", "unchecked", "false alarm", "unjudged", "open")
-    yield from _rows(
+    yield from markdown_table(
         ("lane", "cells", *words),
         ((lane, sum(c.values()), *(c[w] or "" for w in words)) for lane, c in sorted(lanes.items())),
     )
@@ -119,11 +106,4 @@ def _models(found: list[dict[str, Any]], every: list[agreement.Line]) -> Iterato
         )  # fmt: skip
 
     head = ("model", "kind", "package", "half", "cells by outcome", "not agreed", "truth", "seconds")
-    yield from _rows(head, (row(model) for model in found))
-
-
-def _rows(head: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> Iterator[str]:
-    yield f"| {' | '.join(head)} |"
-    yield f"|{'---|' * len(head)}"
-    for row in rows:
-        yield f"| {' | '.join(str(value) for value in row)} |"
+    yield from markdown_table(head, (row(model) for model in found))

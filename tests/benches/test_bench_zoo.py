@@ -14,6 +14,7 @@ from places import ROOT
 
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import page
 from benchmarks.zoo import agreement, opinion, subject, table
 from benchmarks.zoo.real import REAL, Entry
 
@@ -152,11 +153,11 @@ def test_what_was_not_judged_is_counted_by_cause_without_names_and_numbers():
 
 
 def test_the_page_names_each_disagreement(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(table, "ROOT", tmp_path)
+    monkeypatch.setattr(page, "ROOT", tmp_path)
     found = [model("passed", "destroyed", name="wrong"), model("passed", "same", name="right")]
     assert table.show(found, "By hand.", write=False) == 1
-    page = capsys.readouterr().out
-    assert "| wrong: onnx-fp32-onnxruntime | passed | destroyed | false pass |" in page
+    said = capsys.readouterr().out
+    assert "| wrong: onnx-fp32-onnxruntime | passed | destroyed | false pass |" in said
     assert len(list((tmp_path / "reports").iterdir())) == 2
 
 
@@ -201,7 +202,7 @@ def test_an_artifact_that_takes_its_process_down_leaves_the_others(tmp_path, mon
     assert {cell: said["word"] for cell, said in found.items()} == {"a": "same", "b": "none", "c": "same"}
 
 
-def test_help_says_what_is_installed_and_wrong_names_are_one_sentence():
+def test_a_model_that_is_not_in_the_zoo_is_one_sentence():
     command = [sys.executable, "-m", "benchmarks.zoo.run", "--models", "nosuch"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
