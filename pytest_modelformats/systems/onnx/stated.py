@@ -1,6 +1,6 @@
 """What an ONNX file states of its inputs, and its metadata: read with the standard library, for ``modelformats plan``.
 
-Source: the protobuf encoding specification, and ``onnx.proto`` for the field numbers.
+Source: ``onnx.proto`` for the field numbers.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO
 from pytest_modelformats.errors import SourceError
 from pytest_modelformats.schema import TensorSpec
 from pytest_modelformats.source import stated_inputs
+from pytest_modelformats.systems.onnx import protobuf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 # Numbers of fields, by message.
@@ -21,7 +21,6 @@ INITIALIZER, INPUT, SPARSE_INITIALIZER = 5, 11, 15
 TENSOR_NAME, SPARSE_VALUES = 8, 1
 KEY, VALUE = 1, 2
 NAME, TYPE, TENSOR_TYPE, ELEM_TYPE, SHAPE, DIM, DIM_VALUE, DIM_PARAM = 1, 2, 1, 1, 2, 1, 1, 2
-VARINT, FIXED64, LENGTH, FIXED32 = 0, 1, 2, 5
 DTYPES = {
     1: "float32",
     2: "uint8",
@@ -38,8 +37,7 @@ DTYPES = {
     13: "uint64",
     16: "bfloat16",
 }
-# A graph has as many fields as nodes and tensors, each a few bytes to skip; a name or shape is short.
-MOST_FIELDS = 2_000_000
+# A name, a shape, what metadata state.
 LONGEST = 1 << 20
 
 
@@ -53,9 +51,9 @@ def stated(path: Path) -> tuple[tuple[TensorSpec, ...], dict[str, str]]:
     metadata: dict[str, str] = {}
     try:
         with path.open("rb") as file:
-            for number, start, end in _fields(file, 0, path.stat().st_size):
+            for number, start, end in protobuf.fields(file, 0, path.stat().st_size):
                 if number == METADATA:
-                    entry = {n: _text(file, s, e) for n, s, e in _fields(file, start, end)}
+                    entry = {n: _text(file, s, e) for n, s, e in protobuf.fields(file, start, end)}
                     metadata[entry.get(KEY, "")] = entry.get(VALUE, "")
                 elif number == GRAPH:
                     _of_graph(file, start, end, inputs, initialisers)
@@ -66,34 +64,34 @@ def stated(path: Path) -> tuple[tuple[TensorSpec, ...], dict[str, str]]:
 
 
 def _of_graph(file: BinaryIO, start: int, end: int, inputs: list[TensorSpec | None], initialisers: set[str]) -> None:
-    for number, first, last in _fields(file, start, end):
+    for number, first, last in protobuf.fields(file, start, end):
         if number == INPUT:
             inputs.append(_spec(file, first, last))
         elif number == INITIALIZER:
             initialisers.add(_name(file, first, last))
         elif number == SPARSE_INITIALIZER:
-            values = [_name(file, s, e) for n, s, e in _fields(file, first, last) if n == SPARSE_VALUES]
+            values = [_name(file, s, e) for n, s, e in protobuf.fields(file, first, last) if n == SPARSE_VALUES]
             initialisers.update(values)
 
 
 def _spec(file: BinaryIO, start: int, end: int) -> TensorSpec | None:
     """An input as the file states it; ``None`` for a sequence or an optional."""
-    found = {number: (first, last) for number, first, last in _fields(file, start, end)}
-    kinds = {n: (s, e) for n, s, e in _fields(file, *found[TYPE])} if TYPE in found else {}
+    found = {number: (first, last) for number, first, last in protobuf.fields(file, start, end)}
+    kinds = {n: (s, e) for n, s, e in protobuf.fields(file, *found[TYPE])} if TYPE in found else {}
     if NAME not in found or TENSOR_TYPE not in kinds:
         return None
     dtype, shape = 0, None
-    for number, first, last in _fields(file, *kinds[TENSOR_TYPE]):
+    for number, first, last in protobuf.fields(file, *kinds[TENSOR_TYPE]):
         if number == ELEM_TYPE:
             dtype = first
         elif number == SHAPE:
-            shape = [_dim(file, s, e) for n, s, e in _fields(file, first, last) if n == DIM]
+            shape = [_dim(file, s, e) for n, s, e in protobuf.fields(file, first, last) if n == DIM]
     dims = None if shape is None else stated_inputs.symbolic(shape)
     return TensorSpec(_text(file, *found[NAME]), DTYPES.get(dtype, str(dtype)), dims)
 
 
 def _dim(file: BinaryIO, start: int, end: int) -> int | str:
-    for number, first, last in _fields(file, start, end):
+    for number, first, last in protobuf.fields(file, start, end):
         # An input is never empty: exporters write 0 there for a size that they do not know.
         if number == DIM_VALUE and 0 < first < 1 << 62:
             return first
@@ -103,48 +101,8 @@ def _dim(file: BinaryIO, start: int, end: int) -> int | str:
 
 
 def _name(file: BinaryIO, start: int, end: int) -> str:
-    return next((_text(file, s, e) for n, s, e in _fields(file, start, end) if n == TENSOR_NAME), "")
+    return next((_text(file, s, e) for n, s, e in protobuf.fields(file, start, end) if n == TENSOR_NAME), "")
 
 
 def _text(file: BinaryIO, start: int, end: int) -> str:
-    if end - start > LONGEST:
-        return ""
-    file.seek(start)
-    return file.read(end - start).decode("utf-8", "replace")
-
-
-def _fields(file: BinaryIO, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """(Number, start, end) of every field of a message; of a number, itself and 0."""
-    place = start
-    for _ in range(MOST_FIELDS):
-        if place >= end:
-            return
-        file.seek(place)
-        key = _varint(file)
-        number, kind = key >> 3, key & 7
-        if kind == VARINT:
-            value = _varint(file)
-            place = file.tell()
-            yield number, value, 0
-            continue
-        if kind not in {FIXED64, LENGTH, FIXED32}:
-            raise ValueError("a field is of no kind that protobuf knows")
-        length = _varint(file) if kind == LENGTH else {FIXED64: 8, FIXED32: 4}[kind]
-        first = file.tell()
-        place = first + length
-        if place > end:
-            raise ValueError("a field is longer than what it stands in")
-        yield number, first, place
-    raise ValueError("it has more fields than any model")
-
-
-def _varint(file: BinaryIO) -> int:
-    value = 0
-    for position in range(10):
-        byte = file.read(1)
-        if not byte:
-            raise ValueError("it ends in the middle of a field")
-        value |= (byte[0] & 0x7F) << (7 * position)
-        if byte[0] < 0x80:  # noqa: PLR2004 - the continuation bit of a varint
-            return value
-    raise ValueError("a number has no end")
+    return protobuf.data(file, start, end, LONGEST).decode("utf-8", "replace")
