@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.schema import numbers
 from pytest_modelformats.schema.sizes import TRIED, written
-from pytest_modelformats.source.sizes import said
+from pytest_modelformats.source.sizes import options, said
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,11 +25,10 @@ def sizes(model: Model) -> str:
     text = said(model.sizes)
     if any(one.by == TRIED for one in model.sizes):
         others = " and at ".join(written(one) for one in model.further_sizes)
-        options = " ".join(f"--mf-input '{spec}'" for spec in model.pin)
         text += (
             f"; what passes there was judged at {others} too" if others else "; the source took no other of those tried"
         )
-        text += f"; no latency was measured: say which sizes count with {options}" if options else ""
+        text += f"; no latency was measured: say which sizes count with {options(model.pin)}" if model.pin else ""
     return text
 
 

@@ -130,13 +130,16 @@ class TensorSpec:
         return cls(match["name"] or "", match["dtype"], dims, low, high)
 
     @property
-    def pasted(self) -> str:
-        """What is written behind ``--mf-input`` in a shell to say the same, in quotes.
+    def writable(self) -> TensorSpec:
+        """The same with dimensions that :meth:`parse` reads: one whose name it does not (a term, "?") gets a letter."""
+        if self.shape is None:
+            return self
+        return replace(self, shape=tuple(_typed(dim, axis) for axis, dim in enumerate(self.shape)))
 
-        A dimension whose name cannot be written there (a term, "?") gets a letter.
-        """
-        dims = None if self.shape is None else tuple(_typed(dim, axis) for axis, dim in enumerate(self.shape))
-        return shlex.quote(str(replace(self, shape=dims)))
+    @property
+    def pasted(self) -> str:
+        """What is written behind ``--mf-input`` in a shell to say the same, in quotes."""
+        return shlex.quote(str(self.writable))
 
     def to_json(self) -> dict[str, Any]:
         """The plain form that crosses the process border and goes into a record."""

@@ -39,7 +39,7 @@ def told(source: Source, data: str) -> str:
     tried = candidates(inputs, known)
     named = {symbol: sizes.placed({symbol: place})[0].name for symbol, place in open_.items()}
     first = "; ".join(", ".join(f"{named[s]} {size}" for s, size in one.items()) for one in tried[:4])
-    pin = " ".join(f"--mf-input '{spec}'" for spec in sizes.pins(inputs, {**known, **tried[0]}))
+    pin = sizes.options(sizes.pins(inputs, {**known, **tried[0]}))
     said.append(
         f"nothing states the size of {titles}: a run tries {first} and larger ones, judges at those that the source "
         f"takes, and measures no latency; say which sizes count, as in {pin}"

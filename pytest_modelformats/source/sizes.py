@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,6 @@ class Sizes:
     def tried(self) -> tuple[Dimension, ...]:
         """The dimensions whose size nothing states."""
         return tuple(d for d in self.dimensions if d.by == TRIED)
-
-    @property
-    def options(self) -> str:
-        """The options to paste that state the sizes."""
-        return " ".join(f"--mf-input '{spec}'" for spec in self.pin)
 
     def named(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """Further sizes by the names that a reader knows."""
@@ -130,10 +126,9 @@ def tried(
         shown = Sizes(tuple(dimensions))
         listed = "; ".join(", ".join(f"{n} {v}" for n, v in shown.named(sizes).items()) for sizes, _ in refused)
         pin = pins(specs, {**known, **refused[0][0]})
-        options = " ".join(f"--mf-input '{spec}'" for spec in pin)
         raise RunError(
             f"nothing states the size of {titles(dimensions)}, and the model {model} itself takes none of those that "
-            f"were tried ({listed}): {refused[0][1].rstrip('.')}. Next: state the sizes, as in {options}"
+            f"were tried ({listed}): {refused[0][1].rstrip('.')}. Next: state the sizes, as in {options(pin)}"
         )
     order = list(free(specs))
     every = sorted((*stated, *dimensions), key=lambda d: order.index(d.symbol) if d.symbol in order else -1)
@@ -185,32 +180,23 @@ def why_no_latency(sizes: Sizes) -> str:
 def _todo(sizes: Sizes) -> str:
     """What states the sizes: an option, or for what a golden bundle holds, one of its export."""
     bundle = next((d.detail for d in sizes.tried if d.detail), "")
-    return f"export {bundle} again with {sizes.options}" if bundle else f"add {sizes.options}"
+    todo = options(sizes.pin)
+    return f"export {bundle} again with {todo}" if bundle else f"add {todo}"
 
 
 def pins(specs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> tuple[str, ...]:
-    """The ``--mf-input`` specifications that state these sizes.
-
-    An input whose name cannot be written there goes by its position, and so do those before it.
-    """
-    first_free = [i for i, spec in enumerate(specs) if any(_sized(d, sizes) for d in spec.shape or ())]
-    by_position = any(set(specs[i].name) & set(":[]{}") for i in first_free)
-    chosen = range(max(first_free, default=-1) + 1) if by_position else first_free
-    return tuple(_pinned(specs[i], sizes, named=not by_position) for i in chosen)
+    """The ``--mf-input`` specifications that state these sizes."""
+    shapes = ((spec, tuple(_sized(dim, sizes) or dim for dim in spec.shape or ())) for spec in specs)
+    return tuple(str(replace(spec, shape=shape).writable) for spec, shape in shapes if shape != (spec.shape or ()))
 
 
-def _pinned(spec: TensorSpec, sizes: Mapping[str, int], *, named: bool) -> str:
-    shape = tuple(_sized(dim, sizes) or _letter(dim, axis) for axis, dim in enumerate(spec.shape or ()))
-    text = str(replace(spec, shape=shape))
-    return text if named else text[len(spec.name) + 1 :]
+def options(pin: Iterable[str]) -> str:
+    """The options to paste into a shell that state these specifications."""
+    return " ".join(f"--mf-input {shlex.quote(spec)}" for spec in pin)
 
 
 def _sized(dim: int | str, sizes: Mapping[str, int]) -> int | None:
     return term(dim, sizes) if isinstance(dim, str) else None
-
-
-def _letter(dim: int | str, axis: int) -> int | str:
-    return dim if isinstance(dim, int) or dim.isidentifier() else f"d{axis}" if axis else "N"
 
 
 def pinned(own: Sequence[TensorSpec], merged: Sequence[TensorSpec]) -> tuple[Dimension, ...]:

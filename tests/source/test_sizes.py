@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import numpy as np
 import pytest
 
@@ -59,11 +61,13 @@ def test_the_sentence_names_the_dimensions_the_sizes_and_the_option():
 
 
 def test_what_is_proposed_can_be_pasted():
-    """Also for names with a colon, which the option cannot hold: these inputs go by position."""
-    inputs = [TensorSpec("a", "float32", ("N", 4)), TensorSpec("in:0", "float32", ("N", "S")), IMAGE[0]]
+    """Also for names with a colon or a quote; an input of which nothing is free needs no option."""
+    inputs = [TensorSpec("a", "float32", ("N", 4)), TensorSpec("it's:0", "float32", ("N", "S")), IMAGE[0]]
     pins = sizes.pins(inputs, {"S": 16, "p2o.Dim.1": 64, "W": 96})
-    assert pins == ("float32[N,4]", "float32[N,16]", "float32[N,3,64,96]")
-    merged, _ = stated_inputs.apply("m.onnx", inputs, [], [TensorSpec.parse(text) for text in pins])
+    assert pins == ("it's:0:float32[N,16]", "x:float32[N,3,64,96]")
+    pasted = shlex.split(sizes.options(pins))
+    assert pasted[::2] == ["--mf-input", "--mf-input"]
+    merged, _ = stated_inputs.apply("m.onnx", inputs, [], [TensorSpec.parse(text) for text in pasted[1::2]])
     assert [spec.shape for spec in merged] == [("N", 4), ("N", 16), ("N", 3, 64, 96)]
     assert [(d.symbol, d.size, d.by) for d in sizes.pinned(inputs, merged)] == [
         ("S", 16, "--mf-input"),
