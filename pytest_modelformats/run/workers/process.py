@@ -9,7 +9,6 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
     from pytest_modelformats.schema import Environment
 
-_TAIL_CHUNKS = 16
 _CHUNK_BYTES = 4096
+_TAIL_BYTES = 65536
 # Written by us behind whatever a worker has printed: up to here it has been read.
 _END = b"\x04"
 _TICK_S = 0.5
@@ -62,7 +61,11 @@ class _Output:
     def __init__(self, path: Path) -> None:
         os.mkfifo(path, 0o600)
         self._fd = os.open(path, os.O_RDWR)
-        self._tail: deque[bytes] = deque(maxlen=_TAIL_CHUNKS)
+        self._tail = b""
+        # Written by us behind what an earlier request has printed, which may be read long after its answer came.
+        self._mark = os.urandom(16)
+        self._marks_written = self._marks_read = 0
+        self._read_on = threading.Condition()
         self._open = True
         self._thread = threading.Thread(target=self._read, name="modelformats-output", daemon=True)
         self._thread.start()
@@ -70,16 +73,25 @@ class _Output:
     def _read(self) -> None:
         while True:
             chunk = os.read(self._fd, _CHUNK_BYTES)
-            self._tail.append(chunk)
+            with self._read_on:
+                *earlier, self._tail = (self._tail + chunk).split(self._mark)
+                self._tail = self._tail[-_TAIL_BYTES:]
+                self._marks_read += len(earlier)
+                self._read_on.notify_all()
             if not self._open and _END in chunk:
                 return
 
     def text(self) -> str:
-        return b"".join(self._tail).decode("utf-8", "replace").removesuffix(_END.decode())
+        """What the latest request has printed; nothing where the reading has not come to it within a second."""
+        with self._read_on:
+            up_to_date = self._read_on.wait_for(lambda: self._marks_read == self._marks_written, 1.0)
+            return self._tail.decode("utf-8", "replace").removesuffix(_END.decode()) if up_to_date else ""
 
     def forget(self) -> None:
         """Let go of what was printed so far: it belongs to an earlier request."""
-        self._tail.clear()
+        if self._open:
+            self._marks_written += 1
+            os.write(self._fd, self._mark)
 
     def close(self) -> None:
         if self._open:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +25,7 @@ from pytest_modelformats.errors import (
     WorkerTimeout,
 )
 from pytest_modelformats.run.workers.pool import InProcess, Pool
-from pytest_modelformats.run.workers.process import WorkerFailure
+from pytest_modelformats.run.workers.process import WorkerFailure, _Output
 from pytest_modelformats.schema import Environment, Source, TensorSpec
 
 # Enough for a worker to start on a machine that is busy with something else.
@@ -274,6 +275,24 @@ def test_what_an_earlier_request_printed_explains_nothing(pool, tmp_path):
     run(worker, "open_whisper", tmp_path)
     with pytest.raises(WorkerCrashed, match=r"SIGSEGV$"):
         run(worker, "open_segfault", tmp_path)
+
+
+def test_what_is_read_late_still_belongs_to_the_earlier_request(tmp_path):
+    """The pipe is read by a thread, which a busy machine may hold up until after the next request was sent."""
+    go_on = threading.Event()
+
+    class Late(_Output):
+        def _read(self):
+            go_on.wait(PATIENCE_S)
+            super()._read()
+
+    output = Late(tmp_path / "pipe")
+    with closing(output), (tmp_path / "pipe").open("wb", buffering=0) as pipe:
+        pipe.write(b"of the earlier request\n")
+        output.forget()
+        pipe.write(b"of this one\n")
+        go_on.set()
+        assert output.text() == "of this one\n"
 
 
 def test_death_at_import_is_named(pool, probe):
