@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.zoo import table
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     install()
     with ThreadPoolExecutor(chosen.jobs) as pool:
         found = list(pool.map(lambda entry: _one(entry, chosen), chosen.entries))
-    return table.show(found, chosen.note, write=chosen.write)
+    return table.show(found, chosen.note, write=chosen.write, before=chosen.before)
 
 
 def install() -> None:
@@ -60,9 +61,14 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="models at a time")
     parser.add_argument("--again", action="store_true", help="keep what an earlier run has found and go on")
     parser.add_argument("--write", action="store_true", help="write docs/zoo.md")
+    parser.add_argument("--before", metavar="FILE", help="the JSON of an earlier run, to be compared with")
     parser.add_argument("--note", default="", help="a sentence for the page: what was special about this run")
     parser.add_argument("options", nargs="*", help="more options for the product, after --")
     chosen = parser.parse_args(arguments)
+    try:
+        chosen.before = json.loads(Path(chosen.before).read_text("utf-8")) if chosen.before else []
+    except (OSError, ValueError) as error:
+        parser.error(f"--before takes the JSON that an earlier run wrote into reports/: {error}")
     wanted = set(QUICK if chosen.quick else filter(None, chosen.models.split(",")))
     known = {word for entry in ZOO for word in (entry.name, entry.package, entry.kind)}
     unknown = sorted(wanted - known)

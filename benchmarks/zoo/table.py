@@ -11,7 +11,7 @@ from benchmarks.page import ROOT, markdown_table, of_targets, publish
 from benchmarks.zoo import agreement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 PAGE = ROOT / "docs" / "zoo.md"
 HEAD = """# Real models: does the verdict hold on what others ship?
@@ -30,15 +30,19 @@ DEFINITIONS = """## What is counted
   fallback, and the same; a fallback whose runtime itself states another precision for its products is true.
   **unjudged**: any other outcome where the second opinion could judge. **open**: the second opinion cannot judge.
 """
+WORDS = ("agree", "false pass", "unchecked", "false alarm", "unjudged", "open")
 
 
-def show(found: list[dict[str, Any]], note: str, *, write: bool) -> int:
-    """Print the page, write it beside the JSON into reports/, with ``write`` into docs/; 1 where a target is missed."""
-    page = "\n".join(_page(found, note)) + "\n"
+def show(found: list[dict[str, Any]], note: str, *, write: bool, before: Sequence[dict[str, Any]] = ()) -> int:
+    """Print the page, write it beside the JSON into reports/, with ``write`` into docs/; 1 where a target is missed.
+
+    ``before`` is what an earlier run has found: what both have looked at is compared.
+    """
+    page = "\n".join(_page(found, note, before)) + "\n"
     return publish(page, found, "zoo", PAGE if write else None, agreement.targets(list(found)))
 
 
-def _page(found: list[dict[str, Any]], note: str) -> Iterator[str]:
+def _page(found: list[dict[str, Any]], note: str, before: Sequence[dict[str, Any]] = ()) -> Iterator[str]:
     from benchmarks.zoo.subject import SUITES
 
     real = [model for model in found if model["package"]]
@@ -49,6 +53,9 @@ def _page(found: list[dict[str, Any]], note: str) -> Iterator[str]:
     yield from _where(found, note)
     yield "\n## Targets\n"
     yield from of_targets(agreement.targets(list(found)))
+    if before:
+        yield "\n## Before and now\n"
+        yield from _before_and_now(before, found)
     every = agreement.lines(found)
     yield "\n## By lane\n"
     yield from _lanes(every)
@@ -79,14 +86,27 @@ def _where(found: list[dict[str, Any]], note: str) -> Iterator[str]:
     yield f"{', '.join(f'{n} {v}' for n, v in versions.items())}. {minutes:.0f} minutes of processes. {note}".rstrip()
 
 
+def _before_and_now(before: Sequence[dict[str, Any]], found: list[dict[str, Any]]) -> Iterator[str]:
+    """The targets and the words of two runs over the models that both have looked at."""
+    both = {model["name"] for model in before} & {model["name"] for model in found}
+    runs = [[model for model in run if model["name"] in both] for run in (before, found)]
+    yield f"{len(both)} models that both runs have looked at, each judged by its own run's second opinion."
+    yield ""
+    rows: list[tuple[Any, ...]] = [
+        (then.what, then.found, now.found) for then, now in zip(*(agreement.targets(run) for run in runs), strict=True)
+    ]
+    counts = [Counter(line.word for line in agreement.lines(run)) for run in runs]
+    rows += [(f"cells: {word}", *(count[word] for count in counts)) for word in WORDS]
+    yield from markdown_table(("", "before", "now"), rows)
+
+
 def _lanes(every: list[agreement.Line]) -> Iterator[str]:
     lanes: dict[str, Counter[str]] = {}
     for line in every:
         lanes.setdefault(line.lane, Counter())[line.word] += 1
-    words = ("agree", "false pass", "unchecked", "false alarm", "unjudged", "open")
     yield from markdown_table(
-        ("lane", "cells", *words),
-        ((lane, sum(c.values()), *(c[w] or "" for w in words)) for lane, c in sorted(lanes.items())),
+        ("lane", "cells", *WORDS),
+        ((lane, sum(c.values()), *(c[w] or "" for w in WORDS)) for lane, c in sorted(lanes.items())),
     )
 
 

@@ -15,7 +15,7 @@ from places import ROOT
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import page
-from benchmarks.zoo import agreement, opinion, subject, table
+from benchmarks.zoo import agreement, opinion, run, subject, table
 from benchmarks.zoo.real import REAL, Entry
 
 SPEC = "x:float32[N,6]{-1..1}"
@@ -159,6 +159,22 @@ def test_the_page_names_each_disagreement(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "| wrong: onnx-fp32-onnxruntime | passed | destroyed | false pass |" in said
     assert len(list((tmp_path / "reports").iterdir())) == 2
+
+
+def test_an_earlier_run_is_compared_where_both_have_looked(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(page, "ROOT", tmp_path)
+    before = [model("passed", "destroyed"), model("passed", "destroyed", name="gone")]
+    table.show([model("failed", "destroyed"), model("passed", "same", name="new")], "", write=False, before=before)
+    said = capsys.readouterr().out
+    assert "1 models that both runs" in said
+    assert "| cells passed that the second opinion calls destroyed: 0 | 1 | 0 |" in said
+    assert "| cells: agree | 0 | 1 |" in said
+
+
+def test_an_earlier_run_that_is_none_is_said_before_anything_runs(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run.main(["--before", str(tmp_path / "none.json")])
+    assert "--before takes the JSON that an earlier run wrote" in capsys.readouterr().err
 
 
 def test_the_zoo_is_large_enough_and_pins_every_package():
