@@ -8,12 +8,14 @@ from pytest_modelformats.checks.subject import REFUSED
 from pytest_modelformats.compare import near_ties, second_look
 from pytest_modelformats.compare.near_ties import Copies
 from pytest_modelformats.compare.sampled import alike
+from pytest_modelformats.schema import FailureKind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import numpy as np
 
+    from pytest_modelformats.checks.subject import Subject
     from pytest_modelformats.compare.noise import Noise
     from pytest_modelformats.run.models import Models
     from pytest_modelformats.schema import Precision, Verdict
@@ -63,6 +65,25 @@ def broken(
         [np.where(masks[i][f], t, o) if i in masks else o for i, (t, o) in enumerate(zip(truth, got, strict=True))]
         for f, (truth, got) in enumerate(zip(truths, outputs, strict=True))
     ]
+
+
+def among(verdict: Verdict, names: Sequence[str], truth: Sequence[np.ndarray]) -> bool:
+    """Whether integers or booleans are what a verdict failed for; ``truth`` has the outputs' dtypes, by ``names``."""
+    whole = {name for name, array in zip(names, truth, strict=True) if array.dtype.kind in "iub"}
+    return any(o.failure_kind is FailureKind.NUMERIC and o.name in whole for o in verdict.outputs)
+
+
+def left_by_rounding(
+    subject: Subject,
+    feed: Mapping[str, np.ndarray],
+    truth: Sequence[np.ndarray],
+    got: Sequence[np.ndarray],
+    noise: Sequence[Noise],
+) -> Sequence[np.ndarray]:
+    """The outputs for one feed, with the source's value where they are near-ties (:func:`broken`)."""
+    if len(truth) != len(got) or len(noise) != len(got):
+        return got
+    return broken(subject.models, subject.model, [feed], ([truth], [got]), noise, subject.precision)[0]
 
 
 def _masks(

@@ -200,3 +200,41 @@ def test_a_runtime_that_takes_the_other_of_two_equal_numbers_is_right(run, pytes
     line = ran.checks["best~wrong-onnx-fp32-onnxruntime@cpu", "parity"]
     assert (line["outcome"], line["failure_kind"]) == ("failed", "numeric"), line["sentence"]
     assert "must be exact and differs in 1 of 8 elements" in line["sentence"]
+
+
+def by_place(path, other):
+    """The largest of three sums: at odd places in the batch the last of equal ones, or the class beside it."""
+    text = f"""<ir_version: 10, opset_import: ["": 18]>
+    by_place (float[N, 4] x) => (int64[N] best)
+    <float[4, 3] weight = {{1, 2, -1, 2, 1, 0, 1, 2, 1, 2, 1, -2}},
+     int64 zero = {{0}}, int64 one = {{1}}, int64 two = {{2}}> {{
+        sums = MatMul(x, weight)
+        first = ArgMax<axis = 1, keepdims = 0>(sums)
+        last = ArgMax<axis = 1, keepdims = 0, select_last_index = 1>(sums)
+        beside = Sub(two, first)
+        shape = Shape<start = 0, end = 1>(x)
+        rows = Squeeze(shape)
+        places = Range(zero, rows, one)
+        odd = Mod(places, two)
+        is_odd = Cast<to = 9>(odd)
+        best = Where(is_odd, {other}, first)
+    }}"""
+    onnx.save(onnx.parser.parse_model(text), str(path))
+
+
+def test_the_laws_of_rows_excuse_near_ties_and_nothing_else(run, pytester):
+    """A batch and its rows alone, and rows in another order: two equal numbers may fall to either side."""
+    largest(pytester.path / "best.onnx")
+    by_place(pytester.path / "ties.onnx", "last")
+    by_place(pytester.path / "wrong.onnx", "beside")
+    samples = X[:8, :4].copy()
+    samples[3] = 1
+    np.savez(pytester.path / "samples.npz", x=samples)
+    given = ("--mf-model", "best.onnx", "--mf-data", "samples.npz", "--mf-localise-budget", "0")
+    asked = ("modelformats::batch", "modelformats::permutation")
+    ran = run(*given, "--mf-candidate", "ties.onnx", "--mf-candidate", "wrong.onnx", *asked)
+    for law in ("batch", "permutation"):
+        line = ran.checks["best~ties-onnx-fp32-onnxruntime@cpu", law]
+        assert line["outcome"] == "passed", line["sentence"]
+        line = ran.checks["best~wrong-onnx-fp32-onnxruntime@cpu", law]
+        assert (line["outcome"], line["failure_kind"]) == ("failed", "numeric"), line["sentence"]
