@@ -100,26 +100,32 @@ def _masks(
     if not numbers or not movable or precision.yardstick not in noise:
         return {}
     truths, outputs = alike(*pair)
-    try:
-        copies = [
-            _copies(models, model, feed, precision)
-            if any((truth[i] != got[i]).any() for i in numbers)
-            else Copies((), (), ())
-            for feed, truth, got in zip(feeds, truths, outputs, strict=True)
+    differs = [any((t[i] != o[i]).any() for i in numbers) for t, o in zip(truths, outputs, strict=True)]
+
+    def copies(seeds: range) -> list[Copies]:
+        return [
+            _copies(models, model, feed, precision, seeds) if differing else Copies((), (), ())
+            for feed, differing in zip(feeds, differs, strict=True)
         ]
+
+    found = {}
+    try:
+        first, more = copies(range(near_ties.MOVES)), None
+        for i in numbers:
+            right, got, floor = [t[i] for t in truths], [o[i] for o in outputs], noise[precision.yardstick][i]
+            mask = near_ties.excused(right, got, first, i, floor, precision)
+            if mask is None and near_ties.most_are_explained(right, got, first, i):
+                more = more or copies(range(near_ties.MORE))
+                mask = near_ties.excused(right, got, more, i, floor, precision)
+            if mask is not None:
+                found[i] = mask
     except REFUSED:  # a source that cannot be asked explains nothing
         return {}
-    found = {}
-    for i in numbers:
-        floor = noise[precision.yardstick][i]
-        mask = near_ties.excused([t[i] for t in truths], [o[i] for o in outputs], copies, i, floor, precision)
-        if mask is not None:
-            found[i] = mask
     return found
 
 
-def _copies(models: Models, model: str, feed: Mapping[str, np.ndarray], precision: Precision) -> Copies:
-    near = near_ties.within_rounding(feed, precision)
+def _copies(models: Models, model: str, feed: Mapping[str, np.ndarray], precision: Precision, seeds: range) -> Copies:
+    near = near_ties.within_rounding(feed, precision, models.samples(model).feeds[0], seeds)
     moved = second_look.moved(feed, models.seed(model))
     exact = models.evaluate(model, [*near, *moved], "float64")
     rounded = models.evaluate(model, [*near, *moved], precision.yardstick)

@@ -51,6 +51,9 @@ class Models:
     def description(self, _):
         return SimpleNamespace(inputs=(TensorSpec("x", "float32", ("N", 16)),))
 
+    def samples(self, _):
+        return SimpleNamespace(feeds=[{"x": X}])
+
     def seed(self, _):
         return 0
 
@@ -202,12 +205,12 @@ def test_a_runtime_that_takes_the_other_of_two_equal_numbers_is_right(run, pytes
     assert "must be exact and differs in 1 of 8 elements" in line["sentence"]
 
 
-def by_place(path, other):
-    """The largest of three sums: at odd places in the batch the last of equal ones, or the class beside it."""
+def mixed(path, where, other):
+    """The largest of three sums; at odd places or for large inputs the last of equal ones, or the class beside it."""
     text = f"""<ir_version: 10, opset_import: ["": 18]>
-    by_place (float[N, 4] x) => (int64[N] best)
+    mixed (float[N, 4] x) => (int64[N] best)
     <float[4, 3] weight = {{1, 2, -1, 2, 1, 0, 1, 2, 1, 2, 1, -2}},
-     int64 zero = {{0}}, int64 one = {{1}}, int64 two = {{2}}> {{
+     int64 zero = {{0}}, int64 one = {{1}}, int64 two = {{2}}, int64[1] columns = {{1}}, float limit = {{100}}> {{
         sums = MatMul(x, weight)
         first = ArgMax<axis = 1, keepdims = 0>(sums)
         last = ArgMax<axis = 1, keepdims = 0, select_last_index = 1>(sums)
@@ -217,7 +220,10 @@ def by_place(path, other):
         places = Range(zero, rows, one)
         odd = Mod(places, two)
         is_odd = Cast<to = 9>(odd)
-        best = Where(is_odd, {other}, first)
+        sizes = Abs(x)
+        highest = ReduceMax<keepdims = 0>(sizes, columns)
+        is_large = Greater(highest, limit)
+        best = Where({where}, {other}, first)
     }}"""
     onnx.save(onnx.parser.parse_model(text), str(path))
 
@@ -225,8 +231,8 @@ def by_place(path, other):
 def test_the_laws_of_rows_excuse_near_ties_and_nothing_else(run, pytester):
     """A batch and its rows alone, and rows in another order: two equal numbers may fall to either side."""
     largest(pytester.path / "best.onnx")
-    by_place(pytester.path / "ties.onnx", "last")
-    by_place(pytester.path / "wrong.onnx", "beside")
+    mixed(pytester.path / "ties.onnx", "is_odd", "last")
+    mixed(pytester.path / "wrong.onnx", "is_odd", "beside")
     samples = X[:8, :4].copy()
     samples[3] = 1
     np.savez(pytester.path / "samples.npz", x=samples)
@@ -238,3 +244,17 @@ def test_the_laws_of_rows_excuse_near_ties_and_nothing_else(run, pytester):
         assert line["outcome"] == "passed", line["sentence"]
         line = ran.checks["best~wrong-onnx-fp32-onnxruntime@cpu", law]
         assert (line["outcome"], line["failure_kind"]) == ("failed", "numeric"), line["sentence"]
+
+
+def test_generated_inputs_that_tie_are_right_on_either_side(run, pytester):
+    """Zeros and inputs of equal numbers tie in this model; a class that is beside the largest is found."""
+    largest(pytester.path / "best.onnx")
+    largest(pytester.path / "last.onnx", select_last_index=1)
+    mixed(pytester.path / "wrong.onnx", "is_large", "beside")
+    np.savez(pytester.path / "samples.npz", x=X[:8, :4])
+    given = ("--mf-model", "best.onnx", "--mf-data", "samples.npz", "--mf-localise-budget", "0", "--mf-fuzz", "40")
+    ran = run(*given, "--mf-candidate", "last.onnx", "--mf-candidate", "wrong.onnx", "modelformats::fuzz")
+    line = ran.checks["best~last-onnx-fp32-onnxruntime@cpu", "fuzz"]
+    assert line["outcome"] == "passed", line["sentence"]
+    line = ran.checks["best~wrong-onnx-fp32-onnxruntime@cpu", "fuzz"]
+    assert (line["outcome"], line["failure_kind"]) == ("failed", "numeric"), line["sentence"]

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.checks import near_ties
 from pytest_modelformats.checks.fuzz.hypothesis_run import ENDS, Effort, Search, WrongResult, smallest_wrong
 from pytest_modelformats.compare.single_input import Judgement, OverflowsItself, size, usual_noise
 from pytest_modelformats.errors import (
@@ -165,7 +166,7 @@ class Fuzzer:
             got = self._run(subject, search, drawn)
             if got is None or isinstance(got, Verdict):
                 return got
-            return judgement.settled(drawn.feed, truth, rounded, got)
+            return self._settled(subject, judgement, drawn, (truth, rounded), got)
         except OverflowsItself:
             search.overflown += 1
             return None
@@ -175,6 +176,23 @@ class Fuzzer:
             search.refused += 1
             search.refusal = search.refusal or str(error)
             return None
+
+    def _settled(
+        self,
+        subject: Subject,
+        judgement: Judgement,
+        drawn: Generated,
+        expected: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
+        got: Sequence[np.ndarray],
+    ) -> Verdict:
+        """The verdict on one result; where integers fail it, once more without those that rounding decides."""
+        truth, rounded = expected
+        verdict = judgement.settled(drawn.feed, truth, rounded, got)
+        if not near_ties.among(verdict, subject.names, truth):
+            return verdict
+        noise = self._models.reference(subject.model).noise[subject.precision.yardstick]
+        clear = near_ties.left_by_rounding(subject, drawn.feed, truth, got, noise)
+        return judgement.settled(drawn.feed, truth, rounded, clear)
 
     def _run(self, subject: Subject, search: Search, drawn: Generated) -> list[np.ndarray] | Verdict | None:
         """The cell's outputs; what the runtime refuses although the source takes it is a verdict."""
@@ -232,7 +250,7 @@ class Fuzzer:
         try:
             truth, rounded = judgement.expected(drawn.feed)
             got = subject.cells.run(cell, drawn.feed, "confirming", drawn.layouts)
-            again = judgement.settled(drawn.feed, truth, rounded, got)
+            again = self._settled(subject, judgement, drawn, (truth, rounded), got)
         except RunError:
             again = wrong.verdict
         finally:
