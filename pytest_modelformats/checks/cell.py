@@ -27,6 +27,7 @@ from pytest_modelformats.compare import (
     second_look,
     stated_execution,
     tolerances,
+    usability,
 )
 from pytest_modelformats.compare.sampled import alike, shares
 from pytest_modelformats.compare.stress import judge_stress, truth_rms
@@ -144,6 +145,7 @@ class Stages:
                 tolerances=self._tolerances(planned),
             )
             feeds = self.models.samples(model).feeds
+            verdict = usability.examined(verdict, reference.noise, precision)
             verdict = near_ties.examined(self.models, model, verdict, feeds, self.outputs(planned), precision)
             verdict = effective_precision.finer_is_faithful(planned, self._examined(planned, verdict))
             verdict = self._looked_at(planned, verdict)

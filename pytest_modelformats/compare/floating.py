@@ -268,6 +268,7 @@ def _judge_by_noise(
         effective_precision=effective,
         flips=flips,
         elements=error.elements,
+        signal_rms=error.truth_rms,
     )
 
 
@@ -333,7 +334,9 @@ def _rule(
     measured = _measured(name, error.rms, noise[asked], precision)
     other = noise.get(effective)
     finer = CLASSIFIED.get(effective, precision.mantissa_bits) > precision.mantissa_bits
-    if effective != asked and other is not None and (plausible(error.rms, other) or (finer and ratio < FAITHFUL_LOW)):
+    # An error between the two is of what was rounded to the asked one, such as the weights, and not of the arithmetic.
+    exact = finer and ratio < FAITHFUL_LOW and other is not None and error.rms <= PLAUSIBLE[1] * other.rms
+    if effective != asked and other is not None and (plausible(error.rms, other) or exact):
         return Outcome.FALLBACK, None, fallback_sentence(name, error.rms, noise, precision, effective)
     if ratio > precision.limit:
         sentence = f"{measured}; the limit is {precision.limit:g}. The converted model computes something else."

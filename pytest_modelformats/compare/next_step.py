@@ -39,7 +39,7 @@ STEPS: dict[tuple[Outcome, FailureKind | None, str], str] = {
     (_FAILED, FailureKind.DEGENERATE, ""): (
         "look for an input that is not connected, or a result that was folded into a constant from the example input."
     ),
-    (_FAILED, FailureKind.PRECISION, ""): "choose the precision that ran, or a backend that has the asked one.",
+    (_FAILED, FailureKind.PRECISION, ""): "keep the operators that lose it in fp32, or ship a finer precision.",
     (_FAILED, FailureKind.ACCURACY, ""): "ship a finer precision, or calibrate again on more and typical data.",
     (_FAILED, FailureKind.BUDGET, ""): (
         "measure longer (--mf-time-budget) on a quiet machine; if it stays, choose a faster cell or raise the budget."

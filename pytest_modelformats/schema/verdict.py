@@ -18,7 +18,8 @@ class OutputParity:
     ``error_rms`` and ``error_max`` are against the float64 truth, ``noise_rms`` and
     ``noise_max`` what rounding alone costs the source model at the asked precision,
     in the output's own unit. ``noise_ratio`` = error_rms / noise_rms.
-    ``flips`` is the share of samples (classifiers) or elements (integers) decided otherwise.
+    ``flips`` is the share of samples (classifiers) or elements (integers) decided otherwise, ``signal_rms`` the
+    truth's own size.
     """
 
     name: str
@@ -40,6 +41,7 @@ class OutputParity:
     local_point_ratio: float | None = None
     stress_ratio: float | None = None
     systematic_ratio: float | None = None
+    signal_rms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

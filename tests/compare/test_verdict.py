@@ -335,10 +335,15 @@ def test_too_precise_has_a_threshold():
     edge = RMS["bf16"] * FAITHFUL_LOW
     assert result(off_by(edge * (1 + EPS)), BF16) == PASSED
     assert result(off_by(edge * (1 - EPS)), BF16) == FALLBACK
-    middle = math.sqrt(RMS["fp32"] * RMS["fp16"])
-    assert middle < RMS["fp16"] * FAITHFUL_LOW
-    assert result(off_by(middle * (1 + EPS)), FP16) == PASSED
-    assert result(off_by(middle * (1 - EPS)), FP16) == FALLBACK
+
+
+def test_what_is_finer_than_asked_is_named_where_its_rounding_explains_the_error():
+    """An error between the two is of what was rounded to the asked one, such as weights, not of another arithmetic."""
+    finer = RMS["fp32"] * PLAUSIBLE[1]
+    assert finer < RMS["fp16"] * FAITHFUL_LOW
+    assert result(off_by(finer * (1 + EPS)), FP16) == PASSED
+    assert result(off_by(finer * (1 - EPS)), FP16) == FALLBACK
+    assert result(off_by(RMS["fp32"] * 1e-3), FP16) == FALLBACK
 
 
 @pytest.mark.parametrize("edge", PLAUSIBLE)

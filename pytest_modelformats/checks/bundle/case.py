@@ -17,7 +17,7 @@ from pytest_modelformats.checks.bundle.laws import TWO_RUNS
 from pytest_modelformats.checks.bundle.nouns import Case, Submodel
 from pytest_modelformats.checks.bundle.script import NO_LIMIT
 from pytest_modelformats.checks.contract import LOST
-from pytest_modelformats.compare import stress
+from pytest_modelformats.compare import stress, usability
 from pytest_modelformats.compare.floating import FAITHFUL_LOW, POINT_LIMIT
 from pytest_modelformats.errors import (
     ConvertError,
@@ -27,7 +27,7 @@ from pytest_modelformats.errors import (
     WorkerCrashed,
     WorkerTimeout,
 )
-from pytest_modelformats.schema import PRECISIONS, Outcome, Verdict, registry
+from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, Verdict, registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -199,6 +199,8 @@ def _judged(stages: Stages, planned: PlannedCell, case: Case, verdict: Verdict) 
             "error_rms_when_made": error,
             "tolerance": None if tolerance is None else {"rtol": tolerance.rtol, "atol": tolerance.atol},
         }
+        if judged is not None and judged.failure_kind is FailureKind.PRECISION:
+            output["limit_rms"] = usability.largest_error(judged)
         outputs.append({**output, **(case.limits[index] if case.limits else {})})
     case = replace(case, outputs=tuple(outputs), expected=case.expected or _expected(stages, model, case))
     if case.law in laws.LAWS:

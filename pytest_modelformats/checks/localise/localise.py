@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pytest_modelformats.settings.nouns import Settings
 
 # The verdicts that say that numbers are wrong; a changed interface is its own explanation.
-KINDS = frozenset({FailureKind.NUMERIC, FailureKind.NAN, FailureKind.DEGENERATE, FailureKind.PRECISION})
+KINDS = frozenset({FailureKind.NUMERIC, FailureKind.NAN, FailureKind.DEGENERATE})
 # How the batch law says which size of batch it is about: that many rows are looked at.
 _BATCH = re.compile(r"^(?:rows of )?batch (\d+) against")
 # The checks that compare with the source, and so have something to search against.
