@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.checks import batch as batches
-from pytest_modelformats.checks import further_sizes, near_ties
+from pytest_modelformats.checks import further_sizes, near_ties, unusual_rows
 from pytest_modelformats.checks.after_others import history
 from pytest_modelformats.checks.concurrency import concurrency, refuse_one_at_a_time
 from pytest_modelformats.checks.contract import contract
@@ -351,7 +351,10 @@ class Stages:
         if judged.passed:
             return judged
         outputs = near_ties.broken(self.models, model, samples.feeds, (truths, outputs), noise, precision)
-        return judge_stress(verdict, truths, outputs, noise, ordinary, precision)
+        judged = judge_stress(verdict, truths, outputs, noise, ordinary, precision)
+        return unusual_rows.settled(
+            self.cells, self.models, planned, verdict, judged, (truths, outputs), noise, ordinary, precision
+        )
 
     def _at_further_sizes(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
         """A verdict that passed, with other sizes judged too where nothing states which ones count."""

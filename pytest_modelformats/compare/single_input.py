@@ -10,7 +10,7 @@ moved by one unit of rounding, eight times, before anything is called a fault.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pytest_modelformats.compare.floating import POINT_LIMIT
@@ -42,6 +42,8 @@ LIMIT = 12.0
 # denormals processors keep, it is the distance between two of them.
 SMALLEST = {"fp16": 2.0**-24}
 SMALLEST_NORMAL = 2.0**-126
+# Half of the distance between two float32 numbers, in units of their size.
+RESOLUTION = 2.0**-24
 
 
 class OverflowsItself(Exception):
@@ -54,7 +56,7 @@ def noise_of(truth: Outputs, rounded: Outputs, usual: Sequence[Usual], precision
     for t, r, known in zip(truth, rounded, usual, strict=True):
         here = measure_noise([t], [r], precision.mantissa_bits)
         rms, largest = size(t)
-        tiny = SMALLEST.get(precision.yardstick, SMALLEST_NORMAL)
+        tiny = max(known.meaningful, SMALLEST.get(precision.yardstick, SMALLEST_NORMAL))
         found.append(
             replace(
                 here,
@@ -66,8 +68,15 @@ def noise_of(truth: Outputs, rounded: Outputs, usual: Sequence[Usual], precision
     return found
 
 
+@dataclass(frozen=True, slots=True)
 class Usual(Noise):
-    """The noise of an output over the samples in relation to its size there: ``rms`` and ``max`` are ratios."""
+    """The noise of an output over the samples in relation to its size there: ``rms`` and ``max`` are ratios.
+
+    ``meaningful`` is what float32 tells apart at the output's usual size, in its unit: an output of zeros through a
+    deep network is 1e-10 of rounding, and what that is off by in another runtime is no number that anybody uses.
+    """
+
+    meaningful: float = 0.0
 
 
 def usual_noise(truths: Sequence[Outputs], noise: Sequence[Noise]) -> list[Usual]:
@@ -80,7 +89,11 @@ def usual_noise(truths: Sequence[Outputs], noise: Sequence[Noise]) -> list[Usual
         largest = max(m for _, m in sizes)
         found.append(
             Usual(
-                known.rms / mean if mean else 0.0, known.max / largest if largest else 0.0, known.raw_rms, known.flips
+                known.rms / mean if mean else 0.0,
+                known.max / largest if largest else 0.0,
+                known.raw_rms,
+                known.flips,
+                meaningful=mean * RESOLUTION,
             )
         )
     return found

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pytest_modelformats.compare import noise_profile
 from pytest_modelformats.compare.floating import SMALLEST, SMALLEST_NORMAL
 from pytest_modelformats.compare.sampled import matched
+from pytest_modelformats.compare.single_input import RESOLUTION
 from pytest_modelformats.compare.verdict import judge_exact
 from pytest_modelformats.schema import FailureKind, Outcome, OutputParity, Verdict
 
@@ -247,6 +248,8 @@ def row_limits(
     prior = ordinary[0] * np.maximum(1.0, sizes / ordinary[1] if ordinary[1] else 1.0)
     sigma = np.sqrt((elements * own**2 + PRIOR_ELEMENTS * prior**2) / (elements + PRIOR_ELEMENTS))
     sigma = np.maximum(sigma, sizes * 2.0 ** -(precision.mantissa_bits + 1) / 3**0.5)
+    # Nor are outputs told apart that are smaller than what float32 resolves at their usual size (single_input.py).
+    sigma = np.maximum(sigma, ordinary[1] * RESOLUTION)
     # What is smaller may be flushed to zero.
     sigma = np.maximum(sigma, SMALLEST.get(precision.yardstick, SMALLEST_NORMAL))
     limit = LIMIT * precision.limit * (1 + PRIOR_ELEMENTS / elements)

@@ -322,6 +322,21 @@ class Cells:
             return source
         return replace(source, location=planned.candidate_path, kind=planned.candidate_kind, sha256="")
 
+    def graph_in_float64(
+        self, planned: PlannedCell, feeds: Sequence[Mapping[str, np.ndarray]]
+    ) -> tuple[list[list[np.ndarray]], str]:
+        """What the artifact's own graph gives in float64, [feed][output] in the contract's order, and by which method.
+
+        Raises: Unsupported, ConvertError, RunError.
+        """
+        artifact, opened = self.artifact(planned), self.session(planned)
+        own, wanted = [spec.name for spec in opened.inputs], list(feeds[0])
+        by_place = len(own) == len(wanted) and sorted(own) != sorted(wanted)
+        outputs, method = self._models.evaluate_artifact(
+            planned.cell.model, artifact.path, artifact.format, own if by_place else wanted, feeds
+        )
+        return [self._in_order(planned, opened, one) for one in outputs], method
+
     def _in_order(self, planned: PlannedCell, opened: Opened, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """Outputs in the source's order where the format holds names; a name that is missing is left to the verdict."""
         wanted = [s.name for s in self._models.description(planned.cell.model).outputs]

@@ -335,11 +335,30 @@ class Models:
         stored = self._stored(model, "stored")
         if stored is not None:
             return [cast("list[np.ndarray]", stored(source, feed, precision)[0]) for feed in feeds]
+        return self._evaluated(source, feeds, precision)[0]
+
+    def evaluate_artifact(
+        self, model: str, path: Path, form: str, names: Sequence[str], feeds: Sequence[Mapping[str, np.ndarray]]
+    ) -> tuple[list[list[np.ndarray]], str]:
+        """What an artifact's own graph gives in float64, [feed][output], and by which method; nothing is kept.
+
+        ``names`` are the artifact's inputs in the source's order. Raises: Unsupported, ConvertError, RunError.
+        """
+        described = registry.formats().get(form)
+        if described is None:
+            raise Unsupported(f"artifacts in {form} are not evaluated")
+        source = replace(self.source(model), location=str(path), kind=form, format=form, inputs=())
+        named = [dict(zip(names, feed.values(), strict=True)) for feed in feeds]
+        return self._evaluated(source, named, "float64")
+
+    def _evaluated(
+        self, source: Source, feeds: Sequence[Mapping[str, np.ndarray]], precision: str
+    ) -> tuple[list[list[np.ndarray]], str]:
         folder = self._asker.folder("evaluated")
         try:
             answer = self._asker.runtime(
                 RUNTIME,
-                f"evaluating {model} at {precision}",
+                f"evaluating {source.name} at {precision}",
                 "evaluate",
                 module=registry.formats()[source.format].module,
                 source=source.to_json(),
@@ -347,7 +366,7 @@ class Models:
                 precision=precision,
                 folder=str(folder / "out"),
             )
-            return [read_arrays(paths) for paths in answer["outputs"]]
+            return [read_arrays(paths) for paths in answer["outputs"]], answer["method"]
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
