@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.compare import rounding, rounding_steps
 from pytest_modelformats.errors import MissingDependency, RunError, Unsupported
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.systems.onnx import graph as onnx_graph
+from pytest_modelformats.systems.onnx.reference import operators
 from pytest_modelformats.systems.onnxruntime.backend import missing_feature
 
 if TYPE_CHECKING:
@@ -33,42 +33,11 @@ def run_reference(model: onnx.ModelProto, feeds: Sequence[Feed], precision: str 
     from onnx import inliner
 
     inlined = inliner.inline_local_functions(model) if model.functions else model
-    evaluator = _evaluator()(inlined)
+    evaluator = operators.evaluator()(inlined)
     if precision:
         _round_results(evaluator, precision)
     with np.errstate(all="ignore"):
         return [[np.asarray(y) for y in evaluator.run(None, dict(feed))] for feed in feeds]
-
-
-@cache
-def _evaluator() -> Any:
-    """A ReferenceEvaluator whose Erf keeps float64, also inside the functions that Gelu and others stand for.
-
-    Its BatchNormalization is that of inference at every opset: onnx's own, for graphs of opset 9 to 13, takes the
-    statistics of the batch into account wherever the momentum of training is written in the node.
-    """
-    import math
-
-    import numpy as np
-    from onnx.reference import ReferenceEvaluator
-    from onnx.reference.op_run import OpRun
-    from onnx.reference.ops.op_batch_normalization import BatchNormalization_14
-
-    class BatchNormalization(BatchNormalization_14):  # type: ignore[misc]
-        op_domain = ""
-
-    class Erf(OpRun):  # type: ignore[misc]
-        op_domain = ""
-
-        def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
-            return (np.vectorize(math.erf, otypes=["d"])(x).astype(x.dtype),)
-
-    class Evaluator(ReferenceEvaluator):  # type: ignore[misc]
-        def __init__(self, proto: Any, **keywords: Any) -> None:
-            keywords["new_ops"] = keywords.get("new_ops") or [BatchNormalization, Erf]
-            super().__init__(proto, **keywords)
-
-    return Evaluator
 
 
 class _Rounded:

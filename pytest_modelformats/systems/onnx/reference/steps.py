@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_modelformats.compare import rounding
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.systems.onnx import graph as onnx_graph
+from pytest_modelformats.systems.onnx.reference import operators
 from pytest_modelformats.systems.onnx.reference import run as onnx_run
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Steps:
         graph = type(model.structure)()
         graph.CopyFrom(model.structure)
         onnx_graph.retype(graph, TensorProto.DOUBLE if self.wide else TensorProto.FLOAT)
-        evaluator = onnx_run._evaluator()(graph)  # noqa: SLF001 - float64 is kept there
+        evaluator = operators.evaluator()(graph)
         if self._precision and not self._weights_only:
             onnx_run._round_results(evaluator, self._precision)  # noqa: SLF001 - as for the noise of the outputs
         self.operators = evaluator.rt_nodes_
