@@ -52,7 +52,8 @@ def _line(model: Mapping[str, Any], cell: str, said: Mapping[str, Any]) -> Line:
     opinion = model["opinions"].get(cell) or {"word": "none", "why": "no artifact", "ran": ""}
     outcome = said.get("outcome", "not-judged")
     parity = said["checks"].get("parity", {})
-    red = [f"{name}: {c['sentence']}" for name, c in said["checks"].items() if c["outcome"] != "passed"]
+    checks = sorted(said["checks"].items(), key=lambda pair: pair[1]["outcome"] != outcome)  # what decided it first
+    red = [f"{name}: {check['sentence']}" for name, check in checks if check["outcome"] != "passed"]
     word = _word(outcome, opinion, said["precision"], parity.get("outcome", ""))
     why = f"{opinion['why']}; {red[0] if red else ''}".strip("; ")
     lane = f"{said['format']}-{said['precision']}-{said['backend']}"

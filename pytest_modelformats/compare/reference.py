@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.compare import noise_profile
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # How a truth or a floor can come about, the most particular first; a line says its own word.
 WORDS = ("perturbed", "rounded", "upcast", "native", "lifted")
 
+# What an arithmetic does to the weights alone.
+WEIGHTS_OF = {"fp16": "fp16-weights"}
 EVALUATED = ("fp32", "tf32", "fp16", "bf16", "fp16-weights")
 
 
@@ -136,7 +138,18 @@ def _floors(
             methods[precision] += f"; with {len(others)} more roundings on shifted grids" if others else ""
             continue
         noise[precision] = _noise(known, rounded, PRECISIONS[precision].result_bits)
+    for precision, weights in WEIGHTS_OF.items():
+        if precision in noise and weights in noise:
+            both = zip(noise[precision], noise[weights], strict=True)
+            noise[precision] = [_not_below(own, of_weights) for own, of_weights in both]
     return methods, missing, noise
+
+
+def _not_below(noise: Noise, weights: Noise) -> Noise:
+    """The noise of an arithmetic, not below that of its weights alone: of few elements the two may cancel by chance."""
+    if noise.rms >= weights.rms:
+        return noise
+    return replace(weights, flips=max(noise.flips, weights.flips), lost=noise.lost)
 
 
 def _evaluated(

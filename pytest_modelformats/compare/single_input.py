@@ -72,8 +72,9 @@ def noise_of(truth: Outputs, rounded: Outputs, usual: Sequence[Usual], precision
 class Usual(Noise):
     """The noise of an output over the samples in relation to its size there: ``rms`` and ``max`` are ratios.
 
-    ``meaningful`` is what float32 tells apart at the output's usual size, in its unit: an output of zeros through a
-    deep network is 1e-10 of rounding, and what that is off by in another runtime is no number that anybody uses.
+    ``meaningful`` is what counts at the output's usual size, in its unit: what float32 tells apart there, and as much
+    of the samples' noise as the limit makes up for. An output of zeros through a deep network is 1e-10 of rounding, and
+    what that is off by in another runtime is no number that anybody uses.
     """
 
     meaningful: float = 0.0
@@ -93,7 +94,7 @@ def usual_noise(truths: Sequence[Outputs], noise: Sequence[Noise]) -> list[Usual
                 known.max / largest if largest else 0.0,
                 known.raw_rms,
                 known.flips,
-                meaningful=mean * RESOLUTION,
+                meaningful=max(mean * RESOLUTION, known.rms / LIMIT),
             )
         )
     return found

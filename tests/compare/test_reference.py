@@ -155,3 +155,16 @@ def test_an_estimated_reference_says_so(run, pytester):
         "fp32": "perturbed", "tf32": "rounded", "fp16": "rounded", "bf16": "rounded", "fp16-weights": "rounded",
     }  # fmt: skip
     assert ran.outcomes["m-onnx-fp32-onnxruntime@cpu", "parity"] == "passed"
+
+
+def test_the_noise_of_an_arithmetic_is_not_below_that_of_its_weights():
+    """Of eight numbers the rounding of weights and that of results may cancel; another runtime's do not."""
+    truth = np.linspace(1, 2, 8)
+
+    def evaluate(precision):
+        off = {"float64": 0.0, "fp32": 1e-7, "fp16": 2e-4}.get(precision, 9e-4)
+        return [[truth + off]], "native"
+
+    noise = reference.reference_of(evaluate, ("fp32", "fp16", "fp16-weights")).noise
+    assert noise["fp16"][0].rms == noise["fp16-weights"][0].rms == pytest.approx(9e-4, rel=0.01)
+    assert reference.reference_of(evaluate, ("fp32", "fp16")).noise["fp16"][0].rms < 5e-4

@@ -151,3 +151,14 @@ def test_the_usual_noise_is_relative_to_the_size_of_the_outputs():
     quiet = [np.full((1, 2), 10.0)]
     (noise,) = single_input.noise_of(quiet, quiet, [usual], FP32)
     assert (noise.rms, noise.max) == pytest.approx((1e-4, 5e-4))
+
+
+def test_what_counts_is_what_is_seen_at_the_outputs_usual_size():
+    """1e-10 off where outputs are 1 and their noise 1e-7 is nothing, also on an input whose output is 1e-12."""
+    usual = single_input.usual_noise([[np.ones((4, 5))]], [Noise(1e-7, 3e-7, 1e-7)])
+    judge = single_input.Judgement([TensorSpec("y", "float32", ("N", 5))], FP32, usual, {"x": 1.0}, Asked())
+    small = X * np.float32(1e-12)
+    truth, rounded = judge.expected({"x": small})
+    assert judge.settled({"x": small}, truth, rounded, [backwards(small) + np.float32(1e-10)]).passed
+    wrong = judge.settled({"x": small}, truth, rounded, [backwards(small) + np.float32(1e-6)])
+    assert wrong.failure_kind is FailureKind.NUMERIC
