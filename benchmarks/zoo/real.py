@@ -80,7 +80,7 @@ REAL: tuple[Entry, ...] = (
     _onnx("plcmos", "audio", "speechmos", f"{_MOS}plcmos_models/plcmos_v2.onnx",
           "degraded_audio:float32[1,1,50,257]", "rater_embed:float32[1,64]"),
     _onnx("iclabel", "eeg", "mne-icalabel", "mne_icalabel/iclabel/network/assets/ICLabelNet.onnx",
-          "topo:float32[N,1,32,32]", "psds:float32[N,1,1,100]", "autocorr:float32[N,1,1,100]"),
+          "topo:float32[4,1,32,32]", "psds:float32[4,1,1,100]", "autocorr:float32[4,1,1,100]"),
     _onnx("wake_alexa", "speech", "openwakeword", f"{_WAKE}alexa_v0.1.onnx", "onnx::Flatten_0:float32[1,16,96]"),
     _onnx("wake_mycroft", "speech", "openwakeword", f"{_WAKE}hey_mycroft_v0.1.onnx", "input_1:float32[N,16,96]"),
     _onnx("wake_embedding", "speech", "openwakeword", f"{_WAKE}embedding_model.onnx", "input_1:float32[N,76,32,1]"),

@@ -287,6 +287,12 @@ class Stages:
                 )
             verdict = effective_precision.named(verdict, error, rounded, noise, asked)
         ran = effective_precision.suspects(verdict, asked)
+        graph = self._of_graph(planned, feed, truth)
+        if graph is not None:
+            weights = rounded.get("fp16-weights") if ran.startswith("fp16") else None
+            settled = effective_precision.settle_by_graph(verdict, ran, error, graph, weights)
+            if settled.outcome is Outcome.FAILED:
+                return settled
         if not any(spec.is_float for spec in self.models.description(model).inputs):
             if ran not in rounded:
                 try:
@@ -303,6 +309,20 @@ class Stages:
         again = effective_precision.errors(self.cells.run(planned, other), moved)
         weights = rounded.get("fp16-weights") if ran.startswith("fp16") else None
         return effective_precision.settle(verdict, ran, error, again, weights)
+
+    def _of_graph(
+        self, planned: PlannedCell, feed: Mapping[str, np.ndarray], truth: Sequence[np.ndarray]
+    ) -> list[np.ndarray] | None:
+        """The errors of an fp32 file's own graph in float64, ``None`` where it cannot be asked or is the source's."""
+        own = not planned.chain and not planned.candidate_path
+        if own or PRECISIONS[planned.artifact_precision].mantissa_bits < PRECISIONS["fp32"].mantissa_bits:
+            return None
+        try:
+            (outputs,) = self.cells.graph_in_float64(planned, [feed], as_written=True)
+        except (Unsupported, ConvertError, RunError):
+            return None
+        alike = len(outputs) == len(truth) and all(o.shape == t.shape for o, t in zip(outputs, truth, strict=True))
+        return effective_precision.errors(outputs, truth) if alike else None
 
     def _looked_at(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
         """A verdict with an unusual error, settled by a second look."""

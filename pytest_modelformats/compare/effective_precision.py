@@ -21,11 +21,15 @@ bf16 or fp16 arithmetic ran (OpenVINO, PyTorch), and 0.9978 to 1.0 for 249 wrong
 fp16 make the same error again too (0.9995 to 1.0), but that error is known: the source
 with rounded weights makes it.
 
+**The file itself** may make that error: its graph, evaluated in float64, then does too, whatever runs it. Where a
+graph can be asked, it is asked first.
+
 **The model's own file**, run as it is at the precision that it is written down in, may be finer than that.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -48,9 +52,16 @@ SAME_ERROR = 0.992
 UNTOUCHED = 0.02
 UNTOUCHED_SHARE = 0.25
 FEWEST_UNTOUCHED = 3
-# One tensor of several rounded to fp16 correlates less: it makes only a part of the error.
-SAME_WEIGHTS = 0.9
+# How far from the error of weights that are all rounded to fp16 the cell's is, at most, to be that error: one tensor of
+# several makes only a part of it. A correlation says less: where one class of a softmax is all but certain, every fault
+# moves the outputs in one direction (0.9999998 for a lost bias, 126 times as large).
+SAME_WEIGHTS = 0.45
+# A graph whose own error in float64 is this share of the cell's makes it; the rest may be the arithmetic's.
+OWN_SHARE = 0.5
+# Evaluated in float64, weights that were all rounded make the known error to the last digits, and one of several not.
+OWN_WEIGHTS = 0.1
 STAYS = "stays the same when the inputs move by one unit of rounding"
+OWN = "the file makes it itself when its graph is evaluated in float64"
 STATED = "the runtime states another precision for every operator"
 IN_PLACES = "many elements that it would change are right"
 
@@ -148,6 +159,15 @@ def correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.dot(a, b)) / norm if norm else 0.0
 
 
+def apart(one: np.ndarray, other: np.ndarray) -> float:
+    """How far two errors are from one another, as a share of the second: rms over rms, where both are finite."""
+    import numpy as np
+
+    finite = np.isfinite(one) & np.isfinite(other)
+    size = _size(other[finite])
+    return _size((one - other)[finite]) / size if size else math.inf
+
+
 def settle(
     verdict: Verdict,
     ran: str,
@@ -163,7 +183,7 @@ def settle(
     outputs = []
     for index, output in enumerate(verdict.outputs):
         same = output.outcome is Outcome.FALLBACK and correlation(first[index], again[index]) >= SAME_ERROR
-        known = weights is not None and correlation(first[index], weights[index]) >= SAME_WEIGHTS
+        known = weights is not None and apart(first[index], weights[index]) <= SAME_WEIGHTS
         outputs.append(_fault(output, ran, STAYS) if same and not known else output)
     return _with(verdict, outputs)
 
@@ -202,11 +222,41 @@ def settle_by_statement(
         [
             _fault(output, ran, STATED)
             if output.outcome is Outcome.FALLBACK
-            and not (weights is not None and correlation(error[index], weights[index]) >= SAME_WEIGHTS)
+            and not (weights is not None and apart(error[index], weights[index]) <= SAME_WEIGHTS)
             else output
             for index, output in enumerate(verdict.outputs)
         ],
     )
+
+
+def settle_by_graph(
+    verdict: Verdict,
+    ran: str,
+    error: Sequence[np.ndarray],
+    graph: Sequence[np.ndarray],
+    weights: Sequence[np.ndarray] | None,
+) -> Verdict:
+    """The verdict, with every fallback turned into a numeric failure whose error the file itself makes in float64.
+
+    No arithmetic of a runtime has a part in that evaluation. Where every weight was rounded to fp16, that is named for
+    what it is; one rounded tensor of several, another threshold, a lost bias are no precision.
+
+    Shapes: one error array per output: the cell's, the graph's own in float64, and the source's own with its weights
+    rounded to fp16 (``None`` where that is not known).
+    """
+    outputs = []
+    for index, output in enumerate(verdict.outputs):
+        own = output.outcome is Outcome.FALLBACK and _size(graph[index]) >= OWN_SHARE * _size(error[index])
+        known = weights is not None and apart(graph[index], weights[index]) <= OWN_WEIGHTS
+        outputs.append(_fault(output, ran, OWN) if own and not known else output)
+    return _with(verdict, outputs)
+
+
+def _size(error: np.ndarray) -> float:
+    import numpy as np
+
+    finite = error[np.isfinite(error)]
+    return float(np.sqrt(np.mean(np.square(finite)))) if finite.size else 0.0
 
 
 def in_places(error: np.ndarray, rounded: np.ndarray) -> bool:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # How a truth or a floor can come about, the most particular first; a line says its own word.
 WORDS = ("perturbed", "rounded", "upcast", "native", "lifted")
+# An evaluation of these kinds is of the graph itself; the others are estimates.
+REAL = frozenset({"native", "lifted", "upcast"})
 
 # What an arithmetic does to the weights alone.
 WEIGHTS_OF = {"fp16": "fp16-weights"}

@@ -163,7 +163,8 @@ def contradiction(
     for index, output in enumerate(outputs):
         measured = output.effective_precision
         rounding = output.outcome in {Outcome.PASSED, Outcome.FALLBACK}
-        if not rounding or measured not in PRECISIONS or output.error_rms is None:
+        # Rounded weights are the file's: whatever the arithmetic is, it computes with them.
+        if not rounding or measured not in PRECISIONS or output.error_rms is None or _of_weights(measured):
             continue
         error, floor = output.error_rms, {p: values[index].rms for p, values in noise.items()}
         too_large = (
@@ -208,6 +209,10 @@ def _stated_precisions(execution: Mapping[str, Any]) -> set[str]:
     counts = execution.get("precisions") or {}
     stated = {"fp32" if name == "fp64" else name for name, count in counts.items() if count}
     return stated if stated <= set(PRECISIONS) else set()
+
+
+def _of_weights(precision: str) -> bool:
+    return PRECISIONS[precision].weights_only
 
 
 def _bits(precision: str) -> int:

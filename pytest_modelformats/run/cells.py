@@ -10,12 +10,14 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from pytest_modelformats.compare import reference
 from pytest_modelformats.convert.chain import Artifact, convert
 from pytest_modelformats.errors import (
     MissingDependency,
     ModelFormatsError,
     OutOfMemory,
     RunError,
+    Unsupported,
     WorkerCrashed,
     WorkerTimeout,
 )
@@ -323,19 +325,27 @@ class Cells:
         return replace(source, location=planned.candidate_path, kind=planned.candidate_kind, sha256="")
 
     def graph_in_float64(
-        self, planned: PlannedCell, feeds: Sequence[Mapping[str, np.ndarray]]
-    ) -> tuple[list[list[np.ndarray]], str]:
-        """What the artifact's own graph gives in float64, [feed][output] in the contract's order, and by which method.
+        self, planned: PlannedCell, feeds: Sequence[Mapping[str, np.ndarray]], *, as_written: bool = False
+    ) -> list[list[np.ndarray]]:
+        """What the artifact's own graph gives in float64, [feed][output] in the contract's order.
 
-        Raises: Unsupported, ConvertError, RunError.
+        ``as_written``: with its casts to narrower types. Raises: Unsupported (also where it could only be estimated),
+        ConvertError, RunError.
         """
         artifact, opened = self.artifact(planned), self.session(planned)
         own, wanted = [spec.name for spec in opened.inputs], list(feeds[0])
         by_place = len(own) == len(wanted) and sorted(own) != sorted(wanted)
         outputs, method = self._models.evaluate_artifact(
-            planned.cell.model, artifact.path, artifact.format, own if by_place else wanted, feeds
+            planned.cell.model,
+            artifact.path,
+            artifact.format,
+            own if by_place else wanted,
+            feeds,
+            as_written=as_written,
         )
-        return [self._in_order(planned, opened, one) for one in outputs], method
+        if reference.word(method) not in reference.REAL:
+            raise Unsupported(f"the graph of {planned.cell.id} is not evaluated in float64: {method}")
+        return [self._in_order(planned, opened, one) for one in outputs]
 
     def _in_order(self, planned: PlannedCell, opened: Opened, arrays: list[np.ndarray]) -> list[np.ndarray]:
         """Outputs in the source's order where the format holds names; a name that is missing is left to the verdict."""

@@ -21,6 +21,7 @@ from pytest_modelformats.run import sizes as found_sizes
 from pytest_modelformats.run.once import remember
 from pytest_modelformats.run.workers.asking import RUNTIME, read_arrays, write_feed
 from pytest_modelformats.schema import Description, Source, TensorSpec, registry
+from pytest_modelformats.schema.contract import AS_WRITTEN
 from pytest_modelformats.settings.machine import versions
 from pytest_modelformats.source.free_dimensions import term
 from pytest_modelformats.source.identify import content_hash
@@ -338,18 +339,26 @@ class Models:
         return self._evaluated(source, feeds, precision)[0]
 
     def evaluate_artifact(
-        self, model: str, path: Path, form: str, names: Sequence[str], feeds: Sequence[Mapping[str, np.ndarray]]
+        self,
+        model: str,
+        path: Path,
+        form: str,
+        names: Sequence[str],
+        feeds: Sequence[Mapping[str, np.ndarray]],
+        *,
+        as_written: bool = False,
     ) -> tuple[list[list[np.ndarray]], str]:
         """What an artifact's own graph gives in float64, [feed][output], and by which method; nothing is kept.
 
-        ``names`` are the artifact's inputs in the source's order. Raises: Unsupported, ConvertError, RunError.
+        ``names`` are the artifact's inputs in the source's order. ``as_written``: with its casts to narrower types,
+        where the format can. Raises: Unsupported, ConvertError, RunError.
         """
         described = registry.formats().get(form)
         if described is None:
             raise Unsupported(f"artifacts in {form} are not evaluated")
         source = replace(self.source(model), location=str(path), kind=form, format=form, inputs=())
         named = [dict(zip(names, feed.values(), strict=True)) for feed in feeds]
-        return self._evaluated(source, named, "float64")
+        return self._evaluated(source, named, AS_WRITTEN if as_written and described.as_written else "float64")
 
     def _evaluated(
         self, source: Source, feeds: Sequence[Mapping[str, np.ndarray]], precision: str

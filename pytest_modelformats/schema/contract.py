@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     Feed = Mapping[str, np.ndarray]
 
+# What a format's ``evaluate`` is asked for where a file is to be taken at its word: float64 in place of fp32, and every
+# cast to a narrower type kept.
+AS_WRITTEN = "as-written"
+
 
 @dataclass(frozen=True, slots=True)
 class ConversionJob:
@@ -188,7 +192,7 @@ class FormatModule(Protocol):
         ...
 
     def evaluate(self, source: Source, feeds: Sequence[Feed], precision: str) -> tuple[list[list[np.ndarray]], str]:
-        """Run the source in its own framework at ``float64`` or a precision's name.
+        """Run the source in its own framework at ``float64``, a precision's name, or ``AS_WRITTEN`` if it declares so.
 
         Returns the outputs per feed, and one line that says by which method, with one of the words of
         ``compare/reference.py`` in it. At ``tf32`` the operands of products keep 10 mantissa bits, results are fp32.

@@ -16,6 +16,7 @@ class Format:
     ``module`` is the import path of the format's file (see ``contract.FormatModule``).
     ``suffix`` is what an artifact of it is called; "" means that the source is the artifact.
     ``named_inputs``/``named_outputs``: whether the format holds names that must survive.
+    ``as_written``: whether ``evaluate`` knows ``contract.AS_WRITTEN``.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Format:
     install: str = ""
     named_inputs: bool = False
     named_outputs: bool = False
+    as_written: bool = False
 
 
 @dataclass(frozen=True, slots=True)

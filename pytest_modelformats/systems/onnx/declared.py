@@ -14,6 +14,7 @@ ONNX = Format(
     install="pip install 'pytest-modelformats[onnx]'",
     named_inputs=True,
     named_outputs=True,
+    as_written=True,
 )
 FROM_PYTORCH = Converter(
     name="onnx_from_pytorch",

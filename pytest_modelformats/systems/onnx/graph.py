@@ -173,9 +173,12 @@ def holds(model: onnx.ModelProto, types: frozenset[int]) -> bool:
     )
 
 
-def retype(model: onnx.ModelProto, target: int) -> onnx.ModelProto:
-    """Raise the narrower floating types to ``target`` (FLOAT or DOUBLE) throughout, in place, and return the model."""
-    narrow = narrow_types(target)
+def retype(model: onnx.ModelProto, target: int, narrow: frozenset[int] = frozenset()) -> onnx.ModelProto:
+    """Raise the narrower floating types to ``target`` (FLOAT or DOUBLE) throughout, in place, and return the model.
+
+    ``narrow`` are the types that are raised, where it is not all of them.
+    """
+    narrow = narrow or narrow_types(target)
     for node in list(nodes(model)):
         _retype_node(node, narrow, target)
     for tensor in list(tensors(model)):

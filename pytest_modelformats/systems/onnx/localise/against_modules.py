@@ -37,7 +37,9 @@ def against_modules(
             intermediates.record(module, arrays, precision, Path(truths), check)
         known = Truths(Path(truths))
         model = LazyModel(Path(artifact))
-        comparison = Comparison(model, ModuleMatch(model, known, module.state_dict()), known, limit)
+        comparison = Comparison(
+            model, ModuleMatch(model, known, module.state_dict()), known, limit, onnx_localise.in_steps(precision)
+        )
         found = comparison.run(arrays, check)
     except OutOfTimeError as error:
         return {"found": None, "reason": str(error), "compared": 0}

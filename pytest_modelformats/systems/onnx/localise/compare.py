@@ -49,11 +49,13 @@ class Found:
 class Comparison:
     """A graph run in float64, each tensor compared with the one of the reference that it should equal."""
 
-    def __init__(self, artifact: LazyModel, match: Matched, truths: Truths, limit: float) -> None:
-        """Nothing is run yet."""
+    def __init__(
+        self, artifact: LazyModel, match: Matched, truths: Truths, limit: float, precision: str = "float64"
+    ) -> None:
+        """Nothing is run yet; ``precision`` is what the artifact's steps are run in."""
         self.model, self.truths, self.limit = artifact, truths, limit
         self.match = match
-        self.steps = onnx_steps.Steps(artifact, "float64")
+        self.steps = onnx_steps.Steps(artifact, precision)
         self.dependent = onnx_steps.dependent(artifact.nodes, artifact.inputs)
         self.places = {name: i for i, node in enumerate(artifact.nodes) for name in node.output if name}
         self.errors: dict[str, float] = {}

@@ -92,7 +92,7 @@ class Match:
         if twin is None:
             return ""
         if (twin.domain, twin.op_type) != (node.domain, node.op_type):
-            return f"it is a {node.op_type}, in the reference a {twin.op_type}"
+            return f"it is {_a(node.op_type)}, in the reference {_a(twin.op_type)}"
         stated = _attributes(node, twin, self.reference)
         if stated:
             return stated
@@ -201,6 +201,10 @@ def _defaults(node: onnx.NodeProto, model: LazyModel) -> dict[str, onnx.Attribut
     except defs.SchemaError:
         return {}
     return {name: a.default_value for name, a in stated.items() if a.default_value.name}
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'AEIO' else 'a'} {noun}"
 
 
 def _shown(value: Any) -> str:

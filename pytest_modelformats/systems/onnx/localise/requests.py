@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.compare.truths import OutOfTimeError, Truths, complete, read, timer
 from pytest_modelformats.measure.conditions import memory, reset_peak
-from pytest_modelformats.schema import TensorSpec
+from pytest_modelformats.schema import PRECISIONS, TensorSpec
+from pytest_modelformats.schema.contract import AS_WRITTEN
 from pytest_modelformats.systems.onnx.localise import scopes as onnx_scopes
 from pytest_modelformats.systems.onnx.localise import submodel as onnx_submodel
 from pytest_modelformats.systems.onnx.localise import truths as onnx_truths
@@ -53,7 +54,7 @@ def compare(
         known = _truths(source, arrays, precision, Path(truths), check)
         if not _faithful(source, known, expected, limit):
             return {"found": None, "reason": "", "compared": 0}
-        comparison = Comparison(model, Match(model, source), known, limit)
+        comparison = Comparison(model, Match(model, source), known, limit, in_steps(precision))
         found = comparison.run(arrays, check)
     except OutOfTimeError as error:
         return {"found": None, "reason": str(error), "compared": 0}
@@ -62,6 +63,11 @@ def compare(
     told = described(comparison, found, Path(folder))
     peak = memory()["peak_bytes"]
     return {"found": told, "reason": "", "compared": comparison.compared, "peak_bytes": peak}
+
+
+def in_steps(precision: str) -> str:
+    """What a graph is run in that is asked for a precision: at fp32 every cast to a narrower type is the file's own."""
+    return AS_WRITTEN if PRECISIONS[precision].result_bits == PRECISIONS["fp32"].mantissa_bits else "float64"
 
 
 def _truths(

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from pytest_modelformats.compare import rounding
 from pytest_modelformats.errors import RunError, Unsupported
 from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.schema.contract import AS_WRITTEN
 from pytest_modelformats.systems.onnx import graph as onnx_graph
 from pytest_modelformats.systems.onnx.reference import rounding as onnx_rounding
 from pytest_modelformats.systems.onnx.reference import run as onnx_run
@@ -73,11 +74,11 @@ _last: dict[str, Truth] = {}  # one entry: the precisions of one source are aske
 def evaluate_onnx(source: Source, feeds: Sequence[Feed], precision: str) -> tuple[Outputs, str]:
     """The outputs per feed at ``float64`` or a precision's name, and one line that says by which method."""
     path = Path(source.location)
+    if precision == AS_WRITTEN:
+        return _as_written(path, feeds)
     truth = _truth(path, feeds)
     if precision == "float64":
-        if truth.trouble:
-            return truth.fp32, f"estimated: fp32 run taken as truth ({truth.trouble})"
-        return truth.float64, "float64: upcast graph, onnx.reference.ReferenceEvaluator"
+        return _true(truth)
     change = rounding.weight_rounding(precision)
     if change is not None:
         model = _single(path)
@@ -90,6 +91,20 @@ def evaluate_onnx(source: Source, feeds: Sequence[Feed], precision: str) -> tupl
     return _run_rounded(
         _single(path), feeds, precision
     ), f"{_rounded_what(precision)} inside an fp32 onnx.reference run"
+
+
+def _true(truth: Truth) -> tuple[Outputs, str]:
+    if truth.trouble:
+        return truth.fp32, f"estimated: fp32 run taken as truth ({truth.trouble})"
+    return truth.float64, "float64: upcast graph, onnx.reference.ReferenceEvaluator"
+
+
+def _as_written(path: Path, feeds: Sequence[Feed]) -> tuple[Outputs, str]:
+    """In float64 where the file says float32, through every cast to a narrower type; raises Unsupported, RunError."""
+    outputs, trouble = _float64(path, feeds, onnx_run.run_ort(onnx_graph.load_model(path), path, feeds), casts=True)
+    if trouble:
+        raise Unsupported(trouble)
+    return outputs, "float64: upcast graph, its casts to narrower types kept, onnx.reference.ReferenceEvaluator"
 
 
 def _rounded_what(precision: str) -> str:
@@ -153,8 +168,8 @@ def _single(path: Path) -> onnx.ModelProto:
     return onnx_graph.retype(model, TensorProto.FLOAT) if onnx_graph.holds(model, halves) else model
 
 
-def _float64(path: Path, feeds: Sequence[Feed], fp32: Outputs) -> tuple[Outputs, str]:
-    """The outputs of the upcast graph, or why they are not to be trusted."""
+def _float64(path: Path, feeds: Sequence[Feed], fp32: Outputs, *, casts: bool = False) -> tuple[Outputs, str]:
+    """The outputs of the upcast graph, or why they are not to be trusted; with ``casts`` narrower types stay."""
     import numpy as np
     from onnx import TensorProto
 
@@ -162,7 +177,7 @@ def _float64(path: Path, feeds: Sequence[Feed], fp32: Outputs) -> tuple[Outputs,
     lossy = sorted({node.op_type for node in onnx_graph.nodes(model)} & FLOAT32_ONLY)
     if lossy:
         return [], f"onnx.reference computes {', '.join(lossy)} in float32"
-    onnx_graph.retype(model, TensorProto.DOUBLE)
+    onnx_graph.retype(model, TensorProto.DOUBLE, frozenset({TensorProto.FLOAT} if casts else ()))
     doubles = [{k: v.astype(np.float64) if _is_floating(v) else v for k, v in feed.items()} for feed in feeds]
     try:
         outputs = onnx_run.run_reference(model, doubles, None)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.compare import rounding
 from pytest_modelformats.schema import PRECISIONS
+from pytest_modelformats.schema.contract import AS_WRITTEN
 from pytest_modelformats.systems.onnx import graph as onnx_graph
 from pytest_modelformats.systems.onnx.reference import operators
 from pytest_modelformats.systems.onnx.reference import run as onnx_run
@@ -23,16 +24,17 @@ class Steps:
     """The nodes of a model, each run on its own; results that no later node takes are let go."""
 
     def __init__(self, model: LazyModel, precision: str) -> None:
-        """``precision`` is ``float64`` or one that results are rounded to inside an fp32 run."""
+        """``precision`` is one that results are rounded to inside an fp32 run, ``float64`` or ``AS_WRITTEN``."""
         from onnx import TensorProto
 
         self.model = model
-        self.wide = precision == "float64"
+        self.wide = precision in ("float64", AS_WRITTEN)
         self._weights_only = precision.endswith("-weights")
-        self._precision = "" if precision in ("float64", "fp32", "default") else precision
+        self._precision = "" if self.wide or precision in ("fp32", "default") else precision
         graph = type(model.structure)()
         graph.CopyFrom(model.structure)
-        onnx_graph.retype(graph, TensorProto.DOUBLE if self.wide else TensorProto.FLOAT)
+        kept = frozenset({TensorProto.FLOAT} if precision == AS_WRITTEN else ())
+        onnx_graph.retype(graph, TensorProto.DOUBLE if self.wide else TensorProto.FLOAT, kept)
         evaluator = operators.evaluator()(graph)
         if self._precision and not self._weights_only:
             onnx_run._round_results(evaluator, self._precision)  # noqa: SLF001 - as for the noise of the outputs
