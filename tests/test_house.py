@@ -56,7 +56,7 @@ IN_NONE = (
                 "second_look",
             ),
             *("rounding", "rounding_steps", "single_input", "stated_execution", "stress", "tolerances", "truths"),
-            "verdict",
+            *("usability", "verdict"),
         )
     ),
 )

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.checks.localise.nouns import INTERMEDIATES, NONE_WRONG, Localised
+from pytest_modelformats.checks.localise.nouns import INTERMEDIATES, NONE_WRONG, READING, Localised
 from pytest_modelformats.errors import ModelFormatsError, WorkerTimeout
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome
 
@@ -111,6 +111,9 @@ def sentence(found: Localised, backend: str) -> str:
     if found.reason:
         return f"The first wrong operator could not be located because {found.reason.rstrip('.')}."
     place = f" ({found.module})" if found.module and found.module != found.node else ""
+    if found.method == READING:
+        read = f"First operator that is another one than the source's: {found.operator} '{found.node}'{place}"
+        return f"{read}: {found.how}. The graphs were read and not run: {found.unevaluated.rstrip('.')}."
     unit = "its rounding noise" if found.method == INTERMEDIATES else "what rounding explains"
     error = f"output error {_times(found.output_error)} {unit}, inputs {_times(found.input_error)}"
     text = f"First wrong operator: {found.operator} '{found.node}'{place}: {error}"

@@ -31,6 +31,7 @@ RUNTIME = "localise"
 NONE_WRONG = "no operator is wrong"
 INTERMEDIATES = "onnx-intermediates"
 BISECTION = "bisection"
+READING = "onnx-reading"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,9 @@ class Localised:
 
     Errors are rms errors over each tensor's own rounding noise; ``None`` where they have no number
     (another shape, NaN in other places). ``unforeseen`` is the error that ended the search, where none of our sentences
-    says what happened. ``submodel`` is the faulty part as a model of its own,
-    ``inputs`` and ``expected`` (float64) are ``.npy`` files beside it, ``noise`` is what rounding makes of each
-    output (rms, largest); they live as long as the run.
+    says what happened; ``unevaluated`` is what the evaluator lacks where graphs were read and not run.
+    ``submodel`` is the faulty part as a model of its own, ``inputs`` and ``expected`` (float64) are ``.npy`` files
+    beside it, ``noise`` is what rounding makes of each output (rms, largest); they live as long as the run.
     """
 
     method: str
@@ -60,6 +61,7 @@ class Localised:
     missing: tuple[str, ...] = ()
     reason: str = ""
     unforeseen: str = ""
+    unevaluated: str = ""
     peak_bytes: int | None = None
     submodel: Path | None = None
     inputs: tuple[tuple[str, Path], ...] = ()

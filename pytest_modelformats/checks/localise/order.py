@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pytest_modelformats.checks import stress_failure
 from pytest_modelformats.checks.localise.confirm import finished
-from pytest_modelformats.checks.localise.nouns import INTERMEDIATES, Localised, Search, digest
+from pytest_modelformats.checks.localise.nouns import INTERMEDIATES, READING, Localised, Search, digest
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.plan import graph
 from pytest_modelformats.schema import PlannedCell, registry
@@ -179,4 +179,6 @@ def _in_graph(search: Search, reference: Path, artifact: Path) -> Localised:
     )
     if answer["found"] is None:
         return Localised(INTERMEDIATES, reason=answer["reason"] or _NOTHING, nodes_compared=answer["compared"])
+    if answer.get("unevaluated"):
+        return replace(finished(search, answer, READING), unevaluated=answer["unevaluated"])
     return finished(search, answer)

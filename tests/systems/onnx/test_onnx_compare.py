@@ -12,6 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_modelformats.checks.localise import by_runtime, localise
+from pytest_modelformats.checks.localise.nouns import Localised
 from pytest_modelformats.compare.truths import Writer
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.systems.onnx.localise import requests as onnx_localise
@@ -126,6 +127,54 @@ def test_what_a_cast_takes_may_be_of_another_kind(found, tmp_path):
         reference.graph.node.append(helper.make_node(operator, [given], [made], name, **more))
     onnx.save(reference, str(tmp_path / "floats.onnx"))
     assert found(tmp_path / "floats.onnx", "fp32") is None
+
+
+def test_a_result_that_is_rounded_on_its_way_is_named_at_fp32(found, tmp_path):
+    """The casts are the file's own: where fp32 is asked for they count, at fp16 they are part of the precision."""
+    model = onnx.load(write(tmp_path / "through.onnx"))
+    model.graph.node[1].input[0] = "a_wide"
+    for place, (given, made, to) in enumerate((("a", "a_half", 10), ("a_half", "a_wide", 1)), start=1):
+        model.graph.node.insert(place, helper.make_node("Cast", [given], [made], f"cast{place}", to=to))
+    onnx.save(model, str(tmp_path / "through.onnx"))
+    assert found(tmp_path / "through.onnx", "fp32")["operator"] == "Cast"
+    assert found(tmp_path / "through.onnx", "fp16") is None
+
+
+def unknown(path, out):
+    """An operator of somebody's own behind the last product: no evaluator knows it."""
+    model = onnx.load(path)
+    model.graph.node[-1].output[0] = "z"
+    model.graph.node.append(helper.make_node("Own", ["z"], ["y"], "own", domain="somebody"))
+    model.opset_import.append(helper.make_opsetid("somebody", 1))
+    onnx.save(model, str(out))
+    return out
+
+
+@pytest.mark.parametrize(("name", "node"), [("a.weight", "A"), ("b.weight", "B"), ("", "")])
+def test_graphs_that_cannot_be_run_are_read(tmp_path, name, node):
+    np.save(tmp_path / "x.npy", ROWS)
+    reference = unknown(write(tmp_path / "plain.onnx"), tmp_path / "reference.onnx")
+    weights = negated(name) if name else WEIGHTS
+    told = onnx_localise.compare(
+        reference=str(reference),
+        artifact=str(unknown(write(tmp_path / "wrong.onnx", weights), tmp_path / "own.onnx")),
+        feed={"x": str(tmp_path / "x.npy")},
+        precision="fp32",
+        truths=str(tmp_path / "truths"),
+        folder=str(tmp_path / "part"),
+        seconds=60,
+        limit=4.0,
+        expected=[],
+    )
+    if not name:
+        assert told["found"] is None
+        assert "lacks an operator" in told["reason"]
+        assert "it is the graph of the model itself" in told["reason"]
+        return
+    assert (told["found"]["node"], told["found"]["output_error"]) == (node, None)
+    assert "in 1 of" in told["found"]["how"]
+    said = Localised("onnx-reading", operator="MatMul", node=node, how="x differs", unevaluated=told["unevaluated"])
+    assert "read and not run: Node type 'Own'" in localise.sentence(said, "onnxruntime")
 
 
 # --- what is not finite

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
     from pytest_modelformats.compare.truths import Truths
-    from pytest_modelformats.systems.onnx.localise.match import Matched
+    from pytest_modelformats.systems.onnx.localise.match import Match, Matched
     from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
 
 # An operator whose inputs are off by this share of what its output is, or more, may only pass an error on.
@@ -218,6 +218,17 @@ class Comparison:
             node = self.model.nodes[place]
             found.append(title(node))
         return found[::-1]
+
+
+def first_difference(artifact: LazyModel, match: Match) -> Found | None:
+    """The first node that is another one than the reference's by what is written there, where nothing can be run."""
+    for index, node in enumerate(artifact.nodes):
+        how, missing = match.difference(node), [title(n) for n in match.missing(node)]
+        if missing and not how:
+            how = f"{' and '.join(missing)} of the reference is left out before it"
+        if how:
+            return Found(index, next((n for n in node.output if n), ""), math.inf, math.inf, [index], how, missing)
+    return None
 
 
 def title(node: onnx.NodeProto) -> str:

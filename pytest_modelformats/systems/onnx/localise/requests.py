@@ -10,10 +10,11 @@ from pytest_modelformats.compare.truths import OutOfTimeError, Truths, complete,
 from pytest_modelformats.measure.conditions import memory, reset_peak
 from pytest_modelformats.schema import PRECISIONS, TensorSpec
 from pytest_modelformats.schema.contract import AS_WRITTEN
+from pytest_modelformats.systems.onnx import graph as onnx_graph
 from pytest_modelformats.systems.onnx.localise import scopes as onnx_scopes
 from pytest_modelformats.systems.onnx.localise import submodel as onnx_submodel
 from pytest_modelformats.systems.onnx.localise import truths as onnx_truths
-from pytest_modelformats.systems.onnx.localise.compare import Comparison, Found, title
+from pytest_modelformats.systems.onnx.localise.compare import Comparison, Found, first_difference, title
 from pytest_modelformats.systems.onnx.localise.match import Match
 from pytest_modelformats.systems.onnx.reference import steps as onnx_steps
 from pytest_modelformats.systems.onnx.reference.lazy import LazyModel
@@ -44,7 +45,8 @@ def compare(
     """The first operator of ``artifact`` that computes something else than ``reference`` does, and it alone as a model.
 
     ``found`` is ``None`` where every tensor of the graph is right, or the reference is not the source's function
-    (``expected`` are the source's own outputs); ``reason`` says why it could not be told.
+    (``expected`` are the source's own outputs); ``reason`` says why it could not be told. ``unevaluated`` says what the
+    evaluator lacks, where the two graphs could only be read.
     """
     reset_peak()
     check = timer(seconds)
@@ -58,11 +60,25 @@ def compare(
         found = comparison.run(arrays, check)
     except OutOfTimeError as error:
         return {"found": None, "reason": str(error), "compared": 0}
+    except NotImplementedError as error:
+        return _read(model, source, onnx_graph.first_line(error))
     if found is None:
         return {"found": None, "reason": "", "compared": comparison.compared}
     told = described(comparison, found, Path(folder))
     peak = memory()["peak_bytes"]
     return {"found": told, "reason": "", "compared": comparison.compared, "peak_bytes": peak}
+
+
+def _read(model: LazyModel, source: LazyModel, lacking: str) -> dict[str, Any]:
+    """What two graphs that cannot be evaluated say of themselves."""
+    match = Match(model, source)
+    found = first_difference(model, match) if match.named else None
+    if found is None:
+        reason = f"the evaluator of ONNX graphs lacks an operator of it ({lacking.rstrip('.')})"
+        if match.named:
+            reason += ", and read node by node it is the graph of the model itself"
+        return {"found": None, "reason": reason, "compared": 0}
+    return {"found": _told(model, found, []), "reason": "", "compared": 0, "unevaluated": lacking}
 
 
 def in_steps(precision: str) -> str:
