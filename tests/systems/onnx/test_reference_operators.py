@@ -111,7 +111,7 @@ def test_the_places_of_the_largest_are_still_those_of_onnx():
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize(("opset", "momentum"), itertools.product((9, 13, 15), (0.5, 0.9)))
+@pytest.mark.parametrize(("opset", "momentum"), list(itertools.product((9, 13, 15), (0.5, 0.9))))
 def test_normalisation_takes_the_stored_statistics_at_every_opset(opset, momentum):
     draw = np.random.default_rng(opset)
     feed = {"x": draw.normal(size=(2, 3, 4)), "scale": draw.normal(size=3), "bias": draw.normal(size=3)}

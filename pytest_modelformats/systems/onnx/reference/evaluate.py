@@ -32,6 +32,7 @@ from pytest_modelformats.errors import RunError, Unsupported
 from pytest_modelformats.schema import PRECISIONS
 from pytest_modelformats.schema.contract import AS_WRITTEN
 from pytest_modelformats.systems.onnx import graph as onnx_graph
+from pytest_modelformats.systems.onnx.reference import one_by_one
 from pytest_modelformats.systems.onnx.reference import rounding as onnx_rounding
 from pytest_modelformats.systems.onnx.reference import run as onnx_run
 
@@ -47,13 +48,12 @@ if TYPE_CHECKING:
     Outputs = list[list[np.ndarray]]
 
 # Read in onnx 1.23's reference/ops: these compute in float32 whatever their inputs are, so an
-# upcast graph holding one is no truth. Erf does too (otypes=["f"]) and is replaced below.
-FLOAT32_ONLY = frozenset(
-    {"AffineGrid", "CausalConvWithState", "DynamicQuantizeLinear", "GridSample", "LinearAttention", "TfIdfVectorizer"}
-)
+# upcast graph holding one is no truth. Erf and DynamicQuantizeLinear do too and are replaced (operators.py).
+FLOAT32_ONLY = frozenset({"AffineGrid", "CausalConvWithState", "GridSample", "LinearAttention", "TfIdfVectorizer"})
 # Largest relative rms distance between the float64 evaluation and ONNX Runtime's fp32 run. fp32 rounding
 # stays below 1e-4 on every net tried; an operator the evaluator gets wrong shifts the output by more than 1e-2.
 PLAUSIBLE = 1e-2
+FAR = "onnx.reference and ONNX Runtime differ by"
 # Their floating constants say how large something is: a perturbed one would change shapes, not values.
 SHAPE_OPERATORS = frozenset({"Resize", "Upsample", "Range", "OneHot", "NonMaxSuppression", "Pad"})
 SEED = 20261123
@@ -186,7 +186,8 @@ def _float64(path: Path, feeds: Sequence[Feed], fp32: Outputs, *, casts: bool = 
     for got, expected in zip(outputs, fp32, strict=True):
         for one, other in zip(got, expected, strict=True):
             trouble = _distance_trouble(one, other)
-            if trouble:
+            # Far apart, and every operator alone is right: the model amplifies what fp32 rounds away.
+            if trouble and not (trouble.startswith(FAR) and one_by_one.agree(path, feeds[0])):
                 return [], trouble
     return outputs, ""
 
@@ -206,7 +207,7 @@ def _distance_trouble(got: np.ndarray, expected: np.ndarray) -> str:
     scale = float(np.sqrt(np.mean(np.square(expected[finite], dtype=np.float64)))) if finite.any() else 0.0
     distance = float(np.sqrt(np.mean(np.square(got[finite] - expected[finite])))) if finite.any() else 0.0
     if distance > PLAUSIBLE * scale and distance > np.finfo(np.float32).tiny:
-        return f"onnx.reference and ONNX Runtime differ by {distance / (scale or 1):.1e}"
+        return f"{FAR} {distance / (scale or 1):.1e}"
     return ""
 
 

@@ -3,9 +3,12 @@
 Each is summed one place of the kernel after the other, so that nothing but views and products of matrices is needed.
 What is wrong in onnx 1.23.2: BatchNormalization of opset 9 to 13 mixes in the statistics of the batch, GlobalMaxPool
 takes the maximum over the wrong dimensions unless there are four of them, ConvTranspose in groups slices the weights by
-output channels (docs/found.md). Erf gives float32. MaxPool and ConvTranspose run element by element in Python.
+output channels (docs/found.md). Erf gives float32. GatherElements refuses indices of fewer places than the data, and
+more than 64 of them. MaxPool and ConvTranspose run element by element in Python. FusedConv, which ONNX Runtime's
+optimised files hold, it does not know.
 
-Shapes and attributes are those of the ONNX operators (https://onnx.ai/onnx/operators).
+Shapes and attributes are those of the ONNX operators (https://onnx.ai/onnx/operators) and of ONNX Runtime's
+(https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md).
 """
 
 from __future__ import annotations
@@ -15,8 +18,10 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from pytest_modelformats.systems.onnx.reference import quantised
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
 
@@ -101,6 +106,36 @@ def largest(
     return found
 
 
+def gathered(data: np.ndarray, indices: np.ndarray, axis: int) -> np.ndarray:
+    """GatherElements. Shapes: those of the indices, which are no larger than the data's but along ``axis``."""
+    import numpy as np
+
+    axis %= data.ndim
+    index: Any = tuple(slice(None) if i == axis else slice(n) for i, n in enumerate(indices.shape))
+    found: np.ndarray = np.take_along_axis(data[index], indices, axis)
+    return found
+
+
+def activated(x: np.ndarray, activation: str, parameters: Sequence[float]) -> np.ndarray:
+    """What FusedConv does to its sums; raises NotImplementedError for what it does not do."""
+    import numpy as np
+
+    first, second = (*parameters, 0.0, 0.0)[:2]
+    known: dict[str, Callable[[], Any]] = {
+        "": lambda: x,
+        "Relu": lambda: np.maximum(x, 0),
+        "LeakyRelu": lambda: np.where(x < 0, first * x, x),
+        "Tanh": lambda: np.tanh(x),
+        "Sigmoid": lambda: 1 / (1 + np.exp(-x)),
+        "HardSigmoid": lambda: np.clip(first * x + second, 0, 1),
+        "Clip": lambda: np.clip(x, first, second),
+    }
+    if activation not in known:
+        raise NotImplementedError(f"FusedConv's activation '{activation}' is unknown")
+    found: np.ndarray = known[activation]().astype(x.dtype)
+    return found
+
+
 def padding_of(
     auto_pad: str | None,
     pads: Sequence[int] | None,
@@ -178,7 +213,9 @@ def evaluator() -> Any:
 
     class Evaluator(ReferenceEvaluator):  # type: ignore[misc]
         def __init__(self, proto: Any, **keywords: Any) -> None:
-            keywords["new_ops"] = keywords.get("new_ops") or own
+            opsets = {o.domain: o.version for o in getattr(proto, "opset_import", ())} or keywords.get("opsets") or {}
+            opset = opsets.get("", quantised.SINCE)
+            keywords["new_ops"] = keywords.get("new_ops") or [*own, *quantised.operators(opset)]
             super().__init__(proto, **keywords)
 
     return Evaluator
@@ -204,10 +241,17 @@ def _wrong_ones() -> list[Any]:
         def _run(self, x: np.ndarray) -> tuple[np.ndarray]:
             return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
-    return [BatchNormalization, Erf, GlobalMaxPool]
+    class GatherElements(OpRun):  # type: ignore[misc]
+        op_domain = ""
+
+        def _run(self, data: np.ndarray, indices: np.ndarray, **given: Any) -> tuple[np.ndarray]:
+            return (gathered(data, indices, given.get("axis") or 0),)
+
+    return [BatchNormalization, Erf, GlobalMaxPool, GatherElements]
 
 
 def _slow_ones() -> list[Any]:
+    from onnx import helper
     from onnx.reference.op_run import OpRun
     from onnx.reference.ops import op_max_pool
 
@@ -221,6 +265,20 @@ def _slow_ones() -> list[Any]:
             strides, dilations = (ones(given[name], x.ndim - 2) for name in ("strides", "dilations"))
             padding = padding_of(given["auto_pad"], given["pads"], x.shape[2:], weight.shape[2:], strides, dilations)
             return (convolved(x, weight, bias, given["group"] or 1, strides, dilations, padding),)
+
+    class FusedConv(OpRun):  # type: ignore[misc]
+        op_domain = "com.microsoft"
+
+        def _run(
+            self, x: np.ndarray, weight: np.ndarray, bias: Any = None, added: Any = None, **_: Any
+        ) -> tuple[np.ndarray]:
+            said = {a.name: helper.get_attribute_value(a) for a in self.onnx_node.attribute}
+            strides, dilations = (ones(said.get(name), x.ndim - 2) for name in ("strides", "dilations"))
+            auto = said.get("auto_pad", b"NOTSET").decode()
+            padding = padding_of(auto, said.get("pads"), x.shape[2:], weight.shape[2:], strides, dilations)
+            sums = convolved(x, weight, bias, said.get("group", 1), strides, dilations, padding)
+            sums = sums if added is None else sums + added
+            return (activated(sums, said.get("activation", b"").decode(), said.get("activation_params", ())),)
 
     class ConvTranspose(OpRun):  # type: ignore[misc]
         op_domain = ""
@@ -243,4 +301,4 @@ def _slow_ones() -> list[Any]:
             padding = padding_of(given["auto_pad"], given["pads"], x.shape[2:], kernel, strides, dilations)
             return (largest(x, kernel, strides, dilations, padding, bool(given["ceil_mode"])),)
 
-    return [Conv, ConvTranspose, MaxPool]
+    return [Conv, FusedConv, ConvTranspose, MaxPool]
