@@ -145,7 +145,7 @@ class Stages:
                 tolerances=self._tolerances(planned),
             )
             feeds = self.models.samples(model).feeds
-            verdict = usability.examined(verdict, reference.noise, precision)
+            verdict = usability.examined(verdict, reference.noise, precision, usability.ranges(reference.truths))
             verdict = near_ties.examined(self.models, model, verdict, feeds, self.outputs(planned), precision)
             verdict = effective_precision.finer_is_faithful(planned, self._examined(planned, verdict))
             verdict = self._looked_at(planned, verdict)

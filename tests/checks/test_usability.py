@@ -47,6 +47,9 @@ def test_a_faithful_conversion_to_a_precision_that_loses_the_model_is_red(run, p
         assert (line["outcome"], line["failure_kind"]) == ("failed", "precision"), line["sentence"]
         assert f"{precision} is too coarse for this model" in line["sentence"]
         assert "or ship fp32 (" in line["sentence"]
+        assert "The first operator that loses the signal: Sub '" in line["sentence"]
+        found = line["data"]["localisation"]
+        assert (found["method"], found["operator"], found["reason"]) == ("onnx-signal", "Sub", "")
         output = line["data"]["outputs"][0]
         assert output["noise_ratio"] == pytest.approx(1.0, abs=0.2), "it is what rounding makes of the source"
         assert output["signal_rms"] < 6 * output["error_rms"]

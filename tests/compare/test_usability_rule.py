@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 
 from pytest_modelformats.compare.noise import Noise
-from pytest_modelformats.compare.usability import examined, signal_db
+from pytest_modelformats.compare.usability import examined, largest_error, ranges, signal_db
 from pytest_modelformats.compare.verdict import judge
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome
 
 TRUTH = np.random.default_rng(0).normal(size=(64, 16))
 
 
-def judged(error, noise, precision="fp16", fp32=1e-7, truth=TRUTH, **more):
+def judged(error, noise, precision="fp16", fp32=1e-7, truth=TRUTH, off=None, spans=(), **more):
     """A verdict on an output that is ``error`` rms off, where rounding makes ``noise`` rms."""
-    off = np.random.default_rng(1).normal(size=truth.shape)
+    off = np.random.default_rng(1).normal(size=truth.shape) if off is None else off
     got = (truth + error * off / np.sqrt(np.mean(off**2))).astype(np.float32)
     floors = {p: [Noise(rms, 5 * rms, rms)] for p, rms in (("fp32", fp32), (precision, noise))}
     first = judge(["y"], [[truth]], [[got]], floors, PRECISIONS[precision], dtypes=["float32"], **more)
-    return first, examined(first, floors, PRECISIONS[precision])
+    return first, examined(first, floors, PRECISIONS[precision], spans)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "fp16-weights"])
@@ -46,6 +46,44 @@ def test_a_precision_that_keeps_the_signal_stays_as_it_was(error, noise):
     first, verdict = judged(error, noise)
     assert first.passed
     assert verdict.outputs == first.outputs
+
+
+@pytest.mark.parametrize(
+    ("error", "margin", "lost"),
+    [(0.1, 0.01, True), (0.1, 3.0, False), (0.02, 0.01, False)],  # 20 dB, 20 dB with clear answers, 34 dB
+)
+def test_a_classifier_that_decides_otherwise_is_of_no_use_though_its_signal_is_left(error, margin, lost):
+    """Two classes with less between them than rounding costs; 30 dB below the signal it is a matter of near-ties."""
+    truth = TRUTH.copy()
+    truth[:, 0] = truth[:, 1:].max(axis=1) + margin
+    first, verdict = judged(error, error, truth=truth, classifier=True)
+    assert first.passed
+    assert (verdict.failure_kind is FailureKind.PRECISION) is lost, verdict.sentence
+    assert ("of the samples are decided otherwise (the limit is 10%)" in verdict.sentence) is lost
+
+
+@pytest.mark.parametrize(("error", "lost"), [(0.1, True), (0.02, False)])
+def test_one_element_at_the_other_end_of_the_range_is_no_use(error, lost):
+    """Its size is told by the range of what the output holds; the rms of all elements hides it."""
+    off = np.zeros(TRUTH.shape)
+    off[3, 5] = 1.0
+    floors = [Noise(error, 40 * error, error)]
+    span = float(TRUTH.max() - TRUTH.min())
+    got = (TRUTH + off * error * np.sqrt(off.size)).astype(np.float32)
+    noise = {"fp32": [Noise(1e-7, 1e-6, 1e-7)], "fp16": floors}
+    first = judge(["y"], [[TRUTH]], [[got]], noise, PRECISIONS["fp16"], dtypes=["float32"])
+    assert first.passed, first.sentence
+    verdict = examined(first, noise, PRECISIONS["fp16"], [span / 3])
+    assert (verdict.failure_kind is FailureKind.PRECISION) is lost, verdict.sentence
+    assert ("the range of all its values (the limit is 0.5 ×)" in verdict.sentence) is lost
+    assert examined(first, noise, PRECISIONS["fp16"], [3 * span]).passed
+    if lost:
+        assert largest_error(verdict.outputs[0]) == pytest.approx(0.9 * error, rel=1e-3)
+
+
+def test_the_range_of_an_output_is_over_all_feeds_and_of_numbers_alone():
+    feeds = [[np.array([1.0, np.inf]), np.array([1, 2])], [np.array([-2.0, np.nan]), np.array([3, 4])]]
+    assert ranges(feeds) == [3.0, 0.0]
 
 
 def test_a_fault_stays_a_fault():

@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pytest_modelformats.checks.localise.nouns import INTERMEDIATES, NONE_WRONG, READING, Localised
+from pytest_modelformats.checks.localise.nouns import INTERMEDIATES, NONE_WRONG, READING, SIGNAL, Localised
 from pytest_modelformats.errors import ModelFormatsError, WorkerTimeout
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome
 
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from pytest_modelformats.schema import PlannedCell, Verdict
     from pytest_modelformats.settings.nouns import Settings
 
-# The verdicts that say that numbers are wrong; a changed interface is its own explanation.
-KINDS = frozenset({FailureKind.NUMERIC, FailureKind.NAN, FailureKind.DEGENERATE})
+# The verdicts that say that numbers are wrong; a changed interface is its own explanation. Of a precision that loses
+# the model no operator is wrong: the one is named where the signal goes.
+KINDS = frozenset({FailureKind.NUMERIC, FailureKind.NAN, FailureKind.DEGENERATE, FailureKind.PRECISION})
 # How the batch law says which size of batch it is about: that many rows are looked at.
 _BATCH = re.compile(r"^(?:rows of )?batch (\d+) against")
 # The checks that compare with the source, and so have something to search against.
@@ -72,12 +73,15 @@ def localise(
 def _within(
     stages: Stages, settings: Settings, planned: PlannedCell, rows: int | None, name: str, verdict: Verdict
 ) -> Localised:
-    from pytest_modelformats.checks.localise.order import failing_input, locate
+    from pytest_modelformats.checks.localise.order import failing_input, locate, where_signal_goes
 
     started = time.monotonic()
+    ends = started + settings.localise_budget_s
     try:
-        failing = failing_input(stages, planned, name, verdict)
-        found = locate(stages, settings, planned, started + settings.localise_budget_s, rows, failing)
+        if verdict.failure_kind is FailureKind.PRECISION:
+            found = where_signal_goes(stages, settings, planned, ends)
+        else:
+            found = locate(stages, settings, planned, ends, rows, failing_input(stages, planned, name, verdict))
     except WorkerTimeout as error:
         # A worker says that it was killed, and to allow more with --mf-timeout: here it is the budget that ended.
         found = Localised(INTERMEDIATES, reason=f"the time budget ended: {str(error).partition(' and was killed')[0]}")
@@ -108,6 +112,8 @@ def sentence(found: Localised, backend: str) -> str:
     """What was found, in words."""
     if found.reason.startswith(NONE_WRONG):
         return f"{found.reason[0].upper()}{found.reason[1:].rstrip('.')}."
+    if found.method == SIGNAL:
+        return _of_signal(found)
     if found.reason:
         return f"The first wrong operator could not be located because {found.reason.rstrip('.')}."
     place = f" ({found.module})" if found.module and found.module != found.node else ""
@@ -122,6 +128,13 @@ def sentence(found: Localised, backend: str) -> str:
         text += f" Alone, on good inputs, it is {'wrong' if found.confirmed else 'right'} in {backend}"
         text += "." if found.confirmed else ": it goes wrong only among its neighbours."
     return text
+
+
+def _of_signal(found: Localised) -> str:
+    if found.reason:
+        return f"Which operator loses the signal could not be told because {found.reason.rstrip('.')}."
+    place = f" ({found.module})" if found.module and found.module != found.node else ""
+    return f"The first operator that loses the signal: {found.operator} '{found.node}'{place}: {found.how}."
 
 
 def _times(ratio: float | None) -> str:

@@ -32,6 +32,7 @@ NONE_WRONG = "no operator is wrong"
 INTERMEDIATES = "onnx-intermediates"
 BISECTION = "bisection"
 READING = "onnx-reading"
+SIGNAL = "onnx-signal"
 
 
 @dataclass(frozen=True, slots=True)

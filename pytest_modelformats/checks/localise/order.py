@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from pytest_modelformats.checks import stress_failure
 from pytest_modelformats.checks.localise.confirm import finished
-from pytest_modelformats.checks.localise.nouns import INTERMEDIATES, READING, Localised, Search, digest
+from pytest_modelformats.checks.localise.nouns import INTERMEDIATES, READING, SIGNAL, Localised, Search, digest
+from pytest_modelformats.compare.usability import USABLE_DB
 from pytest_modelformats.errors import ModelFormatsError
 from pytest_modelformats.plan import graph
 from pytest_modelformats.schema import PlannedCell, registry
@@ -88,6 +89,29 @@ def locate(
     from pytest_modelformats.checks.localise.by_runtime import in_runtime
 
     return in_runtime(search, artifact)
+
+
+def where_signal_goes(stages: Stages, settings: Settings, planned: PlannedCell, ends: float) -> Localised:
+    """The first operator of the source whose result is lost in the rounding at the cell's precision.
+
+    Raises: ModelFormatsError where a worker fails.
+    """
+    search = _search(stages, settings, planned, ends, None)
+    reference = _reference(search)
+    if reference is None:
+        return Localised(SIGNAL, reason="the model has no ONNX graph whose operators could be looked at")
+    answer = search.ask(
+        f"{_ONNX}:losing",
+        artifact=str(reference),
+        feed=search.written(),
+        precision=search.precision,
+        truths=str(search.folder.parent / f"truths-{search.key(reference)}"),
+        seconds=search.seconds,
+        usable_db=USABLE_DB,
+    )
+    if answer["found"] is None:
+        return Localised(SIGNAL, reason=answer["reason"], nodes_compared=answer["compared"])
+    return replace(finished(search, answer, SIGNAL), confirmed=None)
 
 
 _NOTHING = "every tensor of the graph is right"

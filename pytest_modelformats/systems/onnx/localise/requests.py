@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.compare.truths import OutOfTimeError, Truths, complete, read, timer
+from pytest_modelformats.compare.usability import signal_db
 from pytest_modelformats.measure.conditions import memory, reset_peak
 from pytest_modelformats.schema import PRECISIONS, TensorSpec
 from pytest_modelformats.schema.contract import AS_WRITTEN
@@ -158,6 +159,33 @@ def _part(comparison: Comparison, found: Found, folder: Path) -> dict[str, Any]:
         "expected": expected,
         "noise": noise,
     }
+
+
+def losing(
+    *, artifact: str, feed: dict[str, str], precision: str, truths: str, seconds: float, usable_db: float
+) -> dict[str, Any]:
+    """The first operator whose inputs stand out from what rounding at the precision makes of them, and its result not.
+
+    ``reason`` says why there is none. Units: dB, signal over rounding, rms over rms.
+    """
+    model = LazyModel(Path(artifact))
+    try:
+        known = _truths(model, read(feed), precision, Path(truths), timer(seconds))
+    except OutOfTimeError as error:
+        return {"found": None, "reason": str(error), "compared": 0}
+    except NotImplementedError as error:
+        return {"found": None, "reason": f"a graph of it cannot be evaluated: {error}", "compared": 0}
+    left = {name: signal_db(e.rms, e.noise_rms) for name, e in known.known.items() if e.floating and e.rms}
+    for index, node in enumerate(model.nodes):
+        before = min((left[n] for n in onnx_steps.takes(node) if n in left), default=math.inf)
+        name = min((n for n in node.output if n in left), key=left.__getitem__, default="")
+        if name and left[name] < usable_db <= before:
+            how = f"its inputs stand {min(before, 150):.0f} dB above their rounding at {precision}, "
+            how += f"its result {left[name]:.0f} dB"
+            found = Found(index, name, math.inf, math.inf, [index], how)
+            return {"found": _told(model, found, []), "reason": "", "compared": len(left)}
+    reason = f"every operator of its graph alone keeps {usable_db:g} dB: the loss adds up slowly, or is in the inputs"
+    return {"found": None, "reason": reason, "compared": len(left)}
 
 
 def plan_exposure(
