@@ -132,8 +132,11 @@ class Stages:
             model = planned.cell.model
             description = self.models.description(model)
             reference = self.models.reference(model)
-            precision = PRECISIONS[planned.cell.precision]
-            self.models.need_noise(model, precision.yardstick)
+            asked = PRECISIONS[planned.cell.precision]
+            self.models.need_noise(model, asked.yardstick)
+            stated = self.cells.execution(planned, self.models.rows(model, 0, 1))
+            ran = stated_execution.coarser(stated, asked, reference.noise)
+            precision = PRECISIONS[ran] if ran else asked
             verdict = judge(
                 [s.name for s in description.outputs],
                 reference.truths,
@@ -147,13 +150,14 @@ class Stages:
             feeds = self.models.samples(model).feeds
             verdict = usability.examined(verdict, reference.noise, precision, usability.ranges(reference.truths))
             verdict = near_ties.examined(self.models, model, verdict, feeds, self.outputs(planned), precision)
-            verdict = effective_precision.finer_is_faithful(planned, self._examined(planned, verdict))
-            verdict = self._looked_at(planned, verdict)
-            verdict = self._stressed(planned, verdict)
-            verdict = self._at_further_sizes(planned, verdict)
+            verdict = stated_execution.with_wider_sums(verdict, stated, precision)
+            verdict = effective_precision.finer_is_faithful(planned, self._examined(planned, verdict, precision))
+            verdict = self._looked_at(planned, verdict, precision)
+            verdict = self._stressed(planned, verdict, precision)
+            verdict = self._at_further_sizes(planned, verdict, precision)
             verdict = replace(verdict, statement=dict(self.cells.session(planned).statement))
-            stated = self.cells.execution(planned, self.models.rows(model, 0, 1))
             verdict = stated_execution.examined(verdict, stated, planned, reference.noise)
+            verdict = stated_execution.as_asked(verdict, stated, ran, asked) if ran else verdict
             labels = self.models.samples(model).labels
             verdict = self._in_part(planned, verdict)
             if labels is None or not description.classifier or verdict.failure_kind is FailureKind.CONTRACT:
@@ -270,9 +274,8 @@ class Stages:
             "repeats", planned, lambda: (self.cells.run(planned, feed), self.cells.run(planned, feed))
         )
 
-    def _examined(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
+    def _examined(self, planned: PlannedCell, verdict: Verdict, asked: Precision) -> Verdict:
         """A fallback to a coarser precision, examined: an error that moved inputs do not change is a fault."""
-        asked = PRECISIONS[planned.cell.precision]
         model, noise = planned.cell.model, self.models.reference(planned.cell.model).noise
         if not effective_precision.suspects(verdict, asked):
             return verdict
@@ -324,9 +327,9 @@ class Stages:
         alike = len(outputs) == len(truth) and all(o.shape == t.shape for o, t in zip(outputs, truth, strict=True))
         return effective_precision.errors(outputs, truth) if alike else None
 
-    def _looked_at(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
+    def _looked_at(self, planned: PlannedCell, verdict: Verdict, precision: Precision) -> Verdict:
         """A verdict with an unusual error, settled by a second look."""
-        model, precision = planned.cell.model, PRECISIONS[planned.cell.precision]
+        model = planned.cell.model
         if not second_look.wanted(verdict, precision, self.models.description(model).inputs):
             return verdict
         try:
@@ -347,9 +350,9 @@ class Stages:
         what, step, rest = verdict.sentence.partition(" Next: ")
         return replace(verdict, sentence=f"{what} {said}{step}{rest}") if said else verdict
 
-    def _stressed(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
+    def _stressed(self, planned: PlannedCell, verdict: Verdict, precision: Precision) -> Verdict:
         """A verdict that passed, with the stress rows judged too: one more inference of eight rows."""
-        model, precision = planned.cell.model, PRECISIONS[planned.cell.precision]
+        model = planned.cell.model
         fixed = self._tolerances(planned)
         if not verdict.passed or all(output.name in fixed for output in verdict.outputs):
             return verdict
@@ -376,9 +379,9 @@ class Stages:
             self.cells, self.models, planned, verdict, judged, (truths, outputs), noise, ordinary, precision
         )
 
-    def _at_further_sizes(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
+    def _at_further_sizes(self, planned: PlannedCell, verdict: Verdict, precision: Precision) -> Verdict:
         """A verdict that passed, with other sizes judged too where nothing states which ones count."""
-        precision, tolerated = _as_looked_at(PRECISIONS[planned.cell.precision], verdict), self._tolerances(planned)
+        precision, tolerated = _as_looked_at(precision, verdict), self._tolerances(planned)
         subject = Subject(planned, self.models, self.cells, precision, tolerated)
         return further_sizes.judged(subject, verdict, self.at_size)
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from pytest_modelformats.compare.noise import Noise
-    from pytest_modelformats.schema import OutputParity, PlannedCell, Verdict
+    from pytest_modelformats.schema import OutputParity, PlannedCell, Precision, Verdict
 
 # How runtimes write their types, and the precision that each is.
 TYPES = {
@@ -98,9 +98,6 @@ def examined(
         return replace(verdict, outcome=Outcome.FALLBACK, sentence=said)
     if verdict.outcome is not Outcome.FALLBACK:
         return verdict
-    wider = _with_wider_sums(verdict, execution, planned)
-    if wider is not None:
-        return wider
     ran = {o.effective_precision for o in verdict.outputs if o.outcome is Outcome.FALLBACK}
     if verdict.contradiction:
         return replace(verdict, sentence=_with(verdict.sentence, verdict.contradiction))
@@ -109,16 +106,55 @@ def examined(
     return verdict
 
 
-def _with_wider_sums(verdict: Verdict, execution: Mapping[str, Any], planned: PlannedCell) -> Verdict | None:
-    """The fallback passed, where errors are smaller than the asked precision's and the runtime states that it ran.
+def coarser(execution: Mapping[str, Any], asked: Precision, noise: Mapping[str, Sequence[Noise]]) -> str:
+    """The precision that the runtime states for most of its operators where it is coarser than the asked one, else "".
 
-    A small error is no proof of another precision: runtimes keep sums in fp32, fuse operators and round once.
+    It is what the cell is judged by: its own word, and not the size of an error, which a saturated output hides.
     """
-    asked, stated_ones = PRECISIONS[planned.cell.precision], _stated_precisions(execution)
+    most = str(execution.get("precision") or "")
+    if most not in PRECISIONS or most not in noise or _bits(most) >= asked.mantissa_bits:
+        return ""
+    return most
+
+
+def as_asked(verdict: Verdict, execution: Mapping[str, Any], ran: str, asked: Precision) -> Verdict:
+    """The verdict on what ran by the runtime's own word, for the precision that was asked: what passed fell back."""
+    said = f"asked for {asked.name}, and the runtime states {_stated(execution)}"
+    if not verdict.passed:
+        return replace(verdict, sentence=_with(verdict.sentence, f"{said[0].upper()}{said[1:]}: that is judged."))
+
+    def sentence(output: OutputParity) -> str:
+        head = f"Output '{output.name}': {said}"
+        if output.error_rms is not None and output.noise_ratio is not None and output.noise_rms is not None:
+            head += (
+                f"; the error {output.error_rms:.2g} rms is {output.noise_ratio:.2g} × what rounding at {ran} explains "
+                f"({output.noise_rms:.2g})"
+            )
+        return f"{head}. Next: judge or ship it as {ran}, or ask a backend that has {asked.yardstick}."
+
+    outputs = tuple(
+        replace(o, outcome=Outcome.FALLBACK, sentence=sentence(o), effective_precision=ran)
+        if o.noise_rms is not None
+        else o
+        for o in verdict.outputs
+    )
+    worst = max((o for o in outputs if o.outcome is Outcome.FALLBACK), key=lambda o: o.noise_ratio or 0.0, default=None)
+    if worst is None:  # nothing but whole numbers and fixed tolerances: no precision is judged
+        return verdict
+    return replace(verdict, outcome=Outcome.FALLBACK, sentence=worst.sentence, outputs=outputs)
+
+
+def with_wider_sums(verdict: Verdict, execution: Mapping[str, Any], asked: Precision) -> Verdict:
+    """A fallback passed, where errors are smaller than the asked precision's and the runtime states that it ran.
+
+    A small error is no proof of another precision: runtimes keep sums in fp32, fuse operators and round once. What most
+    operators ran counts: a softmax that is kept in fp32 is no other precision.
+    """
+    most = str(execution.get("precision") or "")
     fell = [o for o in verdict.outputs if o.outcome is Outcome.FALLBACK]
     finer = fell and all(_bits(o.effective_precision) > asked.mantissa_bits for o in fell)
-    if not finer or not stated_ones or any(_bits(p) > asked.mantissa_bits for p in stated_ones):
-        return None
+    if not finer or most not in PRECISIONS or _bits(most) > asked.mantissa_bits:
+        return verdict
 
     def sentence(output: OutputParity) -> str:
         return (
@@ -133,7 +169,9 @@ def _with_wider_sums(verdict: Verdict, execution: Mapping[str, Any], planned: Pl
         else o
         for o in verdict.outputs
     )
-    return replace(verdict, outcome=Outcome.PASSED, sentence=sentence(fell[0]), outputs=outputs, contradiction="")
+    if any(o.outcome is not Outcome.PASSED for o in outputs):
+        return replace(verdict, outputs=outputs)
+    return replace(verdict, outcome=Outcome.PASSED, sentence=sentence(fell[0]), outputs=outputs)
 
 
 def _with(sentence: str, more: str) -> str:
