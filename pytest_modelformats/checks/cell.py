@@ -340,7 +340,11 @@ class Stages:
         if noise is None:
             return verdict
         truths, outputs = alike(reference.truths, [self.cells.run(planned, feed) for feed in feeds])
-        looked = [second_look.look([t[i] for t in truths], [o[i] for o in outputs], own) for i, own in enumerate(noise)]
+        usual = self.models.reference(model).noise[precision.yardstick]
+        looked = [
+            second_look.look([t[i] for t in truths], [o[i] for o in outputs], own, precision, usual[i])
+            for i, own in enumerate(noise)
+        ]
         return second_look.settle(verdict, looked, precision)
 
     def _in_part(self, planned: PlannedCell, verdict: Verdict) -> Verdict:

@@ -259,7 +259,7 @@ def looked(error, shared):
     got = (SMALL + error * 1e-6 * pattern).astype(np.float32)
     first = judge(["y"], [[SMALL]], [[got]], {"fp32": [SMALL_NOISE]}, FP32, dtypes=["float32"])
     own = [pattern if shared else random.standard_normal(SMALL.shape) for _ in range(second_look.TIMES)]
-    found = second_look.look([SMALL] * len(own), [SMALL + error * 1e-6 * e for e in own], SMALL_NOISE)
+    found = second_look.look([SMALL] * len(own), [SMALL + error * 1e-6 * e for e in own], SMALL_NOISE, FP32)
     return first, second_look.settle(first, [found], FP32)
 
 
@@ -273,6 +273,41 @@ def test_what_stays_is_a_fault_and_what_does_not_is_rounding(error, before):
     _, rounding = looked(error, shared=False)
     assert rounding.passed
     assert rounding.outputs[0].systematic_ratio < second_look.SYSTEMATIC_LIMIT
+
+
+QUIET = np.where(np.arange(32) < 16, 1.0, 1e-3)
+LOCAL = RNG.standard_normal((8, 64, 32)) * QUIET
+LOCAL_ROUNDING = 1e-6 * QUIET * RNG.standard_normal(LOCAL.shape)
+LOCAL_NOISE = measure_noise([LOCAL], [(LOCAL + LOCAL_ROUNDING).astype(np.float64)], 23)
+
+
+@pytest.mark.parametrize(
+    ("times", "stays", "outcome"),
+    [(6.0, False, Outcome.PASSED), (6.0, True, Outcome.FAILED), (60.0, False, Outcome.FAILED)],
+)
+def test_one_element_of_a_small_channel_that_moves_with_the_inputs_is_rounding(times, stays, outcome):
+    """Five times what rounding does there, and far less than it does elsewhere; sixty times is no chance."""
+    random = np.random.default_rng(9)
+
+    def rounding():
+        return 1e-6 * QUIET * random.standard_normal(LOCAL.shape)
+
+    spot = (2, 30, 20)
+    off = times * LOCAL_NOISE.profile.largest * 1e-9
+    error = rounding()
+    error[spot] = off
+    first = judge(["y"], [[LOCAL]], [[LOCAL + error]], {"fp32": [LOCAL_NOISE]}, FP32, dtypes=["float64"])
+    assert first.outcome is Outcome.FAILED
+    assert "its element [2, 30, 20] is off by" in first.sentence
+    copies = [rounding() for _ in range(second_look.TIMES)]
+    for copy in copies:
+        copy[spot] = off if stays else copy[spot]
+    assert second_look.wanted(first, FP32, [FLOATS]) is (times < 10)
+    if times < 10:
+        found = second_look.look([LOCAL] * 8, [LOCAL + c for c in copies], LOCAL_NOISE, FP32, LOCAL_NOISE)
+        assert second_look.settle(first, [found], FP32).outcome is outcome
+        unknown = second_look.look([LOCAL] * 8, [LOCAL + c for c in copies], LOCAL_NOISE, FP32)
+        assert second_look.settle(first, [unknown], FP32).outcome is Outcome.FAILED
 
 
 def test_only_an_unusual_fp32_error_near_the_limit_is_looked_at():
