@@ -94,6 +94,25 @@ def test_another_number_of_outputs_and_other_integers_are_seen():
     assert opinion.compared({"precision": "fp32"}, [one], [one + 1])["word"] == "unclear"
 
 
+def test_a_source_that_is_not_itself_when_its_inputs_move_a_little_judges_nobody():
+    """Twenty times as far from the source as the source is from itself is destroyed, as far is not known."""
+
+    class Amplifying:
+        names = ("x",)
+
+        def run(self, feed):
+            return [np.sin(feed["x"] * np.float32(2e5))]
+
+    feed = {"x": np.random.default_rng(0).uniform(0, 1, 400).astype(np.float32)}
+    wanted = Amplifying().run(feed)
+    steady = opinion.steadiness(Amplifying(), feed, wanted)
+    assert steady < 40
+    for size, word in ((1, "unclear"), (20, "destroyed")):
+        got = [wanted[0] + size * 10 ** (-steady / 20) * wanted[0]]
+        assert opinion.compared({"precision": "fp32"}, wanted, got, steady)["word"] == word
+    assert opinion.steadiness(Amplifying(), {"x": np.arange(4)}, wanted) == opinion.EXACT_DB
+
+
 def test_rows_are_made_from_what_the_user_pins():
     feed = opinion.feed_of(["x:0:float32[N,6]{-1..1}", "sr:int64[]{16000..16000}", "a::b:bool[2]"])
     assert feed["x:0"].shape == (opinion.ROWS, 6)
