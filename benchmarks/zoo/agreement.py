@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 REAL_MODELS, REAL_PACKAGES = 20, 12
+HALVES = ("fp16", "bf16", "fp16-weights")
 JUDGED = ("passed", "failed", "fallback")
 # What stands in a sentence when something of ours broke.
 INTERNAL = re.compile(
@@ -123,6 +124,32 @@ def causes(found: list[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
             plain = re.sub(r"'[^']*'", "'…'", (first or "no sentence").replace(model["name"], "…"))
             counted[outcome, re.sub(r"\d[\d.e+-]*", "…", plain)[:140]] += 1
     return counted
+
+
+def usable(found: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, int, int, int, int]]:
+    """Which number of dB tells what is the same from what is destroyed, of the half precisions, by half and precision.
+
+    Rows: half, precision, cells that are the same and destroyed by the second opinion, and of these those below and from
+    ``USABLE_DB`` on by the product's own measure, which had no part in the second opinion's.
+    """
+    from pytest_modelformats.compare.usability import USABLE_DB
+
+    counts: Counter[tuple[str, str, str, bool]] = Counter()
+    for model in found:
+        for cell, said in model["cells"].items():
+            kept = said["checks"].get("parity", {}).get("signal_db")
+            word = (model["opinions"].get(cell) or {}).get("word")
+            if kept is not None and word in {"same", "destroyed"} and said["precision"] in HALVES:
+                counts[half(model["name"]), said["precision"], word, kept >= USABLE_DB] += 1
+    keys = sorted({(h, p) for h, p, _, _ in counts})
+    return [
+        (
+            *(h, p),
+            *(counts[h, p, "same", True] + counts[h, p, "same", False], counts[h, p, "same", False]),
+            *(counts[h, p, "destroyed", True] + counts[h, p, "destroyed", False], counts[h, p, "destroyed", True]),
+        )
+        for h, p in keys
+    ]
 
 
 def half(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -115,11 +116,19 @@ def _note(said: dict[str, Any], line: Mapping[str, Any]) -> None:
         kept: dict[str, Any] = {"outcome": line["outcome"], "kind": line["failure_kind"], "sentence": line["sentence"]}
         if line["check"] == "parity":
             kept["noise_ratio"] = data.get("noise_ratio")
+            kept["signal_db"] = _signal_db(data.get("outputs") or [])
         said["cells"][line["cell"]]["checks"][line["check"]] = kept
     elif line["kind"] == "footer":
         for cell, outcome in line["cells"].items():
             if cell in said["cells"]:
                 said["cells"][cell]["outcome"] = outcome
+
+
+def _signal_db(outputs: Sequence[Mapping[str, Any]]) -> float | None:
+    """The signal over the error of the output that has least of it, as the product measured them; in dB."""
+    pairs = [(o.get("signal_rms"), o.get("error_rms")) for o in outputs]
+    found = [20 * math.log10(signal / error) for signal, error in pairs if signal and error]
+    return round(min(found), 1) if found else None
 
 
 def _opinions(entry: Entry, folder: Path, cells: list[dict[str, str]]) -> dict[str, Any]:

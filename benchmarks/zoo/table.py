@@ -59,6 +59,11 @@ def _page(found: list[dict[str, Any]], note: str, before: Sequence[dict[str, Any
     every = agreement.lines(found)
     yield "\n## By lane\n"
     yield from _lanes(every)
+    yield "\n## Is a half precision of use\n"
+    yield "The limit is 15 dB by the product's own measure. It was chosen on the half `fit`; `report` had no part in it."
+    yield ""
+    head = ("half", "precision", "same", "of them below 15 dB", "destroyed", "of them from 15 dB on")
+    yield from markdown_table(head, agreement.usable(found))
     yield "\n## By model\n"
     yield from _models(found, every)
     yield "\n## Where the two differ\n"

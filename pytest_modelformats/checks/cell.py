@@ -7,7 +7,7 @@ converted and run by ``run/cells.py``; here their results are compared.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.checks import batch as batches
 from pytest_modelformats.checks import further_sizes, near_ties, unusual_rows
@@ -29,10 +29,11 @@ from pytest_modelformats.compare import (
     tolerances,
     usability,
 )
+from pytest_modelformats.compare.reference import ESTIMATED, word
 from pytest_modelformats.compare.sampled import alike, shares
 from pytest_modelformats.compare.stress import judge_stress, truth_rms
 from pytest_modelformats.compare.verdict import judge, with_accuracy
-from pytest_modelformats.errors import ConvertError, NotMeasured, RunError, Unsupported
+from pytest_modelformats.errors import ConvertError, MissingDependency, NotMeasured, RunError, Unsupported
 from pytest_modelformats.run.cells import Cells
 from pytest_modelformats.run.models import Models
 from pytest_modelformats.run.workers.asking import Asker, write_feed
@@ -129,43 +130,53 @@ class Stages:
 
         def load() -> Verdict:
             self.check_tolerances(planned)
-            model = planned.cell.model
-            description = self.models.description(model)
-            reference = self.models.reference(model)
-            asked = PRECISIONS[planned.cell.precision]
+            model, asked = planned.cell.model, PRECISIONS[planned.cell.precision]
             self.models.need_noise(model, asked.yardstick)
+            noise = self.models.reference(model).noise
             stated = self.cells.execution(planned, self.models.rows(model, 0, 1))
-            ran = stated_execution.coarser(stated, asked, reference.noise)
-            precision = PRECISIONS[ran] if ran else asked
-            verdict = judge(
-                [s.name for s in description.outputs],
-                reference.truths,
-                self.outputs(planned),
-                reference.noise,
-                precision,
-                dtypes=[s.dtype for s in description.outputs],
-                classifier=description.classifier,
-                tolerances=self._tolerances(planned),
-            )
-            feeds = self.models.samples(model).feeds
-            verdict = usability.examined(verdict, reference.noise, precision, usability.ranges(reference.truths))
-            verdict = near_ties.examined(self.models, model, verdict, feeds, self.outputs(planned), precision)
-            verdict = stated_execution.with_wider_sums(verdict, stated, precision)
-            verdict = effective_precision.finer_is_faithful(planned, self._examined(planned, verdict, precision))
-            verdict = self._looked_at(planned, verdict, precision)
-            verdict = self._stressed(planned, verdict, precision)
-            verdict = self._at_further_sizes(planned, verdict, precision)
+            verdict = self._judged(planned, asked, stated)
+            ran = stated_execution.coarser(stated, asked, noise)
+            if ran and verdict.failure_kind is FailureKind.NUMERIC:  # is it what the runtime says that it ran?
+                again = self._judged(planned, PRECISIONS[ran], stated)
+                verdict = stated_execution.as_asked(again, stated, ran, asked) if again.passed else verdict
             verdict = replace(verdict, statement=dict(self.cells.session(planned).statement))
-            verdict = stated_execution.examined(verdict, stated, planned, reference.noise)
-            verdict = stated_execution.as_asked(verdict, stated, ran, asked) if ran else verdict
-            labels = self.models.samples(model).labels
+            verdict = stated_execution.examined(verdict, stated, planned, noise)
             verdict = self._in_part(planned, verdict)
-            if labels is None or not description.classifier or verdict.failure_kind is FailureKind.CONTRACT:
-                return verdict
-            got = [o[0] for o in self.outputs(planned)]
-            return with_accuracy(verdict, labels, [t[0] for t in reference.truths], got)
+            return self._with_accuracy(planned, verdict)
 
         return self.cells.once("parity", planned, load)
+
+    def _judged(self, planned: PlannedCell, precision: Precision, stated: Mapping[str, Any]) -> Verdict:
+        """The verdict by a precision's noise: samples first, then what else is asked of what passed."""
+        model = planned.cell.model
+        description, reference = self.models.description(model), self.models.reference(model)
+        feeds, outputs = self.models.samples(model).feeds, self.outputs(planned)
+        verdict = judge(
+            [s.name for s in description.outputs],
+            reference.truths,
+            outputs,
+            reference.noise,
+            precision,
+            dtypes=[s.dtype for s in description.outputs],
+            classifier=description.classifier,
+            tolerances=self._tolerances(planned),
+        )
+        verdict = usability.examined(verdict, reference.noise, precision, usability.ranges(reference.truths))
+        verdict = near_ties.examined(self.models, model, verdict, feeds, outputs, precision)
+        verdict = stated_execution.with_wider_sums(verdict, stated, precision)
+        verdict = effective_precision.finer_is_faithful(planned, self._examined(planned, verdict, precision))
+        verdict = self._looked_at(planned, verdict, precision)
+        verdict = self._stressed(planned, verdict, precision)
+        return self._at_further_sizes(planned, verdict, precision)
+
+    def _with_accuracy(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
+        model = planned.cell.model
+        labels = self.models.samples(model).labels
+        classifier = self.models.description(model).classifier
+        if labels is None or not classifier or verdict.failure_kind is FailureKind.CONTRACT:
+            return verdict
+        got = [o[0] for o in self.outputs(planned)]
+        return with_accuracy(verdict, labels, [t[0] for t in self.models.reference(model).truths], got)
 
     def determinism(self, planned: PlannedCell) -> Verdict:
         """The same input twice, and in a fresh session."""
@@ -290,12 +301,9 @@ class Stages:
                 )
             verdict = effective_precision.named(verdict, error, rounded, noise, asked)
         ran = effective_precision.suspects(verdict, asked)
-        graph = self._of_graph(planned, feed, truth)
-        if graph is not None:
-            weights = rounded.get("fp16-weights") if ran.startswith("fp16") else None
-            settled = effective_precision.settle_by_graph(verdict, ran, error, graph, weights)
-            if settled.outcome is Outcome.FAILED:
-                return settled
+        settled = self._settled_by_graph(planned, verdict, ran, feed, truth, error, rounded.get("fp16-weights"))
+        if settled.outcome is Outcome.FAILED:
+            return settled
         if not any(spec.is_float for spec in self.models.description(model).inputs):
             if ran not in rounded:
                 try:
@@ -313,16 +321,40 @@ class Stages:
         weights = rounded.get("fp16-weights") if ran.startswith("fp16") else None
         return effective_precision.settle(verdict, ran, error, again, weights)
 
+    def _settled_by_graph(
+        self,
+        planned: PlannedCell,
+        verdict: Verdict,
+        ran: str,
+        feed: Mapping[str, np.ndarray],
+        truth: Sequence[np.ndarray],
+        error: Sequence[np.ndarray],
+        weights: Sequence[np.ndarray] | None,
+    ) -> Verdict:
+        """A fallback whose error the file makes itself is a fault, unless its weights are all rounded to fp16."""
+        graph = self._of_graph(planned, feed, truth, as_written=False)
+        if graph is None:
+            return verdict
+        if ran.startswith("fp16") and weights is not None:
+            pairs = zip(graph, weights, strict=True)
+            if all(effective_precision.apart(own, known) <= effective_precision.OWN_WEIGHTS for own, known in pairs):
+                return verdict
+        graph = self._of_graph(planned, feed, truth, as_written=True)
+        return verdict if graph is None else effective_precision.settle_by_graph(verdict, ran, error, graph)
+
     def _of_graph(
-        self, planned: PlannedCell, feed: Mapping[str, np.ndarray], truth: Sequence[np.ndarray]
+        self, planned: PlannedCell, feed: Mapping[str, np.ndarray], truth: Sequence[np.ndarray], *, as_written: bool
     ) -> list[np.ndarray] | None:
-        """The errors of an fp32 file's own graph in float64, ``None`` where it cannot be asked or is the source's."""
+        """The errors of an fp32 file's own graph in float64, ``None`` where it cannot be asked or is the source's.
+
+        ``as_written``: through its own casts to narrower types.
+        """
         own = not planned.chain and not planned.candidate_path
         if own or PRECISIONS[planned.artifact_precision].mantissa_bits < PRECISIONS["fp32"].mantissa_bits:
             return None
         try:
-            (outputs,) = self.cells.graph_in_float64(planned, [feed], as_written=True)
-        except (Unsupported, ConvertError, RunError):
+            (outputs,) = self.cells.graph_in_float64(planned, [feed], as_written=as_written)
+        except (Unsupported, ConvertError, RunError, MissingDependency):
             return None
         alike = len(outputs) == len(truth) and all(o.shape == t.shape for o, t in zip(outputs, truth, strict=True))
         return effective_precision.errors(outputs, truth) if alike else None
@@ -348,9 +380,12 @@ class Stages:
         return second_look.settle(verdict, looked, precision)
 
     def _in_part(self, planned: PlannedCell, verdict: Verdict) -> Verdict:
-        """The verdict, saying how much of an output was judged of which only a part is known."""
-        truths = self.models.reference(planned.cell.model).truths
-        said = shares(self._output_names(planned), truths)
+        """The verdict, saying how much of an output was judged of which only a part is known, and if by an estimate."""
+        reference = self.models.reference(planned.cell.model)
+        parts = [shares(self._output_names(planned), reference.truths)]
+        if word(reference.methods.get("float64", "")) == ESTIMATED:
+            parts.append("The truth is an estimate, the source's own fp32 run.")
+        said = " ".join(part for part in parts if part)
         what, step, rest = verdict.sentence.partition(" Next: ")
         return replace(verdict, sentence=f"{what} {said}{step}{rest}") if said else verdict
 

@@ -229,26 +229,18 @@ def settle_by_statement(
     )
 
 
-def settle_by_graph(
-    verdict: Verdict,
-    ran: str,
-    error: Sequence[np.ndarray],
-    graph: Sequence[np.ndarray],
-    weights: Sequence[np.ndarray] | None,
-) -> Verdict:
+def settle_by_graph(verdict: Verdict, ran: str, error: Sequence[np.ndarray], graph: Sequence[np.ndarray]) -> Verdict:
     """The verdict, with every fallback turned into a numeric failure whose error the file itself makes in float64.
 
-    No arithmetic of a runtime has a part in that evaluation. Where every weight was rounded to fp16, that is named for
-    what it is; one rounded tensor of several, another threshold, a lost bias are no precision.
+    No arithmetic of a runtime has a part in that evaluation. One rounded tensor of several, another threshold, a lost
+    bias are no precision; a file whose weights are all rounded to fp16 (``OWN_WEIGHTS``) is not asked this.
 
-    Shapes: one error array per output: the cell's, the graph's own in float64, and the source's own with its weights
-    rounded to fp16 (``None`` where that is not known).
+    Shapes: one error array per output: the cell's, and the graph's own in float64.
     """
     outputs = []
     for index, output in enumerate(verdict.outputs):
         own = output.outcome is Outcome.FALLBACK and _size(graph[index]) >= OWN_SHARE * _size(error[index])
-        known = weights is not None and apart(graph[index], weights[index]) <= OWN_WEIGHTS
-        outputs.append(_fault(output, ran, OWN) if own and not known else output)
+        outputs.append(_fault(output, ran, OWN) if own else output)
     return _with(verdict, outputs)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.compare import noise_profile
-from pytest_modelformats.compare.noise import Noise, measure_noise
+from pytest_modelformats.compare.noise import Error, Noise, measure_noise
 from pytest_modelformats.compare.sampled import matched
 from pytest_modelformats.compare.weights_noise import ARITHMETIC, draws, weights_noise
 from pytest_modelformats.convert.cache import key_of
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 WORDS = ("perturbed", "rounded", "upcast", "native", "lifted")
 # An evaluation of these kinds is of the graph itself; the others are estimates.
 REAL = frozenset({"native", "lifted", "upcast"})
+ESTIMATED = "estimated"
+# An fp32 run that stands for the truth is off itself: what is below four rounding units of fp32 at the output's usual
+# size may be its own error, and is nothing to be red for.
+ESTIMATE = 2.0**-22
 
 # What an arithmetic does to the weights alone.
 WEIGHTS_OF = {"fp16": "fp16-weights"}
@@ -74,7 +78,7 @@ def build_reference(
             answer = evaluate(precision, folder / "scratch" / precision)
             return [[np.load(p, allow_pickle=False) for p in paths] for paths in answer["outputs"]], answer["method"]
 
-        methods, missing, floors = _floors(truths, rounded, precisions)
+        methods, missing, floors = _floors(truths, rounded, precisions, estimated=word(truth["method"]) == ESTIMATED)
         _remove(folder / "scratch")
         noise = {precision: [asdict(n) for n in values] for precision, values in floors.items()}
         counts = [len(t) for t in truths]
@@ -102,7 +106,7 @@ def reference_of(evaluate: Callable[[str], tuple[list[list[np.ndarray]], str]], 
     ``evaluate(precision)`` gives [feed][output] and how they were evaluated.
     """
     truths, method = evaluate("float64")
-    methods, missing, noise = _floors(truths, evaluate, precisions)
+    methods, missing, noise = _floors(truths, evaluate, precisions, estimated=word(method) == ESTIMATED)
     kept = tuple(tuple(outputs) for outputs in truths)
     return Reference(
         kept, {p: tuple(values) for p, values in noise.items()}, {"float64": method, **methods}, missing, made=False
@@ -113,8 +117,13 @@ def _floors(
     truths: Sequence[Sequence[np.ndarray]],
     evaluate: Callable[[str], tuple[list[list[np.ndarray]], str]],
     precisions: Sequence[str],
+    *,
+    estimated: bool,
 ) -> tuple[dict[str, str], dict[str, str], dict[str, list[Noise]]]:
-    """By precision: how it was evaluated, or why it was not, and the noise of every output."""
+    """By precision: how it was evaluated, or why it was not, and the noise of every output.
+
+    ``estimated``: the truth is an fp32 run itself.
+    """
     methods, missing, noise = {}, {}, {}
     held: list[list[np.ndarray]] = []
     for precision in precisions:
@@ -144,6 +153,9 @@ def _floors(
         if precision in noise and weights in noise:
             both = zip(noise[precision], noise[weights], strict=True)
             noise[precision] = [_not_below(own, of_weights) for own, of_weights in both]
+    if estimated:
+        sizes = [_size([t[i] for t in truths]) for i in range(len(truths[0]))]
+        noise = {p: [_of_estimate(n, size) for n, size in zip(v, sizes, strict=True)] for p, v in noise.items()}
     return methods, missing, noise
 
 
@@ -152,6 +164,22 @@ def _not_below(noise: Noise, weights: Noise) -> Noise:
     if noise.rms >= weights.rms:
         return noise
     return replace(weights, flips=max(noise.flips, weights.flips), lost=noise.lost)
+
+
+def _of_estimate(noise: Noise, size: float) -> Noise:
+    """The noise of an output whose truth is an fp32 run: not below what such a run may be off by, and not by place.
+
+    Units: ``size`` is the rms of the truth. Perturbing tells how much rounding costs and not where.
+    """
+    least = ESTIMATE * size
+    rows = tuple(row if row < 0 else max(row, least) for row in noise.rows)
+    return replace(noise, rms=max(noise.rms, least), max=max(noise.max, 4 * least), profile=None, rows=rows)
+
+
+def _size(truths: Sequence[np.ndarray]) -> float:
+    import numpy as np
+
+    return Error(truths, truths).truth_rms if np.issubdtype(truths[0].dtype, np.floating) else 0.0
 
 
 def _evaluated(
@@ -225,4 +253,4 @@ def word(line: str) -> str:
     """
     said, _, _reason = line.partition(" (")
     found = next((w for w in WORDS if w in said), "")
-    return found or ("estimated" if said.startswith("estimated") else "stated")
+    return found or (ESTIMATED if said.startswith(ESTIMATED) else "stated")

@@ -109,7 +109,7 @@ def examined(
 def coarser(execution: Mapping[str, Any], asked: Precision, noise: Mapping[str, Sequence[Noise]]) -> str:
     """The precision that the runtime states for most of its operators where it is coarser than the asked one, else "".
 
-    It is what the cell is judged by: its own word, and not the size of an error, which a saturated output hides.
+    By it a cell is judged that fails at the asked one: a saturated output hides from the samples which of them ran.
     """
     most = str(execution.get("precision") or "")
     if most not in PRECISIONS or most not in noise or _bits(most) >= asked.mantissa_bits:
@@ -118,10 +118,8 @@ def coarser(execution: Mapping[str, Any], asked: Precision, noise: Mapping[str, 
 
 
 def as_asked(verdict: Verdict, execution: Mapping[str, Any], ran: str, asked: Precision) -> Verdict:
-    """The verdict on what ran by the runtime's own word, for the precision that was asked: what passed fell back."""
+    """What passed at the precision that ran by the runtime's own word, for the one that was asked: it fell back."""
     said = f"asked for {asked.name}, and the runtime states {_stated(execution)}"
-    if not verdict.passed:
-        return replace(verdict, sentence=_with(verdict.sentence, f"{said[0].upper()}{said[1:]}: that is judged."))
 
     def sentence(output: OutputParity) -> str:
         head = f"Output '{output.name}': {said}"

@@ -22,6 +22,7 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pytest_modelformats.compare.sampled import matched
 from pytest_modelformats.compare.verdict import of_outputs
 from pytest_modelformats.schema import FailureKind, Outcome
 
@@ -62,8 +63,8 @@ def ranges(truths: Sequence[Sequence[np.ndarray]]) -> list[float]:
 
     found = []
     for index, first in enumerate(truths[0]):
-        values = [t[index][np.isfinite(t[index])] for t in truths] if first.dtype.kind == "f" else []
-        values = [v for v in values if v.size]
+        known = [matched([t[index]], [t[index]])[0][0] for t in truths] if first.dtype.kind == "f" else []
+        values = [v for v in (k[np.isfinite(k)] for k in known) if v.size]
         found.append(float(max(v.max() for v in values) - min(v.min() for v in values)) if values else 0.0)
     return found
 

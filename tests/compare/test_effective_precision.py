@@ -90,13 +90,10 @@ def test_differences_are_of_floats():
         (OTHER, Outcome.FAILED),  # a lost bias, another threshold, one rounded tensor: the file's own error
         (0.3 * OTHER, Outcome.FALLBACK),  # most of the error is not the file's
         (0 * OTHER, Outcome.FALLBACK),  # the file is right: what ran it rounds
-        (WEIGHTS, Outcome.FALLBACK),  # every weight is rounded to fp16: named for what it is
-        (2 * WEIGHTS, Outcome.FAILED),  # in its direction, which is the only one of a saturated softmax
     ],
 )
 def test_a_file_that_makes_the_error_itself_is_no_other_precision(graph, outcome):
-    ran = "fp16-weights" if graph is WEIGHTS else "fp16"
-    verdict = effective_precision.settle_by_graph(fallback(ran), ran, [OTHER], [graph], [WEIGHTS])
+    verdict = effective_precision.settle_by_graph(fallback("fp16"), "fp16", [OTHER], [graph])
     assert verdict.outcome is outcome
     assert (verdict.outputs[0].effective_precision == "") is (outcome is Outcome.FAILED)
     assert ("evaluated in float64" in verdict.sentence) is (outcome is Outcome.FAILED)

@@ -155,6 +155,8 @@ def test_an_estimated_reference_says_so(run, pytester):
         "fp32": "perturbed", "tf32": "rounded", "fp16": "rounded", "bf16": "rounded", "fp16-weights": "rounded",
     }  # fmt: skip
     assert ran.outcomes["m-onnx-fp32-onnxruntime@cpu", "parity"] == "passed"
+    said = ran.checks["m-onnx-fp32-onnxruntime@cpu", "parity"]["sentence"]
+    assert "The truth is an estimate, the source's own fp32 run." in said
 
 
 def test_the_noise_of_an_arithmetic_is_not_below_that_of_its_weights():
@@ -168,3 +170,20 @@ def test_the_noise_of_an_arithmetic_is_not_below_that_of_its_weights():
     noise = reference.reference_of(evaluate, ("fp32", "fp16", "fp16-weights")).noise
     assert noise["fp16"][0].rms == noise["fp16-weights"][0].rms == pytest.approx(9e-4, rel=0.01)
     assert reference.reference_of(evaluate, ("fp32", "fp16")).noise["fp16"][0].rms < 5e-4
+
+
+@pytest.mark.parametrize(("method", "least"), [("estimated: fp32 run taken as truth", 2.0**-22), ("native", 2.0**-24)])
+def test_an_estimate_of_the_truth_is_off_itself_and_knows_no_places(method, least):
+    """Its own error is a few units of the last place; what is smaller, and where it is, is nothing to be red for."""
+    truth = np.random.default_rng(0).standard_normal((8, 64, 4))
+    size = np.sqrt(np.mean(truth**2))
+
+    def evaluate(precision):
+        return [
+            [truth * (1 + (2.0**-40 if precision == "fp32" else 0))]
+        ], method if precision == "float64" else "native"
+
+    (noise,) = reference.reference_of(evaluate, ("fp32",)).noise["fp32"]
+    assert noise.rms == pytest.approx(least * size / (1 if "estimated" in method else np.sqrt(3)))
+    assert (noise.profile is None) is ("estimated" in method)
+    assert min(noise.rows) >= (least * size if "estimated" in method else 0)

@@ -11,9 +11,18 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from pytest_modelformats.compare.noise import Noise
-from pytest_modelformats.compare.stated_execution import Node, contradiction, examined, misplaced, tally
+from pytest_modelformats.compare.stated_execution import (
+    Node,
+    as_asked,
+    coarser,
+    contradiction,
+    examined,
+    misplaced,
+    tally,
+    with_wider_sums,
+)
 from pytest_modelformats.report.facts import executed
-from pytest_modelformats.schema import Cell, Decision, Outcome, OutputParity, PlannedCell, Source, Verdict
+from pytest_modelformats.schema import PRECISIONS, Cell, Decision, Outcome, OutputParity, PlannedCell, Source, Verdict
 from pytest_modelformats.schema.contract import SessionJob
 from pytest_modelformats.systems.onnxruntime import backend as ort_backend
 from pytest_modelformats.systems.onnxruntime.profile import MOST_BYTES, profiled, read_profile
@@ -76,6 +85,51 @@ def test_what_cannot_both_be_true_is_one_sentence(error, effective, said, artifa
     sentence = contradiction([output(error, effective, Outcome.FALLBACK)], stated(*said), artifact, NOISE)
     for part in (*words, "output 'y'", "contradict each other. Believe the error"):
         assert part in sentence
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "expected"),
+    [
+        ("fp16", ["bf16", "bf16", "fp32"], "bf16"),  # most of them; a softmax is kept in fp32
+        ("fp16", ["bf16", "fp32", "fp32"], ""),
+        ("fp16", ["fp16"], ""),
+        ("fp16", ["fp32"], ""),  # finer is no reason
+        ("fp32", ["int8"], ""),  # its rounding is not known
+        ("default", ["bf16"], "bf16"),
+        ("fp16", [], ""),
+    ],
+)
+def test_a_cell_may_be_judged_by_a_coarser_precision_that_most_operators_ran(asked, said, expected):
+    assert coarser(stated(*said), PRECISIONS[asked], NOISE) == expected
+
+
+def test_what_passes_at_what_ran_fell_back_from_what_was_asked():
+    passed = replace(output(1e-3, "bf16"), noise_rms=8e-3, noise_ratio=0.125)
+    whole = OutputParity("label", Outcome.PASSED, None, "exact")
+    execution, asked = stated("bf16", "bf16", "fp32"), PRECISIONS["fp16"]
+    found = as_asked(Verdict(Outcome.PASSED, None, "", (passed, whole)), execution, "bf16", asked)
+    assert [o.outcome for o in found.outputs] == [Outcome.FALLBACK, Outcome.PASSED]
+    assert found.outputs[0].effective_precision == "bf16"
+    assert found.sentence.startswith(
+        "Output 'y': asked for fp16, and the runtime states bf16 for 2 and fp32 for 1 of its"
+    )
+    assert found.sentence.endswith("Next: judge or ship it as bf16, or ask a backend that has fp16.")
+    exact = Verdict(Outcome.PASSED, None, "", (whole,))
+    assert as_asked(exact, execution, "bf16", asked) == exact, "no precision was judged"
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        (["bf16", "bf16", "fp32"], Outcome.PASSED),  # a softmax in fp32 is no other precision
+        (["bf16", "fp32", "fp32"], Outcome.FALLBACK),
+        ([], Outcome.FALLBACK),
+    ],
+)
+def test_a_small_error_is_no_finer_precision_where_most_operators_ran_the_asked_one(said, outcome):
+    fell = replace(output(1e-3, "fp16", Outcome.FALLBACK), noise_rms=8e-3, noise_ratio=0.125)
+    verdict = Verdict(Outcome.FALLBACK, None, "fell", (fell, OutputParity("label", Outcome.PASSED, None, "exact")))
+    assert with_wider_sums(verdict, stated(*said), PRECISIONS["bf16"]).outcome is outcome
 
 
 def test_a_wrong_model_has_no_precision_to_contradict():

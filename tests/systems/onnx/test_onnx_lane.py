@@ -395,13 +395,13 @@ def test_where_the_evaluator_computes_in_float32_the_noise_is_estimated(tmp_path
 
 
 def test_an_evaluator_that_strays_from_onnx_runtime_is_not_believed(cnn_onnx, monkeypatch):
-    from pytest_modelformats.systems.onnx.reference import run as onnx_run
+    from pytest_modelformats.systems.onnx.reference import operators
 
-    honest = onnx_run.run_reference
-    monkeypatch.setattr(onnx_run, "run_reference", lambda *a: [[y * 1.05 for y in row] for row in honest(*a)])
+    honest = operators.convolved
+    monkeypatch.setattr(operators, "convolved", lambda *a: 1.05 * honest(*a))
     image = np.random.default_rng(7).standard_normal((2, 1, 8, 8), dtype=np.float32)
     _, method = onnx_format.evaluate(source_of(cnn_onnx.output), [{"image": image}], "float64")
-    assert "onnx.reference and ONNX Runtime differ by 5.0e-02" in method
+    assert "onnx.reference and ONNX Runtime differ by" in method
 
 
 # --- converting ------------------------------------------------------------------------------
