@@ -129,8 +129,8 @@ def causes(found: list[Mapping[str, Any]]) -> Counter[tuple[str, str]]:
 def usable(found: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, int, int, int, int]]:
     """Which number of dB tells what is the same from what is destroyed, of the half precisions, by half and precision.
 
-    Rows: half, precision, cells that are the same and destroyed by the second opinion, and of these those below and from
-    ``USABLE_DB`` on by the product's own measure, which had no part in the second opinion's.
+    Rows: half, precision, cells that are the same by the second opinion and those of them below ``USABLE_DB`` by the
+    product's own measure, cells that are destroyed and those of them from there on.
     """
     from pytest_modelformats.compare.usability import USABLE_DB
 

@@ -60,7 +60,8 @@ def _page(found: list[dict[str, Any]], note: str, before: Sequence[dict[str, Any
     yield "\n## By lane\n"
     yield from _lanes(every)
     yield "\n## Is a half precision of use\n"
-    yield "The limit is 15 dB by the product's own measure. It was chosen on the half `fit`; `report` had no part in it."
+    yield "The limit is 15 dB by the product's own measure, on rows that the second opinion does not see. What the half"
+    yield "`fit` shows may change it, `report` may not."
     yield ""
     head = ("half", "precision", "same", "of them below 15 dB", "destroyed", "of them from 15 dB on")
     yield from markdown_table(head, agreement.usable(found))
