@@ -185,7 +185,7 @@ def steadiness(source: Source, feed: dict[str, np.ndarray], wanted: list[np.ndar
     """How near the source is to itself, in dB, with every float moved by one unit in its last place."""
     drawn = np.random.default_rng(SEED)
     moved = {
-        name: (array * (1 + 2.0**-23 * drawn.choice([-1.0, 1.0], array.shape))).astype(array.dtype)
+        name: np.array(array * (1 + 2.0**-23 * drawn.choice([-1.0, 1.0], array.shape)), array.dtype, order="C")
         if array.dtype == np.float32
         else array
         for name, array in feed.items()

@@ -101,7 +101,7 @@ def examined(
     ran = {o.effective_precision for o in verdict.outputs if o.outcome is Outcome.FALLBACK}
     if verdict.contradiction:
         return replace(verdict, sentence=_with(verdict.sentence, verdict.contradiction))
-    if execution.get("precision") in ran:
+    if execution.get("precision") in ran and _stated(execution) not in verdict.sentence:
         return replace(verdict, sentence=_with(verdict.sentence, f"The runtime states {_stated(execution)} as well."))
     return verdict
 
@@ -118,10 +118,13 @@ def coarser(execution: Mapping[str, Any], asked: Precision, noise: Mapping[str, 
 
 
 def as_asked(verdict: Verdict, execution: Mapping[str, Any], ran: str, asked: Precision) -> Verdict:
-    """What passed at the precision that ran by the runtime's own word, for the one that was asked: it fell back."""
+    """What did not fail at the precision that ran by the runtime's own word, for the one asked for: it fell back."""
     said = f"asked for {asked.name}, and the runtime states {_stated(execution)}"
 
     def sentence(output: OutputParity) -> str:
+        if output.outcome is Outcome.INCONCLUSIVE:
+            what = output.sentence.partition(" Next: ")[0].partition(": ")[2]
+            return f"Output '{output.name}': {said}; {what} Next: judge or ship it as {ran}."
         head = f"Output '{output.name}': {said}"
         if output.error_rms is not None and output.noise_ratio is not None and output.noise_rms is not None:
             head += (

@@ -173,10 +173,25 @@ def holds(model: onnx.ModelProto, types: frozenset[int]) -> bool:
     )
 
 
+def computes_in(model: onnx.ModelProto, kind: int) -> bool:
+    """Whether anything of the model has an element type, or is cast to it."""
+    cast = any(a.name in TYPE_ATTRIBUTES and a.i == kind for node in nodes(model) for a in node.attribute)
+    return cast or holds(model, frozenset({kind}))
+
+
+def narrowed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with float64 made float32 throughout, in place: what fp32 is of a model that computes a part finer."""
+    from onnx import TensorProto
+
+    if computes_in(model, TensorProto.DOUBLE):
+        retype(model, TensorProto.FLOAT, frozenset({TensorProto.DOUBLE}))
+    return model
+
+
 def retype(model: onnx.ModelProto, target: int, narrow: frozenset[int] = frozenset()) -> onnx.ModelProto:
     """Raise the narrower floating types to ``target`` (FLOAT or DOUBLE) throughout, in place, and return the model.
 
-    ``narrow`` are the types that are raised, where it is not all of them.
+    ``narrow`` are the types that become ``target``, where it is not all the narrower ones.
     """
     narrow = narrow or narrow_types(target)
     for node in list(nodes(model)):

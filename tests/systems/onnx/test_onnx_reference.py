@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from special_outputs import FLOAT, GRID, NO_FLOAT64, save, write_without_estimate
 
 from pytest_modelformats.errors import Unsupported
@@ -106,3 +106,29 @@ def test_only_weights_that_something_is_folded_into_are_rounded_on_other_grids(t
     assert all(np.abs(e).max() > 1e-5 for e in errors)
     assert not np.allclose(errors[0], errors[1], atol=1e-6)
     assert not np.allclose(errors[1], errors[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [np.float32, np.float64])
+def test_what_a_source_computes_in_float64_costs_fp32_too(tmp_path, given):
+    """A converter to fp32 makes fp32 of it; ONNX Runtime's own run, which keeps float64, is no measure of that."""
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(given))
+    nodes = [
+        helper.make_node("Cast", ["x"], ["wide"], to=TensorProto.DOUBLE),
+        helper.make_node("Mul", ["wide", "three"], ["scaled"]),
+        helper.make_node("Exp", ["scaled"], ["grown"]),
+        helper.make_node("Cast", ["grown"], ["y"], to=TensorProto.FLOAT),
+    ]
+    inputs = [helper.make_tensor_value_info("x", kind, ["N", 4])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 4])]
+    constants = [numpy_helper.from_array(np.array(3.1, np.float64), "three")]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), tmp_path / "m.onnx")
+    source = Source(name="m", location=str(tmp_path / "m.onnx"), format="onnx", kind="file")
+    feed = {"x": X.astype(given)}
+    (truth,), how = onnx_format.evaluate(source, [feed], "float64")
+    (fp32,), _ = onnx_format.evaluate(source, [feed], "fp32")
+    assert how.startswith("float64")
+    np.testing.assert_allclose(truth[0], np.exp(3.1 * feed["x"].astype(np.float64)), rtol=1e-12)
+    off = np.sqrt(np.mean(np.square(fp32[0] / truth[0] - 1)))
+    written = np.sqrt(np.mean(np.square(truth[0].astype(np.float32) / truth[0] - 1)))
+    assert 2 * written < off < 1e-5

@@ -35,7 +35,7 @@ class Steps:
         graph.CopyFrom(model.structure)
         kept = frozenset({TensorProto.FLOAT} if precision == AS_WRITTEN else ())
         onnx_graph.retype(graph, TensorProto.DOUBLE if self.wide else TensorProto.FLOAT, kept)
-        evaluator = operators.evaluator()(graph)
+        evaluator = operators.evaluator()(graph if self.wide else onnx_graph.narrowed(graph))
         if self._precision and not self._weights_only:
             onnx_run._round_results(evaluator, self._precision)  # noqa: SLF001 - as for the noise of the outputs
         self.operators = evaluator.rt_nodes_
