@@ -363,7 +363,8 @@ class Stages:
     def _looked_at(self, planned: PlannedCell, verdict: Verdict, precision: Precision) -> Verdict:
         """A verdict with an unusual error, settled by a second look."""
         model = planned.cell.model
-        if not second_look.wanted(verdict, precision, self.models.description(model).inputs):
+        faint = any(second_look.by_one_element(output, precision) for output in verdict.outputs)
+        if not faint and not second_look.wanted(verdict, precision, self.models.description(model).inputs):
             return verdict
         try:
             feeds, reference = self.models.moved(model, precision.yardstick)
@@ -372,6 +373,8 @@ class Stages:
         noise = reference.noise.get(precision.yardstick)
         if noise is None:
             return verdict
+        if faint:
+            return second_look.with_more_draws(verdict, noise, precision)
         truths, outputs = alike(reference.truths, [self.cells.run(planned, feed) for feed in feeds])
         usual = self.models.reference(model).noise[precision.yardstick]
         looked = [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pytest_modelformats.compare import noise_profile, second_look, stress
-from pytest_modelformats.compare.noise import measure_noise
+from pytest_modelformats.compare.noise import Noise, measure_noise
 from pytest_modelformats.compare.reference import kept_noise
 from pytest_modelformats.compare.verdict import judge
 from pytest_modelformats.schema import PRECISIONS, FailureKind, Outcome, TensorSpec, Verdict
@@ -308,6 +308,25 @@ def test_one_element_of_a_small_channel_that_moves_with_the_inputs_is_rounding(t
         assert second_look.settle(first, [found], FP32).outcome is outcome
         unknown = second_look.look([LOCAL] * 8, [LOCAL + c for c in copies], LOCAL_NOISE, FP32)
         assert second_look.settle(first, [unknown], FP32).outcome is Outcome.FAILED
+
+
+@pytest.mark.parametrize(
+    ("point", "more", "outcome"),
+    [(3.3, 1.2, Outcome.PASSED), (3.3, 1.0, Outcome.FAILED), (20.0, 9.0, Outcome.FAILED)],
+)
+def test_one_element_at_fp16_is_judged_by_more_draws_of_rounding(point, more, outcome):
+    """An element of 3.3 times the worst of one draw, at an rms below the noise: other draws do as much elsewhere."""
+    truth = np.random.default_rng(2).standard_normal((8, 50))
+    noise = {"fp32": [Noise(1e-7, 4e-7, 1e-7)], "fp16": [Noise(1e-3, 2e-3, 1e-3)]}
+    got = truth.copy()
+    got[3, 7] += point * 2e-3
+    first = judge(["y"], [[truth]], [[got]], noise, PRECISIONS["fp16"], dtypes=["float64"])
+    assert "its worst element is off by" in first.sentence
+    assert second_look.by_one_element(first.outputs[0], PRECISIONS["fp16"]) is (point < 6)
+    assert not second_look.by_one_element(first.outputs[0], FP32)
+    found = second_look.with_more_draws(first, [Noise(1e-3, more * 2e-3, 1e-3)], PRECISIONS["fp16"])
+    assert found.outcome is outcome
+    assert ("when the inputs move a little. It is the same model." in found.sentence) is (outcome is Outcome.PASSED)
 
 
 def test_only_an_unusual_fp32_error_near_the_limit_is_looked_at():
