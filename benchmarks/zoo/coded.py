@@ -32,6 +32,7 @@ def _alone(path: str, package: str = "", **stand_ins: dict[str, Any]) -> types.M
     if spec is None or spec.loader is None:
         raise FileNotFoundError(f"{PACKAGES / path} is not there: run make bench-zoo, which installs it")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # torch.compile imports the modules of the functions that it compiles
     spec.loader.exec_module(module)
     return module
 

@@ -9,7 +9,9 @@ runtime's does, so the row's noise is no measure of it. Two questions, in this o
    moved by 2^-12, equal numbers are equal no longer, and another epsilon shows.
 2. If it does, what remains is the runtime's rounding. It is judged by the row's own conditioning: by what the source
    gives for copies of the row that are moved by one unit of rounding, in float64 (another order of summing is an error
-   of few units in what goes in) and at the precision.
+   of few units in what goes in) and at the precision; and by what rounding costs the source beside the row, moved by
+   2^-12. A sum of equal numbers rounds the same way at every step, in one order of summing not at all and in another
+   by up to half a unit for each of them; beside the row no order is so lucky.
 """
 
 from __future__ import annotations
@@ -117,7 +119,7 @@ def _conditioning(
     noise: Sequence[Noise],
     precision: Precision,
 ) -> list[Noise]:
-    """The noise of the rows, not below what moving them by one unit of rounding changes and costs."""
+    """The noise of the rows, not below what moving them by one unit changes and costs, and by 2^-12 costs."""
     import numpy as np
 
     usual, axes = models.samples(model).feeds[0], models.samples(model).batch_axes
@@ -125,6 +127,8 @@ def _conditioning(
     moved = [_moved(feed, usual, axes, unit, seed) for feed in feeds for seed in range(MOVES)]
     exact = models.evaluate(model, moved, "float64")
     rounded = models.evaluate(model, moved, precision.yardstick)
+    near = [_moved(feed, usual, axes, second_look.MOVE, models.seed(model)) for feed in feeds]
+    beside = (models.evaluate(model, near, "float64"), models.evaluate(model, near, precision.yardstick))
     found = []
     for index, own in enumerate(noise):
         if truths[0][index].dtype.kind != "f" or not own.rows:
@@ -138,7 +142,8 @@ def _conditioning(
             change = np.array(noise_profile.by_row([t[index] for t in truths], there))
             cost = np.array(noise_profile.by_row(there, here))
             total += np.maximum(np.maximum(change, cost), 0.0) ** 2
-        wide = np.where(rows < 0, rows, np.maximum(rows, np.sqrt(total / MOVES)))
+        luckless = np.array(noise_profile.by_row(*([o[index] for o in outputs] for outputs in beside)))
+        wide = np.where(rows < 0, rows, np.maximum(np.maximum(rows, luckless), np.sqrt(total / MOVES)))
         found.append(replace(own, rows=tuple(float(v) for v in wide)))
     return found
 

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxconverter_common import float16
 
 from pytest_modelformats.compare.effective_precision import finer_is_faithful
+from pytest_modelformats.compare.noise import Noise
 from pytest_modelformats.schema import Cell, Decision, Outcome, OutputParity, PlannedCell, Step, Verdict
 from pytest_modelformats.systems.onnx.precision import precision
 
@@ -86,13 +87,15 @@ def test_a_model_in_fp16_is_itself(run, pytester, keep_io_types):
     assert ran.footer["conversions"] == {"made": 0, "cached": 0}
 
 
-def fallen(effective, **changes):
+def fallen(effective, weights=1e-4, **changes):
     cell = Cell("m", "onnx", "fp16", "onnxruntime", "cpu")
     planned = PlannedCell(cell, (), "fp16", Decision())
     fields = {"error_rms": 1e-8, "noise_rms": 1e-4, "noise_ratio": 1e-4}
     output = OutputParity("y", Outcome.FALLBACK, None, "y fell back", effective_precision=effective, **fields)
     verdict = Verdict(Outcome.FALLBACK, None, "y fell back", (output,))
-    return finer_is_faithful(SimpleNamespace(**{n: getattr(planned, n) for n in planned.__slots__} | changes), verdict)
+    planned = SimpleNamespace(**{n: getattr(planned, n) for n in planned.__slots__} | changes)
+    noise = {"fp32": [Noise(1e-8, 4e-8, 1e-8)], "fp16-weights": [Noise(weights, 4 * weights, weights)]}
+    return finer_is_faithful(planned, verdict, noise)
 
 
 def test_only_the_models_own_file_may_be_computed_more_finely():
@@ -105,3 +108,11 @@ def test_only_the_models_own_file_may_be_computed_more_finely():
     ):
         assert fallen("fp32", **changes).outcome is Outcome.FALLBACK
     assert fallen("bf16").outcome is Outcome.FALLBACK
+
+
+def test_a_conversion_of_weights_that_were_fp16s_before_may_be_too():
+    """Rounding them makes no error, so what passes elsewhere as an error of fp16's size has none here."""
+    chain = (Step("onnx_fp16_from_onnx", "fp16"),)
+    assert fallen("fp32", weights=1.5e-8, chain=chain).passed
+    assert fallen("fp32", weights=5e-8, chain=chain).outcome is Outcome.FALLBACK
+    assert fallen("fp32", weights=1.5e-8, chain=chain, artifact_precision="fp32").outcome is Outcome.FALLBACK
