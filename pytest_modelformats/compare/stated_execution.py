@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pytest_modelformats.compare.floating import FAITHFUL_LOW
+from pytest_modelformats.compare.verdict import of_outputs
 from pytest_modelformats.schema import PRECISIONS, Outcome
 
 if TYPE_CHECKING:
@@ -170,9 +171,7 @@ def with_wider_sums(verdict: Verdict, execution: Mapping[str, Any], asked: Preci
         else o
         for o in verdict.outputs
     )
-    if any(o.outcome is not Outcome.PASSED for o in outputs):
-        return replace(verdict, outputs=outputs)
-    return replace(verdict, outcome=Outcome.PASSED, sentence=sentence(fell[0]), outputs=outputs)
+    return replace(of_outputs(outputs), statement=verdict.statement)
 
 
 def _with(sentence: str, more: str) -> str:

@@ -105,6 +105,9 @@ BACKENDS = {
         "fallback", None, "parity", ("asked for fp32, bf16 is what ran", "contradict each other")
     ),
     "states_bf16_and_runs_fp32": PASSED,
+    "admits_bf16_and_runs_it_on_large_inputs": End(
+        "fallback", None, "parity", ("asked for fp32, and the runtime states bf16 for all of its 4 operators",)
+    ),
     "hands_operators_to_another_device": End(
         "fallback", None, "parity", ("Asked for cpu", "2 of 4 operators are on npu (Tanh, Sigmoid)")
     ),

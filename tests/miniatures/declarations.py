@@ -54,6 +54,7 @@ FAULTS = {
     "claims_tf32_and_runs_bf16": TF32,
     "states_fp32_and_runs_bf16": FP32,
     "states_bf16_and_runs_fp32": FP32,
+    "admits_bf16_and_runs_it_on_large_inputs": FP32,
     "hands_operators_to_another_device": FP32,
     "cannot_state_what_ran": FP32,
     "raises_at_open": FP32,
