@@ -16,6 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import page
 from benchmarks.zoo import agreement, opinion, run, subject, table
+from benchmarks.zoo import places as known_places
 from benchmarks.zoo.real import REAL, Entry
 
 SPEC = "x:float32[N,6]{-1..1}"
@@ -242,3 +243,58 @@ def test_a_model_that_is_not_in_the_zoo_is_one_sentence():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "there is no model nosuch" in done.stderr
+
+
+# --- faults of known places
+
+
+def test_every_name_is_another_one_and_the_faulty_node_is_still_known(tmp_path):
+    """A copy as another exporter would write it: the same function, and the true place goes along."""
+    path = scaled(tmp_path / "copy.onnx")
+    before = known_places.RealGraph(onnx.load(path)).model
+    onnx.save(before, path)
+    case = {"path": path, "true": [before.graph.node[0].name]}
+    known_places._rename(case)
+    after = onnx.load(path)
+    assert case["true"] == [after.graph.node[0].name]
+    assert {n.name for n in after.graph.node}.isdisjoint({n.name for n in before.graph.node})
+    assert [v.name for v in after.graph.output] == [v.name for v in before.graph.output]
+    onnx.checker.check_model(after)
+
+
+def test_a_place_is_right_beside_or_elsewhere_and_the_targets_count_it(tmp_path):
+    node = helper.make_node
+    nodes = [node("Relu", ["x"], ["a"], "r"), node("Tanh", ["a"], ["b"], "t"), node("Exp", ["b"], ["y"], "e")]
+    ports = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N"])] for name in "xy"]
+    model = helper.make_model(helper.make_graph(nodes, "g", *ports))
+    words = [
+        known_places._placed(model, {"node": name, "operator": "", "how": ""} if name else {"reason": "why"}, ["r"])[
+            "word"
+        ]
+        for name in ("r", "t", "e", "")
+    ]
+    assert words == ["first", "beside it", "elsewhere", "not located"]
+    found = [{"found": True, "word": "first"}] * 19
+    assert all(target.met for target in known_places._targets([*found, {"found": True, "word": "not located"}]))
+    assert not known_places._targets([*found, {"found": False, "word": "not located"}])[0].met
+    assert not known_places._targets([*found, *[{"found": True, "word": "elsewhere"}] * 2])[1].met
+
+
+def test_a_half_precision_is_counted_by_the_products_own_measure():
+    """A cell that is the same and below the limit, and one that is destroyed and above it, are both seen."""
+
+    def model(name, word, kept):
+        checks = {"parity": {"outcome": "passed", "sentence": "", "signal_db": kept}}
+        return {
+            "name": name,
+            "cells": {"c": {"precision": "fp16", "checks": checks}},
+            "opinions": {"c": {"word": word}},
+        }
+
+    found = [
+        model("m", "same", 40.0),
+        model("m", "same", 9.0),
+        model("m", "destroyed", 20.0),
+        model("m", "unclear", 1.0),
+    ]
+    assert agreement.usable(found) == [(agreement.half("m"), "fp16", 2, 1, 1, 1)]
